@@ -1,0 +1,116 @@
+"""The acting policy's sampler: K explicit Runge-Kutta steps from noise (t = 1) to an action (t = 0)."""
+
+from collections.abc import Callable
+from typing import Literal, get_args
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+VelocityFn = Callable[[Array, Array], Array]
+"""``velocity_fn(x (..., d), t scalar) -> (..., d)``, conditioning and parameters closed over."""
+
+Method = Literal["euler", "midpoint", "heun"]
+GridKind = Literal["uniform", "refined"]
+METHODS: tuple[str, ...] = get_args(Method)
+GRID_KINDS: tuple[str, ...] = get_args(GridKind)
+EVALUATIONS_PER_STEP = {"euler": 1, "midpoint": 2, "heun": 2}
+
+
+def time_grid(num_steps: int, *, kind: str, data_std: float = 0.3) -> Array:
+    """Decreasing sampler times 1 = t_0 > ... > t_K = 0.
+
+    - ``uniform``: t_k = 1 - k/K (FPO, FPO++).
+    - ``refined``: ``t = s tan(theta) / (1 + s tan(theta))`` with theta uniform on [0, pi/2] and s = ``data_std``. For
+      actions of standard deviation s < 1 the steps shrink towards t = 0.
+
+    Why that one: for data N(0, s^2) the sampler moves ``sigma_t = sqrt((1-t)^2 s^2 + t^2)``; one Euler step of size dt
+    loses the fraction ``dt^2 sigma''/(2 sigma) = (s dt / sigma^2)^2 / 2`` of it, and the grid that spreads the loss
+    evenly has ``dt ~ sigma^2``, which is uniform in theta. The contraction is then ``exp(-pi^2 / (8 K))`` to leading
+    order whatever s is (.884 at K = 10), where the uniform grid has .40 at s = .05 and .82 at s = .3. It shrinks the
+    contraction of Euler, and does not remove it: a method of second order does.
+
+    Args:
+      num_steps: K >= 1.
+      kind: one of ``GRID_KINDS``.
+      data_std: s > 0, the spread of the actions that the refined grid is laid out for; unused by ``uniform``.
+
+    Returns:
+      (K+1,) float32.
+
+    Raises:
+      ValueError: for an unknown kind, ``num_steps < 1`` or a ``data_std`` that is not positive and finite.
+    """
+    if num_steps < 1:
+        raise ValueError(f"num_steps {num_steps} must be at least 1")
+    if kind == "uniform":
+        return jnp.asarray(1.0 - np.arange(num_steps + 1) / num_steps, jnp.float32)
+    if kind != "refined":
+        raise ValueError(f"grid kind {kind!r} is not one of {', '.join(GRID_KINDS)}")
+    if not (np.isfinite(data_std) and data_std > 0.0):
+        raise ValueError(f"data_std {data_std} must be positive and finite")
+    theta = np.linspace(np.pi / 2, 0.0, num_steps + 1)
+    times = data_std * np.sin(theta) / (np.cos(theta) + data_std * np.sin(theta))
+    times[0], times[-1] = 1.0, 0.0
+    return jnp.asarray(times, jnp.float32)
+
+
+def step(velocity_fn: VelocityFn, x: Array, t: Array, t_next: Array, *, method: str) -> Array:
+    """One sampler step from t to t_next: explicit Euler (order 1), midpoint or Heun (order 2).
+
+    Args:
+      velocity_fn: x (..., d), t scalar -> (..., d).
+      x: (..., d) at time t.
+      t, t_next: scalars.
+      method: one of ``METHODS``.
+
+    Returns:
+      (..., d) at time t_next.
+
+    Raises:
+      ValueError: for an unknown method.
+    """
+    dt = t_next - t
+    if method == "euler":
+        return x + dt * velocity_fn(x, t)
+    if method == "midpoint":
+        return x + dt * velocity_fn(x + 0.5 * dt * velocity_fn(x, t), t + 0.5 * dt)
+    if method == "heun":
+        slope = velocity_fn(x, t)
+        return x + 0.5 * dt * (slope + velocity_fn(x + dt * slope, t_next))
+    raise ValueError(f"method {method!r} is not one of {', '.join(METHODS)}")
+
+
+def integrate(
+    velocity_fn: VelocityFn, base_noise: Array, times: Array, *, method: str, return_path: bool = False
+) -> Array:
+    """Carry base noise along the flow to an action: ``x_{k+1} = x_k + dt_k v(x_k, t_k)`` for Euler, K steps in one
+    ``lax.scan``.
+
+    Args:
+      velocity_fn: x (..., d), t scalar -> (..., d).
+      base_noise: (..., d) x_1 at t = 1.
+      times: (K+1,) decreasing, 1 to 0.
+      method: one of ``METHODS``; Heun and midpoint cost two evaluations a step.
+      return_path: keep every state.
+
+    Returns:
+      The pre-tanh action (..., d), or with ``return_path`` the path (K+1, ..., d) from base noise to action. It
+      applies no tanh and no clip.
+
+    Raises:
+      ValueError: for an unknown method.
+    """
+    chex.assert_rank(times, 1)
+
+    def body(x: Array, interval: tuple[Array, Array]) -> tuple[Array, Array | None]:
+        x_next = step(velocity_fn, x, *interval, method=method)
+        return x_next, x_next if return_path else None
+
+    action, states = jax.lax.scan(body, base_noise, (times[:-1], times[1:]))
+    if return_path:
+        assert states is not None  # the scan kept them; for the type checker
+        return jnp.concatenate([base_noise[None], states])
+    return action
