@@ -1,0 +1,248 @@
+"""Checkpoints that are complete or absent, and that notice every flipped bit.
+
+orbax writes and reads the arrays. What it lacks is added here: it restores flipped bits silently, and refuses arrays of
+size zero. A checkpoint is a folder
+
+    step_000000000042/
+        arrays/        written by orbax: one entry per leaf, named by its position
+        leaves.json    name, shape and dtype of every leaf, in order
+        SHA256SUMS     one line per file above; `sha256sum -c SHA256SUMS` checks it without this package
+
+made under a temporary name and renamed when everything, SHA256SUMS last, is on the disk.
+"""
+
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dipod_jax.runs._disk import fsync_path, sha256_of
+from dipod_jax.runs.errors import CheckpointError
+
+if TYPE_CHECKING:
+    import jax
+
+ARRAYS = "arrays"
+LEAVES = "leaves.json"
+SUMS = "SHA256SUMS"
+_NAME = re.compile(r"step_(\d{12})")
+_SUM_LINE = re.compile(r"([0-9a-f]{64})  ([^\n]+)\n")
+_WAY_OUT = "delete that folder to continue from an older checkpoint, or start a new run with --out"
+
+PyTree = Any
+
+
+def save_checkpoint(folder: Path, step: int, state: PyTree, *, keep: int = 2) -> Path:
+    """Save `state` as the checkpoint of `step`, then remove all but the newest `keep`.
+
+    Args:
+        folder: where the checkpoints of one run lie; made if absent.
+        step: training iteration, in [0, 10^12). A checkpoint of the same step is replaced.
+        state: pytree of arrays: any shape, also 0-d and empty; any dtype, also bfloat16 and typed PRNG keys.
+        keep: how many checkpoints stay, >= 1. Older ones go only after the new one was read back and verified.
+
+    Returns:
+        The checkpoint's folder.
+
+    Raises:
+        ValueError: `keep` or `step` out of range, or a leaf that is no array.
+        CheckpointError: what was written does not read back.
+    """
+    if keep < 1:
+        raise ValueError(f"keep: value {keep}; allowed: at least 1")
+    if not 0 <= step < 10**12:
+        raise ValueError(f"step: value {step}; allowed: 0 to 10^12 - 1")
+    leaves = _named_leaves(state)
+    folder = Path(folder).resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    for leftover in folder.glob(".writing-*"):  # of a run that was killed while saving
+        shutil.rmtree(leftover)
+
+    temporary = folder / f".writing-{step:012d}"
+    _save_arrays(temporary / ARRAYS, leaves)
+    layout = [_describe(name, leaf) for name, leaf in leaves]
+    (temporary / LEAVES).write_text(json.dumps(layout, indent=1) + "\n", encoding="utf-8")
+    _write_sums(temporary)
+
+    path = folder / f"step_{step:012d}"
+    if path.exists():
+        path.rename(folder / f".writing-replaced-{step:012d}")
+    temporary.rename(path)
+    fsync_path(folder)
+    verify_checkpoint(path)
+    _prune(folder, keep)
+    return path
+
+
+def latest_checkpoint(folder: Path) -> Path | None:
+    """Newest complete checkpoint in `folder`, or None. One with a missing or cut file is passed over.
+
+    Looks at names and sizes only; `restore_checkpoint` verifies the content.
+    """
+    return next((path for path in reversed(_checkpoints(Path(folder))) if _looks_complete(path)), None)
+
+
+def checkpoint_step(path: Path) -> int:
+    """The step that a checkpoint's folder was saved under."""
+    match = _NAME.fullmatch(Path(path).name)
+    if match is None:
+        raise CheckpointError(f"{path} is not a checkpoint: its name is not step_ and 12 digits; name another")
+    return int(match[1])
+
+
+def restore_checkpoint(path: Path, abstract_state: PyTree, *, partial: bool = False) -> PyTree:
+    """Verify the checkpoint at `path`, then restore it, bit for bit.
+
+    Args:
+        path: a checkpoint's folder, from `latest_checkpoint`.
+        abstract_state: pytree like the saved one, of arrays or `jax.ShapeDtypeStruct` (from `jax.eval_shape`). Leaves
+            with a sharding are restored onto it, others onto the default device, whatever device they were saved from.
+        partial: allow `abstract_state` to lack leaves that were saved; they are not read. Leaves are matched by name
+            (their path from the root), so cut branches, not levels.
+
+    Raises:
+        CheckpointError: a file is missing, damaged or unlisted, or the saved leaves are not those of `abstract_state`.
+    """
+    import jax
+
+    path = Path(path).resolve()
+    verify_checkpoint(path)
+    saved = json.loads((path / LEAVES).read_text(encoding="utf-8"))
+    index = {leaf["name"]: position for position, leaf in enumerate(saved)}
+    wanted = _named_leaves(abstract_state)
+    _check_layout(path, {leaf["name"]: leaf for leaf in saved}, wanted, partial)
+    restored = _restore_arrays(path / ARRAYS, {index[name]: leaf for name, leaf in wanted})
+    return jax.tree.unflatten(jax.tree.structure(abstract_state), [restored[index[name]] for name, _ in wanted])
+
+
+def verify_checkpoint(path: Path) -> None:
+    """Raise CheckpointError unless every file of the checkpoint has the content it was written with."""
+    sums = _read_sums(path)
+    present = _files(path)
+    for name in sorted(sums.keys() - present):
+        raise CheckpointError(f"{path / name} is missing; {_WAY_OUT}")
+    for name in sorted(present - sums.keys()):
+        raise CheckpointError(f"{path / name} is not listed in {SUMS}; {_WAY_OUT}")
+    for name, expected in sums.items():
+        if sha256_of(path / name) != expected:
+            raise CheckpointError(f"{path / name} is damaged (its checksum is not the one saved); {_WAY_OUT}")
+
+
+def _named_leaves(state: PyTree) -> list[tuple[str, Any]]:
+    import jax
+
+    leaves = [(jax.tree_util.keystr(key_path), leaf) for key_path, leaf in jax.tree_util.tree_leaves_with_path(state)]
+    for name, leaf in leaves:
+        if not (hasattr(leaf, "shape") and hasattr(leaf, "dtype")):
+            raise ValueError(f"state{name} is a {type(leaf).__name__}; allowed: arrays")
+    return leaves
+
+
+def _describe(name: str, leaf: Any) -> dict[str, Any]:
+    return {"name": name, "shape": list(leaf.shape), "dtype": str(leaf.dtype)}
+
+
+def _is_empty(leaf: Any) -> bool:
+    return 0 in leaf.shape
+
+
+def _save_arrays(path: Path, leaves: list[tuple[str, Any]]) -> None:
+    import orbax.checkpoint as ocp
+
+    arrays = {f"{index:06d}": leaf for index, (_, leaf) in enumerate(leaves) if not _is_empty(leaf)}
+    path.parent.mkdir()
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+        checkpointer.save(path, args=ocp.args.PyTreeSave(arrays))
+
+
+def _restore_arrays(path: Path, wanted: dict[int, Any]) -> "dict[int, jax.Array]":
+    """Read the leaves at the positions of `wanted`; its values say their shape, dtype and, where given, sharding."""
+    import jax
+    import orbax.checkpoint as ocp
+
+    default = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    abstract = {
+        index: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=getattr(leaf, "sharding", None) or default)
+        for index, leaf in wanted.items()
+    }
+    item = {f"{index:06d}": leaf for index, leaf in abstract.items() if not _is_empty(leaf)}
+    arguments = ocp.args.PyTreeRestore(
+        item=item, restore_args=ocp.checkpoint_utils.construct_restore_args(item), partial_restore=True
+    )
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+        arrays = checkpointer.restore(path, args=arguments)
+    return {
+        index: jax.numpy.zeros(leaf.shape, leaf.dtype) if _is_empty(leaf) else arrays[f"{index:06d}"]
+        for index, leaf in abstract.items()
+    }
+
+
+def _check_layout(path: Path, saved: dict[str, Any], wanted: list[tuple[str, Any]], partial: bool) -> None:
+    other_program = "resume with the configuration and the version that saved it"
+    for name, leaf in wanted:
+        if name not in saved:
+            raise CheckpointError(f"{path} has no state{name}; {other_program}")
+        described = _describe(name, leaf)
+        if described != saved[name]:
+            was, now = (f"{leaf['dtype']}{leaf['shape']}" for leaf in (saved[name], described))
+            raise CheckpointError(f"{path} holds state{name} as {was}, this program has {now}; {other_program}")
+    surplus = saved.keys() - {name for name, _ in wanted}
+    if surplus and not partial:
+        raise CheckpointError(f"{path} holds state{min(surplus)}, which this program has not; {other_program}")
+
+
+def _files(path: Path) -> set[str]:
+    return {file.relative_to(path).as_posix() for file in path.rglob("*") if not file.is_dir()} - {SUMS}
+
+
+def _write_sums(path: Path) -> None:
+    """Write SHA256SUMS. Every file reaches the disk before it, and it before the caller renames the folder."""
+    names = sorted(_files(path))
+    for name in names:
+        fsync_path(path / name)
+    (path / SUMS).write_text("".join(f"{sha256_of(path / name)}  {name}\n" for name in names), encoding="utf-8")
+    fsync_path(path / SUMS)
+    for directory in [path, *(entry for entry in path.rglob("*") if entry.is_dir())]:
+        fsync_path(directory)
+
+
+def _read_sums(path: Path) -> dict[str, str]:
+    """Content of SHA256SUMS as {name: checksum}.
+
+    The file needs no checksum of its own: a changed digit contradicts a file, a changed name leaves one file missing
+    and another unlisted, and any other change is not of the only form accepted here.
+    """
+    file = path / SUMS
+    try:
+        text = file.read_bytes().decode("ascii")
+    except FileNotFoundError:
+        raise CheckpointError(f"{path} is not a complete checkpoint: it has no {SUMS}; {_WAY_OUT}") from None
+    except UnicodeDecodeError:
+        raise CheckpointError(f"{file} is damaged; {_WAY_OUT}") from None
+    matches = list(_SUM_LINE.finditer(text))
+    if not text or "".join(match[0] for match in matches) != text:
+        raise CheckpointError(f"{file} is damaged; {_WAY_OUT}")
+    return {match[2]: match[1] for match in matches}
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if path.is_dir() and _NAME.fullmatch(path.name))
+
+
+def _looks_complete(path: Path) -> bool:
+    try:
+        return _read_sums(path).keys() == _files(path)
+    except CheckpointError:
+        return False
+
+
+def _prune(folder: Path, keep: int) -> None:
+    complete = [path for path in _checkpoints(folder) if _looks_complete(path)]
+    for path in [*complete[:-keep], *folder.glob(".writing-*")]:
+        doomed = folder / f".writing-removed-{path.name}"
+        os.rename(path, doomed)  # so that a kill leaves no half-deleted checkpoint under its own name
+        shutil.rmtree(doomed)

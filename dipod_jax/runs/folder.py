@@ -1,0 +1,196 @@
+"""A run's folder: `config.json`, `metrics.jsonl`, `result.json`, readable after a kill at any instant."""
+
+import json
+import os
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from dipod_jax.runs._disk import plain, write_json, write_text
+from dipod_jax.runs.errors import RunFolderError
+from dipod_jax.runs.provenance import provenance
+
+CONFIG = "config.json"
+METRICS = "metrics.jsonl"
+RESULT = "result.json"
+CHECKPOINTS = "checkpoints"
+
+
+class RunFolder:
+    """One run on the disk.
+
+    `create` starts one, `open` continues or reads one. Every file but `metrics.jsonl` is replaced atomically;
+    `metrics.jsonl` grows by whole lines, and a last line that a kill cut short is dropped by the next reader or writer.
+
+    Does not lock: two processes that write into one folder at a time spoil each other's metrics.
+    """
+
+    def __init__(self, path: Path, record: dict[str, Any]) -> None:
+        """Use `create` or `open`. `record` is the content of `config.json`."""
+        self.path = path
+        self.config: dict[str, Any] = record["config"]
+        """The resolved configuration, as JSON holds it (tuples are lists, paths strings)."""
+        self.provenance: dict[str, Any] = {key: value for key, value in record.items() if key != "config"}
+        """`created`, `versions`, `git`, `machine`, `command`."""
+        self._metrics: BinaryIO | None = None
+
+    @classmethod
+    def create(cls, path: Path, config: dict[str, Any]) -> "RunFolder":
+        """Make the folder and write `config.json`.
+
+        Args:
+            path: the folder; its parents are made. It may exist if it is empty.
+            config: everything resolved; values that JSON can hold, dataclasses, paths, numpy scalars.
+
+        Raises:
+            RunFolderError: the folder holds something already, or cannot be made.
+        """
+        path = Path(path)
+        check_unused(path)
+        record = plain({"config": config, "created": datetime.now(UTC).isoformat(timespec="seconds"), **provenance()})
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            write_json(path / CONFIG, record)
+        except OSError as error:
+            raise RunFolderError(f"--out: cannot write into {path} ({_reason(error)}); name another folder") from error
+        return cls(path, record)
+
+    @classmethod
+    def open(cls, path: Path) -> "RunFolder":
+        """Open a run that was created before, to resume or to read it.
+
+        Raises:
+            RunFolderError: there is no such folder, or it is not a run's.
+        """
+        path = Path(path)
+        if not path.is_dir():
+            raise RunFolderError(f"{path} is not a folder; name one that a run has written (it holds {CONFIG})")
+        try:
+            record = json.loads((path / CONFIG).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise RunFolderError(f"{path} is not a run folder: it has no {CONFIG}; name one that a run wrote") from None
+        except (ValueError, OSError) as error:
+            raise RunFolderError(f"{path / CONFIG} cannot be read ({error}); start a new run with --out") from error
+        if not isinstance(record, dict) or not isinstance(record.get("config"), dict):
+            raise RunFolderError(f'{path / CONFIG} is not a run\'s: it has no "config"; name one that a run wrote')
+        return cls(path, record)
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where the checkpoints lie (see `dipod_jax.runs.checkpoints`)."""
+        return self.path / CHECKPOINTS
+
+    def append_metrics(self, record: dict[str, Any]) -> None:
+        """Add one line to `metrics.jsonl`; it is with the operating system when this returns (kill -9 keeps it).
+
+        Values are as in `create`; nan and infinities become null.
+        """
+        line = json.dumps(plain(record), allow_nan=False) + "\n"
+        if self._metrics is None:
+            self._drop_torn_line()
+            self._metrics = (self.path / METRICS).open("ab")
+        self._metrics.write(line.encode())
+        self._metrics.flush()
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """Every record in the order of writing; a torn last line is left out. Empty where nothing was written.
+
+        Raises:
+            RunFolderError: a line that is not the last one is no JSON object, which no kill explains.
+        """
+        path = self.path / METRICS
+        lines = path.read_bytes().split(b"\n") if path.exists() else [b""]
+        records = []
+        for number, line in enumerate(lines[:-1], start=1):  # what follows the last newline is torn, or empty
+            try:
+                record = json.loads(line)
+            except ValueError:
+                record = None
+            if isinstance(record, dict):
+                records.append(record)
+            elif number < len(lines) - 1:
+                raise RunFolderError(f"{path} line {number} is damaged; delete that line and try again")
+        return records
+
+    def truncate_metrics(self, after_iteration: int) -> None:
+        """Drop the records whose `iteration` is greater than `after_iteration`: a resumed run writes them again.
+
+        Records without an `iteration` stay.
+        """
+        self.close()
+        kept = [record for record in self.read_metrics() if record.get("iteration", after_iteration) <= after_iteration]
+        write_text(self.path / METRICS, "".join(json.dumps(record, allow_nan=False) + "\n" for record in kept))
+
+    def write_result(self, result: dict[str, Any]) -> None:
+        """Write `result.json` atomically."""
+        write_json(self.path / RESULT, result)
+
+    def read_result(self) -> dict[str, Any] | None:
+        """Content of `result.json`, or None where the run has not written one yet.
+
+        Raises:
+            RunFolderError: the file is damaged.
+        """
+        path = self.path / RESULT
+        if not path.exists():
+            return None
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise RunFolderError(f"{path} is damaged ({error}); resume the run to write it again") from error
+
+    def close(self) -> None:
+        """Close `metrics.jsonl`; the next `append_metrics` opens it again."""
+        if self._metrics is not None:
+            self._metrics.close()
+            self._metrics = None
+
+    def _drop_torn_line(self) -> None:
+        path = self.path / METRICS
+        if not path.exists():
+            return
+        with path.open("r+b") as file:
+            content = file.read()
+            file.truncate(content.rfind(b"\n") + 1)
+
+
+def check_unused(path: Path) -> None:
+    """Raise RunFolderError if `path` cannot become a new run's folder because something is there. Touches nothing."""
+    path = Path(path)
+    if not path.exists():
+        return
+    if not path.is_dir():
+        raise RunFolderError(f"--out: {path} is a file; name a folder that is new or empty")
+    if (path / CONFIG).exists():
+        raise RunFolderError(f"--out: {path} already holds a run; continue it with --resume, or name another --out")
+    if any(path.iterdir()):
+        raise RunFolderError(f"--out: {path} is not empty and holds no run; name another --out")
+
+
+def check_writable(path: Path) -> None:
+    """Raise ValueError with one clear line unless `path` can be made and written into. Leaves nothing behind.
+
+    Tries a nameless file in the nearest folder that exists: permission bits alone say nothing about root, full disks
+    and read-only mounts.
+    """
+    path = Path(path)
+    allowed = "allowed: a folder that can be written into"
+    try:
+        ancestor = path.absolute()
+        while not os.path.lexists(ancestor):
+            ancestor = ancestor.parent
+        if not ancestor.is_dir():
+            raise ValueError(f"--out: value {path}; {allowed} ({ancestor} is not a folder)")
+        with tempfile.TemporaryFile(dir=ancestor) as file:
+            file.write(b"\0")
+    except OSError as error:
+        raise ValueError(f"--out: value {str(path)[:200]!r}; {allowed} ({_reason(error)})") from error
+    except ValueError as error:
+        if "null" in str(error):
+            raise ValueError(f"--out: value {str(path)!r}; {allowed} (a path holds no null character)") from error
+        raise
+
+
+def _reason(error: OSError) -> str:
+    return (error.strerror or str(error)).lower()
