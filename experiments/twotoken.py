@@ -1,0 +1,210 @@
+"""The exact two-token toy: every curve of DiPOD's figure 1, from both initialisations.
+
+    python -m experiments.twotoken --out DIR
+
+writes DIR/result.json, DIR/curves.npz, DIR/drift.png and DIR/drift.gif.
+"""
+
+import contextlib
+import dataclasses
+import io
+import json
+import math
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import tyro
+
+from dipod_jax.twotoken.options import BASELINES, EUBOS, METHODS, OPTIMIZERS, PAPER_METHODS
+
+ConfigT = TypeVar("ConfigT")
+_BYTES_PER_STEP = 8 * 22  # one method and init: 22 float64 numbers recorded at each step
+_MEMORY_LIMIT_GIB = 2.0
+_TYRO_PREFIX = "Error parsing Config: "  # tyro puts it before the ValueError of a config's own checks
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """The exact two-token toy (DiPOD section 4.1): the gap, the gradient's cosine and the reward over steps."""
+
+    methods: tuple[str, ...] = PAPER_METHODS
+    """Methods, one or more of: policy-gradient fpo spg policy-gradient+dipod fpo+dipod spg+dipod."""
+    init_logit: tuple[float, ...] = (0.5, 0.0)
+    """Common initial value of the six logits, one run for each; finite. 0.5 is the paper's text read literally."""
+    baseline: str = "on-policy"
+    """Advantage: on-policy (r - E r), uniform (r - mean of the four rewards), none (r), group-std."""
+    learning_rate: float = 0.1
+    """Step size of the optimiser, > 0."""
+    steps: int = 1500
+    """Number of exact-gradient updates, >= 0."""
+    beta: float = 0.2
+    """Weight of DiPOD's on-policy ELBO regulariser in the +dipod methods, >= 0 (reward units)."""
+    eubo: str = "spg"
+    """Upper bound that SPG lowers where A <= 0: spg (per token) or renyi (over orders)."""
+    eubo_order: float = 1.5
+    """Order of that bound, >= 1. The spg one is an upper bound from 2 on."""
+    optimizer: str = "sgd"
+    """sgd (plain) or adam (b1 0.9, b2 0.999, eps 1e-8)."""
+    animation: bool = True
+    """Draw drift.gif as well (a few seconds)."""
+    out: Path | None = None
+    """Folder for the results; made if missing. Default: runs/twotoken/<time>."""
+
+    def __post_init__(self) -> None:
+        require_choices("--methods", self.methods, METHODS)
+        if not self.init_logit:
+            raise ValueError("--init-logit got no value: give one or more finite numbers")
+        for logit in self.init_logit:
+            require("--init-logit", logit, math.isfinite(logit), "a finite number")
+        if len(set(self.init_logit)) < len(self.init_logit):
+            raise ValueError(f"--init-logit {' '.join(map(str, self.init_logit))}: give each value once")
+        require_choices("--baseline", (self.baseline,), BASELINES)
+        require("--learning-rate", self.learning_rate, 0 < self.learning_rate < math.inf, "a finite number above 0")
+        require("--steps", self.steps, self.steps >= 0, "an integer from 0 on")
+        require("--beta", self.beta, 0 <= self.beta < math.inf, "a finite number from 0 on")
+        require_choices("--eubo", (self.eubo,), EUBOS)
+        require("--eubo-order", self.eubo_order, 1 <= self.eubo_order < math.inf, "a finite number from 1 on")
+        require_choices("--optimizer", (self.optimizer,), OPTIMIZERS)
+        gib = len(self.methods) * len(self.init_logit) * (self.steps + 1) * _BYTES_PER_STEP / 2**30
+        fits = f"fewer: its curves would take {gib:.3g} GiB and at most {_MEMORY_LIMIT_GIB:g} are allowed"
+        require("--steps", self.steps, gib <= _MEMORY_LIMIT_GIB, fits)
+
+
+def require(option: str, value: object, holds: bool, allowed: str) -> None:
+    """Raise the one-line ValueError that names an option, its value and what is allowed, unless `holds`."""
+    if not holds:
+        raise ValueError(f"{option} {value}: must be {allowed}")
+
+
+def require_choices(option: str, values: tuple[str, ...], allowed: tuple[str, ...]) -> None:
+    """Raise unless `values` is a non-empty selection from `allowed` without repetition."""
+    if not values:
+        raise ValueError(f"{option} got no value: choose from {', '.join(allowed)}")
+    for value in values:
+        require(option, value, value in allowed, f"one of {', '.join(allowed)}")
+    if len(set(values)) < len(values):
+        raise ValueError(f"{option} {' '.join(values)}: give each value once")
+
+
+def parse(config_class: Callable[..., ConfigT], argv: list[str] | None = None) -> ConfigT:
+    """Read a config dataclass from the command line; on bad input print one line to stderr and exit with 2.
+
+    Tyro catches the config's own ValueError too and explains every error in a box of several lines: its first
+    paragraph is kept, on one line. The config class must be named `Config`.
+    """
+    prog = Path(sys.argv[0]).stem
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            return tyro.cli(config_class, args=argv, prog=prog)
+    except SystemExit as stop:
+        if stop.code in (None, 0):
+            raise
+        lines = [line.strip("│╭╮╰╯ ") for line in complaint.getvalue().splitlines()]
+        rules = [i for i, line in enumerate(lines) if line and set(line) <= {"─"}]
+        kept = " ".join(line for line in lines[1 : rules[0] if rules else None] if line)
+        print(f"{prog}: {kept.removeprefix(_TYRO_PREFIX)}", file=sys.stderr)
+        sys.exit(2)
+
+
+def make_folder(out: Path | None, name: str) -> Path:
+    """Make the output folder, by default runs/<name>/<time>; one line and exit 2 where it cannot be written."""
+    folder = out if out is not None else Path("runs") / name / time.strftime("%Y%m%d-%H%M%S")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        print(f"{name}: --out {folder}: must be a folder that can be written ({error.strerror})", file=sys.stderr)
+        sys.exit(2)
+    return folder
+
+
+def summarise(curves, config: Config) -> dict:
+    """The content of result.json: {"config": ..., "runs": {method: {init logit: {"final", "peak_mean_gap"}}}}."""
+    from dipod_jax.twotoken.model import OUTPUTS
+
+    def run(m: int, i: int) -> dict:
+        last = {name: values[m, i, -1] for name, values in curves._asdict().items()}
+        final: dict = {name: float(last[name]) for name in ("mean_gap", "max_gap")}
+        final["gap"] = dict(zip(OUTPUTS, last["gap"].tolist(), strict=True))
+        final |= {name: float(last[name]) for name in ("expected_reward", "gradient_cosine")}
+        final["logits"] = last["logits"].tolist()
+        final["probabilities"] = dict(zip(OUTPUTS, last["probabilities"].tolist(), strict=True))
+        return {"final": final, "peak_mean_gap": float(curves.mean_gap[m, i].max())}
+
+    runs = {
+        method: {str(logit): run(m, i) for i, logit in enumerate(config.init_logit)}
+        for m, method in enumerate(config.methods)
+    }
+    settings = dataclasses.asdict(config)
+    del settings["out"]  # where a result lies is not part of the result
+    return {"config": settings, "runs": runs}
+
+
+def stop_if_diverged(curves, config: Config) -> None:
+    """Exit with 1 and one line naming the first run that left the finite numbers; a result with nan helps nobody."""
+    import numpy as np
+
+    finite = np.isfinite(curves.logits).all(axis=-1) & np.isfinite(curves.mean_gap)  # (M, I, S+1)
+    if not finite.all():
+        m, i, step = np.argwhere(~finite)[0]
+        run = f"{config.methods[m]} from {config.init_logit[i]:g}"
+        print(f"twotoken: {run} is no longer finite at step {step}: lower --learning-rate", file=sys.stderr)
+        sys.exit(1)
+
+
+def table(result: dict) -> str:
+    """A compact text table of the final values of every run."""
+    lines = [f"{'method':24s} {'init':>5s} {'mean gap':>9s} {'peak':>8s} {'max gap':>8s} {'reward':>8s} {'cosine':>7s}"]
+    for method, inits in result["runs"].items():
+        for init, run in inits.items():
+            final = run["final"]
+            lines.append(
+                f"{method:24s} {init:>5s} {final['mean_gap']:9.4f} {run['peak_mean_gap']:8.4f} "
+                f"{final['max_gap']:8.4f} {final['expected_reward']:8.4f} {final['gradient_cosine']:7.3f}"
+            )
+    return "\n".join(lines)
+
+
+def main(argv: list[str] | None = None) -> None:
+    config = parse(Config, argv)
+    out = make_folder(config.out, "twotoken")
+
+    import numpy as np
+
+    from dipod_jax.twotoken import figures, training
+
+    curves = training.train(
+        config.methods,
+        config.init_logit,
+        steps=config.steps,
+        learning_rate=config.learning_rate,
+        beta=config.beta,
+        baseline=config.baseline,
+        eubo=config.eubo,
+        eubo_order=config.eubo_order,
+        optimizer=config.optimizer,
+    )
+    stop_if_diverged(curves, config)
+    result = summarise(curves, config)
+    (out / "result.json").write_text(json.dumps(result, indent=1) + "\n")
+    np.savez_compressed(
+        out / "curves.npz",
+        methods=np.array(config.methods),
+        init_logits=np.array(config.init_logit),
+        **curves._asdict(),
+    )
+    figures.draw_drift(curves, config.methods, config.init_logit, out / "drift.png")
+    if config.animation:
+        figures.animate_drift(curves, config.methods, config.init_logit, out / "drift.gif")
+    print(table(result))
+    print(f"results: {out}/result.json, curves.npz, drift.png" + (", drift.gif" if config.animation else ""))
+
+
+if __name__ == "__main__":
+    main()
