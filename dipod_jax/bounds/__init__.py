@@ -2,6 +2,27 @@
 
 from dipod_jax.bounds.cfm import FORMS, REDUCTIONS, cfm_loss, convert_prediction, form_weight, interpolate
 from dipod_jax.bounds.draws import PLACEMENTS, Draws, draw_weights, gauss_legendre, sample_draws
+from dipod_jax.bounds.elbo import (
+    TIME_MEASURES,
+    WEIGHTINGS,
+    WeightingStatus,
+    cutoff_floor,
+    elbo,
+    elbo_constant,
+    loss_weight,
+    to_log_uniform,
+    weighting_status,
+)
+from dipod_jax.bounds.eubo import eubo_like, mixed_bound
+from dipod_jax.bounds.inversion import SOLVERS, Inversion, invert
+from dipod_jax.bounds.jacobian import ConditionedVelocityFn, path_jacobians, step_with_jacobian
+from dipod_jax.bounds.likelihood import (
+    ExactLikelihood,
+    log_prob_of_action,
+    log_prob_of_noise,
+    standard_normal_log_prob,
+    tanh_log_prob,
+)
 from dipod_jax.bounds.sampler import EVALUATIONS_PER_STEP, GRID_KINDS, METHODS, VelocityFn, integrate, time_grid
 
 __all__ = [
@@ -11,15 +32,37 @@ __all__ = [
     "METHODS",
     "PLACEMENTS",
     "REDUCTIONS",
+    "SOLVERS",
+    "TIME_MEASURES",
+    "WEIGHTINGS",
+    "ConditionedVelocityFn",
     "Draws",
+    "ExactLikelihood",
+    "Inversion",
     "VelocityFn",
+    "WeightingStatus",
     "cfm_loss",
     "convert_prediction",
+    "cutoff_floor",
     "draw_weights",
+    "elbo",
+    "elbo_constant",
+    "eubo_like",
     "form_weight",
     "gauss_legendre",
     "integrate",
     "interpolate",
+    "invert",
+    "log_prob_of_action",
+    "log_prob_of_noise",
+    "loss_weight",
+    "mixed_bound",
+    "path_jacobians",
     "sample_draws",
+    "standard_normal_log_prob",
+    "step_with_jacobian",
+    "tanh_log_prob",
     "time_grid",
+    "to_log_uniform",
+    "weighting_status",
 ]
