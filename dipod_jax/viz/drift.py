@@ -1,0 +1,161 @@
+"""One time axis for everything that moves when a policy drifts: return, gap, gradient, loss, actions."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from dipod_jax.viz._series import curves_by_seed, mean_curve
+from dipod_jax.viz._style import (
+    COLOURS,
+    MEAN_WIDTH,
+    PALE_INK,
+    SEED_ALPHA,
+    SEED_WIDTH,
+    count_axis,
+    figure,
+    time_unit,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+class Line(NamedTuple):
+    """One quantity of a panel: the record's key, what the legend calls it, and its line style."""
+
+    key: str
+    label: str
+    style: Any = "-"
+
+
+class Panel(NamedTuple):
+    """One panel: its y label, its lines, and what to do to its axes once they are drawn."""
+
+    label: str
+    lines: tuple[Line, ...]
+    scale: "Callable[[Axes], None]"
+
+
+def _from_zero(axes: "Axes") -> None:
+    axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
+
+
+def _cosine(axes: "Axes") -> None:
+    low = min([-0.05, *(float(np.min(line.get_ydata())) - 0.05 for line in axes.get_lines())])
+    axes.set_ylim(low, 1.05)
+    axes.axhline(0.0, color=PALE_INK, linewidth=0.9)
+
+
+def _log(axes: "Axes") -> None:
+    """Logarithmic with plain numbers; symmetric logarithmic where a value is not positive."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    values = np.concatenate([np.asarray(line.get_ydata(), float) for line in axes.get_lines()])
+    if np.min(values) <= 0:
+        axes.set_yscale("symlog", linthresh=1.0)
+    else:
+        axes.set_yscale("log")
+        low, high = np.min(values), np.max(values)
+        if high / low < 100:  # less than two decades: powers of ten alone would leave one tick, or none
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.set_ylim(low / 1.15, high * 1.15)
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+RETURN_PANEL = Panel(
+    "return",
+    (Line("return_mean", "random base noise"), Line("zero_noise_return_mean", "zero base noise", (0, (4, 2)))),
+    _from_zero,
+)
+RECORD_PANELS = (
+    Panel(
+        "gap (nats)\nlog p - ELBO",
+        (Line("drift/gap_mean", "mean over samples"), Line("drift/gap_median", "median", (0, (4, 2)))),
+        _log,
+    ),
+    Panel(
+        "cosine of the\ntwo gradients",
+        (
+            Line("drift/gradient_cosine", "ELBO's and the exact one"),
+            Line("drift/gradient_cosine_ceiling", "noise ceiling", (0, (1, 1.5))),
+        ),
+        _cosine,
+    ),
+    Panel("CFM loss on\nown actions", (Line("cfm_loss", "CFM loss"),), _log),
+    Panel("action magnitude\n(pre-tanh)", (Line("action_magnitude", "mean |a|"),), _log),
+)
+
+
+def plot_drift(records: list[dict[str, Any]], evaluations: list[dict[str, Any]], path: Path) -> None:
+    """Draw the panels that have data over env steps, with wall-clock time along the top.
+
+    Each seed is thin, their mean thick. Panels, from above: `return_mean` and `zero_noise_return_mean` of the
+    evaluations; `drift/gap_mean` and `drift/gap_median` (nats); `drift/gradient_cosine` with
+    `drift/gradient_cosine_ceiling`; `cfm_loss`; `action_magnitude` of the records.
+
+    Args:
+        records: metrics with `seed`, `env_steps`, `wall_clock_s` and any of the keys above; a record need not hold all.
+        evaluations: as in `plot_returns`.
+        path: where the picture goes; replaced atomically.
+
+    Raises:
+        ValueError: no panel has data.
+    """
+    panels = [(RETURN_PANEL, evaluations), *((panel, records) for panel in RECORD_PANELS)]
+    panels = [(panel, source) for panel, source in panels if _has_data(panel, source)]
+    if not panels:
+        raise ValueError("plot_drift: no record holds any of the quantities it draws")
+    with figure(path, 8.0, 1.0 + 1.75 * len(panels)) as drawing:
+        stack = drawing.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
+        for index, (axes, (panel, source)) in enumerate(zip(stack, panels, strict=True)):
+            _draw_panel(axes, panel, source, COLOURS[index % len(COLOURS)])
+        drawing.align_ylabels(stack)
+        count_axis(stack[-1], "env steps")
+        _wall_clock_on_top(stack[0], [*records, *evaluations])
+
+
+def has_drift(records: list[dict[str, Any]]) -> bool:
+    """Whether `plot_drift` has more to show than the returns."""
+    return any(_has_data(panel, records) for panel in RECORD_PANELS)
+
+
+def _has_data(panel: Panel, records: list[dict[str, Any]]) -> bool:
+    return any(curves_by_seed(records, "env_steps", line.key) for line in panel.lines)
+
+
+def _draw_panel(axes: "Axes", panel: Panel, records: list[dict[str, Any]], colour: str) -> None:
+    for line in panel.lines:
+        seeds = curves_by_seed(records, "env_steps", line.key)
+        if len(seeds) > 1:
+            for curve in seeds.values():
+                axes.plot(*curve, color=colour, linewidth=SEED_WIDTH, alpha=SEED_ALPHA, linestyle=line.style)
+        mean = mean_curve(seeds.values())
+        if mean.x.size:
+            marker = "o" if mean.x.size == 1 else None
+            label = line.label
+            axes.plot(*mean, color=colour, linewidth=MEAN_WIDTH, linestyle=line.style, marker=marker, label=label)
+    axes.set_ylabel(panel.label)
+    panel.scale(axes)
+    if len(axes.get_legend_handles_labels()[0]) > 1:
+        axes.legend(loc="best", handlelength=2.4, fontsize=9)
+
+
+def _wall_clock_on_top(axes: "Axes", records: list[dict[str, Any]]) -> None:
+    """Ticks at round times, placed at the env steps that the mean run had taken by then."""
+    from matplotlib.ticker import MaxNLocator
+
+    mean = mean_curve(curves_by_seed(records, "wall_clock_s", "env_steps").values())
+    if mean.x.size < 2:
+        return
+    unit_s, unit = time_unit(mean.x[-1])
+    times = np.asarray(MaxNLocator(nbins=6, steps=[1, 1.5, 2, 3, 6, 10]).tick_values(0.0, mean.x[-1] / unit_s))
+    times = times[(times * unit_s >= mean.x[0]) & (times * unit_s <= mean.x[-1])]
+    top = axes.twiny()
+    top.grid(False)
+    top.spines["top"].set_visible(True)
+    top.set_xlim(axes.get_xlim())
+    top.set_xticks(np.interp(times * unit_s, mean.x, mean.y), [f"{time:g}" for time in times])
+    top.set_xlabel(f"wall-clock time ({unit})")

@@ -1,0 +1,193 @@
+"""Episodes side by side as a film, with the return so far burnt into the picture."""
+
+# mujoco takes its names from extension modules without stubs.
+# pyright: reportAttributeAccessIssue=false
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dipod_jax.runs._disk import replacing
+from dipod_jax.viz.rendering import Renderer
+
+if TYPE_CHECKING:
+    import mujoco
+    from PIL.ImageFont import FreeTypeFont
+
+# An episode of the suite, 1000 steps, plays in about this long: fast enough to watch, slow enough to see.
+SECONDS_PER_1000_STEPS = 10.0
+
+
+def write_video(
+    mj_model: "mujoco.MjModel",
+    qpos: np.ndarray,
+    reward: np.ndarray,
+    path: Path,
+    *,
+    mocap_pos: np.ndarray | None = None,
+    mocap_quat: np.ndarray | None = None,
+    fps: int = 25,
+    width_per_episode: int = 320,
+    height: int = 320,
+    camera: int | str | None = None,
+) -> None:
+    """Film E episodes side by side (H.264, yuv420p, index in front so that it plays while it loads).
+
+    Every `round(100 / fps)`-th step is a frame, and the last step always is. Each episode shows its step and the sum
+    of its rewards so far.
+
+    Args:
+        mj_model: the task's model.
+        qpos: (T, E, nq), positions after each step.
+        reward: (T, E), the reward of that step.
+        path: where the film goes, an `.mp4`; replaced atomically.
+        mocap_pos: (T, E, nmocap, 3), metres; the model's own where None.
+        mocap_quat: (T, E, nmocap, 4), unit quaternions; the model's own where None.
+        fps: frames per second, 1 to 100.
+        width_per_episode: pixels, even.
+        height: pixels, even.
+        camera: as in `Renderer`.
+
+    Raises:
+        RenderingUnavailable: no OpenGL context can be made here.
+        ValueError: shapes that do not fit, positions that are not finite, odd sizes, no such camera.
+    """
+    import imageio.v2 as imageio
+
+    if not 1 <= fps <= 100:
+        raise ValueError(f"fps: value {fps}; allowed: 1 to 100")
+    film = _Film(mj_model, qpos, reward, mocap_pos, mocap_quat, width_per_episode, height, camera)
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # macro_block_size: sizes are even, which is all that yuv420p asks for; imageio would rescale to multiples of 16.
+    options = {"codec": "libx264", "pixelformat": "yuv420p", "quality": 7, "macro_block_size": 2}
+    flags = ["-movflags", "+faststart"]
+    with (
+        film.renderer() as renderer,
+        replacing(path) as temporary,
+        imageio.get_writer(
+            temporary, format="FFMPEG", mode="I", fps=fps, output_params=flags, ffmpeg_log_level="error", **options
+        ) as writer,
+    ):
+        for picture in film.pictures(renderer, frame_steps(len(film.qpos), fps)):
+            writer.append_data(picture)
+
+
+def write_frame(
+    mj_model: "mujoco.MjModel",
+    qpos: np.ndarray,
+    reward: np.ndarray,
+    path: Path,
+    *,
+    step: int = -1,
+    mocap_pos: np.ndarray | None = None,
+    mocap_quat: np.ndarray | None = None,
+    width_per_episode: int = 320,
+    height: int = 320,
+    camera: int | str | None = None,
+) -> None:
+    """Write the frame of `step` (an index into T; negative from the end) as a PNG. Else as `write_video`."""
+    from PIL import Image
+
+    film = _Film(mj_model, qpos, reward, mocap_pos, mocap_quat, width_per_episode, height, camera)
+    step = range(len(film.qpos))[step]
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with film.renderer() as renderer, replacing(path) as temporary:
+        (picture,) = film.pictures(renderer, [step])
+        Image.fromarray(picture).save(temporary, format="PNG", optimize=True)
+
+
+def frame_steps(num_steps: int, fps: int) -> list[int]:
+    """The steps that become frames: every `round(100 / fps)`-th, and the last."""
+    stride = max(1, round(1000 / (SECONDS_PER_1000_STEPS * fps)))
+    steps = list(range(0, num_steps, stride))
+    return steps if steps[-1] == num_steps - 1 else [*steps, num_steps - 1]
+
+
+class _Film:
+    """Checked arrays of some episodes, and the pictures made of them."""
+
+    def __init__(
+        self,
+        model: "mujoco.MjModel",
+        qpos: np.ndarray,
+        reward: np.ndarray,
+        mocap_pos: np.ndarray | None,
+        mocap_quat: np.ndarray | None,
+        width: int,
+        height: int,
+        camera: int | str | None,
+    ) -> None:
+        self.model, self.width, self.height, self.camera = model, width, height, camera
+        self.qpos = _checked("qpos", qpos, (*np.shape(qpos)[:2], model.nq))
+        leading = self.qpos.shape[:2]
+        self.return_so_far = np.cumsum(_checked("reward", reward, leading), axis=0)  # (T, E)
+        mocap = (*leading, model.nmocap)
+        self.mocap_pos = None if mocap_pos is None else _checked("mocap_pos", mocap_pos, (*mocap, 3))
+        self.mocap_quat = None if mocap_quat is None else _checked("mocap_quat", mocap_quat, (*mocap, 4))
+        for name, size in (("width_per_episode", width), ("height", height)):
+            if size < 64 or size % 2:
+                raise ValueError(f"{name}: value {size}; allowed: even numbers from 64")
+
+    def renderer(self) -> Renderer:
+        return Renderer(self.model, self.height, self.width, self.camera)
+
+    def pictures(self, renderer: Renderer, steps: list[int]) -> Iterator[np.ndarray]:
+        """One (height, E * width, 3) uint8 picture per step."""
+        import mujoco
+
+        data = mujoco.MjData(self.model)
+        fonts = _font(self.height // 13), _font(self.height // 20)
+        num_steps, num_episodes, _ = self.qpos.shape
+        for step in steps:
+            tiles = []
+            for episode in range(num_episodes):
+                data.qpos[:] = self.qpos[step, episode]
+                if self.mocap_pos is not None:
+                    data.mocap_pos[:] = self.mocap_pos[step, episode]
+                if self.mocap_quat is not None:
+                    data.mocap_quat[:] = self.mocap_quat[step, episode]
+                mujoco.mj_kinematics(self.model, data)
+                mujoco.mj_comPos(self.model, data)
+                mujoco.mj_camlight(self.model, data)
+                mujoco.mj_tendon(self.model, data)
+                lines = (f"return {self.return_so_far[step, episode]:.0f}", f"step {step + 1}/{num_steps}")
+                tiles.append(_label(renderer.render(data), lines, fonts))
+            yield np.concatenate(tiles, axis=1)
+
+
+def _checked(name: str, value: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    array = np.asarray(value, np.float64)
+    if array.shape != shape or 0 in shape[:2]:
+        wanted = ", ".join(str(size) for size in shape)
+        raise ValueError(f"{name}: shape {np.shape(value)}; allowed: ({wanted}) with at least one step and episode")
+    if not np.isfinite(array).all():
+        step, episode = np.argwhere(~np.isfinite(array))[0][:2]
+        raise ValueError(f"{name}: not finite at step {step} of episode {episode}; allowed: finite numbers")
+    return array
+
+
+def _font(size: int) -> "FreeTypeFont":
+    """DejaVu Sans Bold, which matplotlib brings along, at `size` pixels."""
+    import matplotlib
+    from PIL import ImageFont
+
+    return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans-Bold.ttf"), max(10, size))
+
+
+def _label(picture: np.ndarray, lines: tuple[str, str], fonts: "tuple[FreeTypeFont, FreeTypeFont]") -> np.ndarray:
+    """`picture` with two lines in its upper left corner: white with a dark rim, legible on any background."""
+    from PIL import Image, ImageDraw
+
+    image = Image.fromarray(picture)
+    draw = ImageDraw.Draw(image)
+    margin = image.height // 28
+    top = float(margin)
+    for text, font in zip(lines, fonts, strict=True):
+        rim = max(1, round(font.size / 9))
+        draw.text((margin, top), text, font=font, fill="white", stroke_width=rim, stroke_fill=(20, 24, 32))
+        top += font.size * 1.3
+    return np.asarray(image)
