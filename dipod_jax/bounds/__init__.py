@@ -23,6 +23,7 @@ from dipod_jax.bounds.likelihood import (
     standard_normal_log_prob,
     tanh_log_prob,
 )
+from dipod_jax.bounds.ode import ode_log_prob_of_action
 from dipod_jax.bounds.sampler import EVALUATIONS_PER_STEP, GRID_KINDS, METHODS, VelocityFn, integrate, time_grid
 
 __all__ = [
@@ -57,6 +58,7 @@ __all__ = [
     "log_prob_of_noise",
     "loss_weight",
     "mixed_bound",
+    "ode_log_prob_of_action",
     "path_jacobians",
     "sample_draws",
     "standard_normal_log_prob",
