@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 # An episode of the suite, 1000 steps, plays in about this long: fast enough to watch, slow enough to see.
 SECONDS_PER_1000_STEPS = 10.0
+_CAPTION_COLOUR = (20, 24, 32)
 
 
 def write_video(
@@ -133,14 +134,14 @@ class _Film:
                 raise ValueError(f"{name}: value {size}; allowed: even numbers from 64")
 
     def renderer(self) -> Renderer:
-        return Renderer(self.model, self.height, self.width, self.camera)
+        return Renderer(self.model, self.height - _caption_height(self.height), self.width, self.camera)
 
     def pictures(self, renderer: Renderer, steps: list[int]) -> Iterator[np.ndarray]:
         """One (height, E * width, 3) uint8 picture per step."""
         import mujoco
 
         data = mujoco.MjData(self.model)
-        fonts = _font(self.height // 13), _font(self.height // 20)
+        caption = _Caption(self.width, _caption_height(self.height))
         num_steps, num_episodes, _ = self.qpos.shape
         for step in steps:
             tiles = []
@@ -150,13 +151,40 @@ class _Film:
                     data.mocap_pos[:] = self.mocap_pos[step, episode]
                 if self.mocap_quat is not None:
                     data.mocap_quat[:] = self.mocap_quat[step, episode]
-                mujoco.mj_kinematics(self.model, data)
-                mujoco.mj_comPos(self.model, data)
-                mujoco.mj_camlight(self.model, data)
-                mujoco.mj_tendon(self.model, data)
-                lines = (f"return {self.return_so_far[step, episode]:.0f}", f"step {step + 1}/{num_steps}")
-                tiles.append(_label(renderer.render(data), lines, fonts))
+                for stage in (mujoco.mj_kinematics, mujoco.mj_comPos, mujoco.mj_camlight, mujoco.mj_tendon):
+                    stage(self.model, data)
+                text = f"return {self.return_so_far[step, episode]:.0f}", f"step {step + 1}/{num_steps}"
+                tiles.append(np.concatenate([caption.draw(*text), renderer.render(data)]))
+                if episode < num_episodes - 1:
+                    tiles[-1][:, -2:] = _CAPTION_COLOUR
             yield np.concatenate(tiles, axis=1)
+
+
+class _Caption:
+    """A strip above an episode, so that text never hides what it is about."""
+
+    def __init__(self, width: int, height: int) -> None:
+        self.width, self.height = width, height
+        self.bold = _font("DejaVuSans-Bold.ttf", round(0.52 * height))
+        self.regular = _font("DejaVuSans.ttf", round(0.40 * height))
+
+    def draw(self, left: str, right: str) -> np.ndarray:
+        """(height, width, 3) uint8: `left` large, `right` small and left out where there is no room for both."""
+        from PIL import Image, ImageDraw
+
+        image = Image.new("RGB", (self.width, self.height), _CAPTION_COLOUR)
+        draw = ImageDraw.Draw(image)
+        margin, middle = self.height // 3, self.height / 2
+        draw.text((margin, middle), left, font=self.bold, fill="white", anchor="lm")
+        if self.bold.getlength(left) + self.regular.getlength(right) + 3 * margin <= self.width:
+            position = (self.width - margin, middle)
+            draw.text(position, right, font=self.regular, fill=(200, 206, 216), anchor="rm")
+        return np.array(image)
+
+
+def _caption_height(height: int) -> int:
+    """Pixels of a picture of `height` that the caption takes: a tenth, even, and enough for legible text."""
+    return 2 * max(10, round(height / 20))
 
 
 def _checked(name: str, value: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -170,24 +198,9 @@ def _checked(name: str, value: np.ndarray, shape: tuple[int, ...]) -> np.ndarray
     return array
 
 
-def _font(size: int) -> "FreeTypeFont":
-    """DejaVu Sans Bold, which matplotlib brings along, at `size` pixels."""
+def _font(name: str, size: int) -> "FreeTypeFont":
+    """A font that matplotlib brings along, at `size` pixels: the same on every machine."""
     import matplotlib
     from PIL import ImageFont
 
-    return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans-Bold.ttf"), max(10, size))
-
-
-def _label(picture: np.ndarray, lines: tuple[str, str], fonts: "tuple[FreeTypeFont, FreeTypeFont]") -> np.ndarray:
-    """`picture` with two lines in its upper left corner: white with a dark rim, legible on any background."""
-    from PIL import Image, ImageDraw
-
-    image = Image.fromarray(picture)
-    draw = ImageDraw.Draw(image)
-    margin = image.height // 28
-    top = float(margin)
-    for text, font in zip(lines, fonts, strict=True):
-        rim = max(1, round(font.size / 9))
-        draw.text((margin, top), text, font=font, fill="white", stroke_width=rim, stroke_fill=(20, 24, 32))
-        top += font.size * 1.3
-    return np.asarray(image)
+    return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / name), size)
