@@ -74,9 +74,9 @@ def count_axis(axes: "Axes", label: str) -> None:
     """Ticks 0, 250k, 1M, 1.5M; from 0."""
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 2.5, 5, 10]))
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 2.5, 5, 10], integer=True))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short_count(value)))
-    axes.set_xlim(left=0)
+    axes.set_xlim(0, max(1.0, axes.get_xlim()[1]))
     axes.set_xlabel(label)
 
 
