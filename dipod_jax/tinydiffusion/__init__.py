@@ -1,0 +1,11 @@
+"""Masked diffusion over every sequence of V^L, still exact: the questions that two tokens leave open.
+
+`space`       sequences, contexts and unmasking orders as index tables; what a length costs in memory (no JAX)
+`model`       one conditional table per (context, position), or a small Flax transformer
+`bounds`      exact log-likelihood, ELBO and EUBOs by dynamic programming over subsets of revealed positions
+`estimators`  Monte-Carlo ELBO and EUBO: uniform counts, antithetic pairs, GDPO's quadrature nodes
+`training`    Algorithm 2, Algorithm 1 and self-distillation alone, each one vmapped scan
+`studies`     the five questions; `figures` draws their answers
+
+Importing this package imports nothing else.
+"""

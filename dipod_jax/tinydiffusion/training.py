@@ -1,0 +1,326 @@
+"""Training over V^L with exact gradients, or with Monte-Carlo bounds: Algorithm 2, Algorithm 1, distillation alone.
+
+Each entry point trains a batch of runs as one vmapped scan, in float64, and returns numpy curves with leading axes
+(run, record). Records are `record_every` updates apart; the exact gap and cosine are measured there, whatever the
+method itself may see.
+"""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from dipod_jax.tinydiffusion.bounds import all_bounds, token_log_probs
+from dipod_jax.tinydiffusion.estimators import estimated_elbo, estimated_eubo, sample_draws
+from dipod_jax.tinydiffusion.space import Space, make_space
+from dipod_jax.twotoken.bounds import Bounds
+from dipod_jax.twotoken.objectives import (
+    advantages,
+    cosine,
+    dipod_weights,
+    method_array,
+    policy_gradient_weights,
+    proxy_weights,
+)
+
+Array = jax.Array | np.ndarray
+
+
+class Runs(NamedTuple):
+    """What may differ between runs of one program; every array has a leading run axis R."""
+
+    proxy: Array  # (R,) index into PROXIES
+    beta: Array  # (R,) weight of the regulariser, 0 without DiPOD
+    reward: Array  # (R, X)
+    seed: Array  # (R,) of the initialisation and of the Monte-Carlo draws
+    num_updates: Array  # (R,) n: updates between two distillations of Algorithm 1; not read by Algorithm 2
+
+
+class Settings(NamedTuple):
+    """What is compiled into the program, and so shared by its runs."""
+
+    model: nn.Module
+    length: int
+    vocab_size: int
+    steps: int = 3000
+    record_every: int = 30
+    learning_rate: float = 0.5
+    baseline: str = "on-policy"
+    eubo: str = "spg"
+    eubo_order: float = 1.5
+    estimator: str = "exact"
+    num_draws: int = 1
+    monotone: bool = False  # project every step so that, to first order, E_pi[EUBO - log pi] does not rise
+    tolerance: float = 1e-3  # nats: Algorithm 1 stops distilling when E_ref[log pi_ref - ELBO] is below it
+
+    @property
+    def space(self) -> Space:
+        return make_space(self.length, self.vocab_size)
+
+
+class Curves(NamedTuple):
+    """Exact measurements at every record, each (R, T)."""
+
+    mean_gap: Array  # E_pi[log pi - ELBO]
+    max_gap: Array  # over sequences
+    upper_gap: Array  # E_pi[EUBO - log pi]
+    expected_reward: Array
+    gradient_cosine: Array  # the proxy gradient as the method sees it (without beta) against the true policy gradient
+    distilling: Array  # share of the updates since the last record that were distillation (Algorithm 1)
+
+
+def make_runs(methods, betas, rewards, seeds, num_updates=1) -> Runs:
+    """One run for each tuple of the broadcast arguments; `rewards` is (R, X) or (X,).
+
+    Raises:
+      ValueError: for an unknown method.
+    """
+    proxy, has_dipod = np.array([method_array(m) for m in methods]).T
+    rewards = np.asarray(rewards, np.float64)
+    count = len(proxy)
+    return Runs(
+        proxy.astype(np.int32),
+        np.broadcast_to(np.asarray(betas, np.float64), count) * has_dipod,
+        np.broadcast_to(rewards, (count, rewards.shape[-1])),
+        np.broadcast_to(np.asarray(seeds), count),
+        np.broadcast_to(np.asarray(num_updates, np.int32), count),
+    )
+
+
+def train(settings: Settings, runs: Runs) -> Curves:
+    """Algorithm 2: every update ascends proxy + beta * regulariser (DiPOD Eq. 7).
+
+    Args:
+      settings: the program. runs: R runs.
+
+    Returns:
+      Curves of numpy arrays (R, steps / record_every + 1); the first record is the initialisation.
+    """
+    with jax.enable_x64(True):
+        return _to_numpy(_train(settings, _to_jax(runs)))
+
+
+def train_interleaved(settings: Settings, runs: Runs) -> Curves:
+    """Algorithm 1: distil pi_ref = pi to `tolerance`, take n = `num_updates` proxy updates, repeat.
+
+    Distillation ascends `sum_x pi_ref(x) ELBO(x)` with plain gradient steps of the same size, and each of them counts
+    as an update. It has converged when `E_ref[log pi_ref - ELBO] = KL(pi_ref | pi) + E_ref[D^L] < tolerance`, which
+    asks for both a tight bound and an unmoved policy. Runs' beta is ignored; the bounds are exact.
+
+    Args, returns: as `train`.
+    """
+    with jax.enable_x64(True):
+        return _to_numpy(_train_interleaved(settings, _to_jax(runs)))
+
+
+class DistilCurves(NamedTuple):
+    """Self-distillation of a drifted policy, step by step: each (R, T)."""
+
+    loss: Array  # E_ref[log pi_ref - ELBO], 0 when converged
+    eubo_excess: Array  # E_ref[EUBO - log pi_ref], which ought to fall to 0 from above
+    kl: Array  # KL(pi_ref | pi): the policy moved by so much
+    expected_reward: Array
+
+
+def drift_and_distil(settings: Settings, runs: Runs, distil_steps: int, rule: str) -> DistilCurves:
+    """Train for `settings.steps` (Algorithm 2), then self-distil the result for `distil_steps`.
+
+    `rule`: `elbo` ascends E_ref[ELBO]; `monotone` removes from each step the part that would raise E_ref[EUBO]
+    (first order); `sandwich` ascends E_ref[ELBO] - E_ref[EUBO], which lowers the EUBO outright.
+
+    Returns:
+      DistilCurves of numpy arrays (R, distil_steps + 1).
+
+    Raises:
+      ValueError: for an unknown rule.
+    """
+    if rule not in ("elbo", "monotone", "sandwich"):
+        raise ValueError(f"rule {rule!r} is unknown: choose from elbo, monotone, sandwich")
+    with jax.enable_x64(True):
+        return _to_numpy(_drift_and_distil(settings, distil_steps, rule, _to_jax(runs)))
+
+
+def _to_jax(runs: Runs) -> Runs:
+    return jax.tree.map(jnp.asarray, runs)
+
+
+def _to_numpy(curves):
+    return jax.tree.map(np.asarray, curves)
+
+
+def _bounds_fn(settings: Settings):
+    def bounds_fn(params) -> Bounds:
+        return all_bounds(settings.model.apply(params), settings.space, settings.eubo, settings.eubo_order)  # type: ignore[arg-type]
+
+    return bounds_fn
+
+
+def _estimated_bounds_fn(settings: Settings, key: jax.Array):
+    """The bounds as the method sees them: exact log-likelihood, estimated ELBO and EUBO on shared draws."""
+    space = settings.space
+    if settings.estimator == "exact":
+        return _bounds_fn(settings)
+    num_sequences = len(space.sequences)
+    draws = sample_draws(key, settings.estimator, settings.num_draws, num_sequences, settings.length)
+
+    def bounds_fn(params) -> Bounds:
+        conditionals = settings.model.apply(params)
+        exact = all_bounds(conditionals, space, settings.eubo, settings.eubo_order)  # type: ignore[arg-type]
+        log_probs = token_log_probs(conditionals, space)  # type: ignore[arg-type]
+        return exact._replace(
+            elbo=estimated_elbo(log_probs, draws),
+            eubo=estimated_eubo(log_probs, draws, space.masked, settings.eubo_order),
+        )
+
+    return bounds_fn
+
+
+def _add(weights: Bounds, other: Bounds, scale: jax.Array | float) -> Bounds:
+    return jax.tree.map(lambda a, b: a + scale * b, weights, other)
+
+
+def _ascend(settings: Settings, params, direction):
+    return jax.tree.map(lambda p, g: p + settings.learning_rate * g, params, direction)
+
+
+def _without_rise(direction, rise):
+    """Remove from `direction` its component along `rise` where the two agree: to first order nothing rises."""
+    dot = sum(jax.tree.leaves(jax.tree.map(jnp.vdot, direction, rise)))
+    square = sum(jax.tree.leaves(jax.tree.map(jnp.vdot, rise, rise)))
+    share = jnp.maximum(dot, 0.0) / jnp.where(square > 0, square, 1.0)
+    return jax.tree.map(lambda g, h: g - share * h, direction, rise)
+
+
+def _policy_step(settings: Settings, run: Runs, params, key):
+    """Direction of one update of Algorithm 2 at `params`."""
+    bounds, pullback = jax.vjp(_estimated_bounds_fn(settings, key), params)
+    prob = jnp.exp(bounds.log_prob)
+    advantage = advantages(prob, run.reward, settings.baseline)
+    weights = _add(proxy_weights(run.proxy, prob, advantage), dipod_weights(prob), run.beta)
+    (direction,) = pullback(weights)
+    if settings.monotone:
+        (rise,) = pullback(Bounds(log_prob=-prob, elbo=jnp.zeros_like(prob), eubo=prob))
+        direction = _without_rise(direction, rise)
+    return direction
+
+
+def _measure(settings: Settings, run: Runs, params, key, distilling) -> Curves:
+    bounds, pullback = jax.vjp(_bounds_fn(settings), params)
+    prob = jnp.exp(bounds.log_prob)
+    advantage = advantages(prob, run.reward, settings.baseline)
+    seen_pullback = pullback if settings.estimator == "exact" else jax.vjp(_estimated_bounds_fn(settings, key), params)[1]
+    return Curves(
+        mean_gap=jnp.sum(prob * bounds.lower_gap),
+        max_gap=jnp.max(bounds.lower_gap),
+        upper_gap=jnp.sum(prob * bounds.upper_gap),
+        expected_reward=jnp.sum(prob * run.reward),
+        gradient_cosine=cosine(
+            seen_pullback(proxy_weights(run.proxy, prob, advantage)), pullback(policy_gradient_weights(prob, advantage))
+        ),
+        distilling=distilling,
+    )
+
+
+def _init(settings: Settings, run: Runs) -> tuple[Any, jax.Array]:
+    init_key, draw_key = jax.random.split(jax.random.key(run.seed))
+    return settings.model.init(init_key), draw_key
+
+
+def _scan_records(settings: Settings, update, measure, state):
+    """Alternate `record_every` updates and one measurement; the first measurement is of the initial state."""
+
+    def record(state, index):
+        def inner(state, offset):
+            return update(state, index * settings.record_every + offset), None
+
+        measured = measure(state)
+        return jax.lax.scan(inner, state, jnp.arange(settings.record_every))[0], measured
+
+    num_records = settings.steps // settings.record_every
+    state, curves = jax.lax.scan(record, state, jnp.arange(num_records))
+    return jax.tree.map(lambda c, last: jnp.append(c, last), curves, measure(state)), state
+
+
+@partial(jax.jit, static_argnums=0)
+@partial(jax.vmap, in_axes=(None, 0))
+def _train(settings: Settings, run: Runs) -> Curves:
+    return _train_run(settings, run)[0]
+
+
+def _train_run(settings: Settings, run: Runs) -> tuple[Curves, Any]:
+    params, key = _init(settings, run)
+
+    def update(params, step):
+        direction = _policy_step(settings, run, params, jax.random.fold_in(key, step))
+        return _ascend(settings, params, direction)
+
+    def measure(params):
+        return _measure(settings, run, params, jax.random.fold_in(key, settings.steps), jnp.zeros(()))
+
+    return _scan_records(settings, update, measure, params)
+
+
+class _Interleaved(NamedTuple):
+    params: Any
+    ref_log_prob: jax.Array  # (X,) of pi_ref
+    updates_left: jax.Array  # () policy updates before the next distillation; 0: distilling
+    distilled: jax.Array  # () distillation steps since the last record
+
+
+@partial(jax.jit, static_argnums=0)
+@partial(jax.vmap, in_axes=(None, 0))
+def _train_interleaved(settings: Settings, run: Runs) -> Curves:
+    params, key = _init(settings, run)
+    bounds_fn = _bounds_fn(settings)
+
+    def update(state: _Interleaved, step) -> _Interleaved:
+        bounds, pullback = jax.vjp(bounds_fn, state.params)
+        prob, ref_prob = jnp.exp(bounds.log_prob), jnp.exp(state.ref_log_prob)
+        converged = jnp.sum(ref_prob * (state.ref_log_prob - bounds.elbo)) < settings.tolerance
+        distil = (state.updates_left == 0) & ~converged
+        left = jnp.where(distil, 0, jnp.where(state.updates_left == 0, run.num_updates, state.updates_left) - 1)
+        advantage = advantages(prob, run.reward, settings.baseline)
+        policy_weights = proxy_weights(run.proxy, prob, advantage)
+        weights = jax.tree.map(partial(jnp.where, distil), dipod_weights(ref_prob), policy_weights)
+        params = _ascend(settings, state.params, pullback(weights)[0])
+        # After the last policy update the policy reached becomes the next reference.
+        finished = ~distil & (left == 0)
+        ref_log_prob = jnp.where(finished, bounds_fn(params).log_prob, state.ref_log_prob)
+        return _Interleaved(params, ref_log_prob, left, state.distilled + distil)
+
+    def measure(state: _Interleaved) -> Curves:
+        return _measure(settings, run, state.params, key, state.distilled)
+
+    start = _Interleaved(params, bounds_fn(params).log_prob, jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
+    curves, _ = _scan_records(settings, update, measure, start)
+    counts = jnp.diff(curves.distilling, prepend=0)
+    return curves._replace(distilling=counts / settings.record_every)
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2))
+@partial(jax.vmap, in_axes=(None, None, None, 0))
+def _drift_and_distil(settings: Settings, distil_steps: int, rule: str, run: Runs) -> DistilCurves:
+    _, params = _train_run(settings, run)
+    bounds_fn = _bounds_fn(settings)
+    ref_log_prob = bounds_fn(params).log_prob
+    ref_prob, zero = jnp.exp(ref_log_prob), jnp.zeros_like(ref_log_prob)
+    lower, upper = dipod_weights(ref_prob), Bounds(zero, zero, ref_prob)
+
+    def step(params, _):
+        bounds, pullback = jax.vjp(bounds_fn, params)
+        record = DistilCurves(
+            loss=ref_prob @ (ref_log_prob - bounds.elbo),
+            eubo_excess=ref_prob @ (bounds.eubo - ref_log_prob),
+            kl=ref_prob @ (ref_log_prob - bounds.log_prob),
+            expected_reward=jnp.exp(bounds.log_prob) @ run.reward,
+        )
+        (direction,) = pullback(_add(lower, upper, -1.0) if rule == "sandwich" else lower)
+        if rule == "monotone":
+            direction = _without_rise(direction, pullback(upper)[0])
+        return _ascend(settings, params, direction), record
+
+    return jax.lax.scan(step, params, length=distil_steps + 1)[1]
