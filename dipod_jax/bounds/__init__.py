@@ -15,7 +15,7 @@ from dipod_jax.bounds.elbo import (
 )
 from dipod_jax.bounds.eubo import eubo_like, mixed_bound
 from dipod_jax.bounds.inversion import SOLVERS, Inversion, invert
-from dipod_jax.bounds.jacobian import ConditionedVelocityFn, path_jacobians, step_with_jacobian
+from dipod_jax.bounds.jacobian import ConditionedVelocityFn, step_with_jacobian
 from dipod_jax.bounds.likelihood import (
     ExactLikelihood,
     log_prob_of_action,
@@ -59,7 +59,6 @@ __all__ = [
     "loss_weight",
     "mixed_bound",
     "ode_log_prob_of_action",
-    "path_jacobians",
     "sample_draws",
     "standard_normal_log_prob",
     "step_with_jacobian",

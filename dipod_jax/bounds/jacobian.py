@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import Any
 
-import chex
 import jax
 import jax.numpy as jnp
 from jax import Array
@@ -46,21 +45,6 @@ def step_with_jacobian(
         return jax.jvp(advance, (x,), (jnp.broadcast_to(tangent, x.shape),))
 
     return jax.vmap(push, out_axes=(None, -1))(jnp.eye(x.shape[-1], dtype=x.dtype))
-
-
-def path_jacobians(
-    velocity_fn: ConditionedVelocityFn, params: Any, obs: Array, states: Array, times: Array, *, method: str
-) -> tuple[Array, Array]:
-    """Every step of a known path at once: states (K, B, d), times (K+1,) -> next states (K, B, d), D (K, B, d, d).
-
-    The K steps need not wait for one another when the path is known, so they are one batch of K B rows.
-    """
-    chex.assert_shape(states, (times.shape[0] - 1, None, None))
-
-    def one(x: Array, t: Array, t_next: Array) -> tuple[Array, Array]:
-        return step_with_jacobian(velocity_fn, params, obs, x, t, t_next, method=method)
-
-    return jax.vmap(one)(states, times[:-1], times[1:])
 
 
 def determinant(matrix: Array) -> Array:

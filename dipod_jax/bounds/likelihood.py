@@ -13,8 +13,8 @@ step_k^-1(x_{k+1}):
     grad_a log pi = mu_K,      grad_theta log pi = - sum_k grad_theta [ log|det D_k|(x_k) + step_k(x_k) . mu_{k+1} ]
 
 with the path and mu held constant. Unrolled over the chain this is ``grad_theta L(theta, x) - grad_theta [Phi(x) .
-grad_a l]`` of the project's methods reference, section 6.3b; step by step it is one batch of K B rows instead of a
-sequence, and needs only d x d solves.
+grad_a l]`` of the project's methods reference, section 6.3b; step by step it needs only d x d solves, and memory for
+the path alone.
 """
 
 from functools import partial
@@ -27,8 +27,8 @@ import numpy as np
 from jax import Array
 
 from dipod_jax.bounds.inversion import invert
-from dipod_jax.bounds.jacobian import ConditionedVelocityFn, determinant, path_jacobians, solve
-from dipod_jax.bounds.sampler import integrate
+from dipod_jax.bounds.jacobian import ConditionedVelocityFn, determinant, solve, step_with_jacobian
+from dipod_jax.bounds.sampler import integrate, step
 
 
 class ExactLikelihood(NamedTuple):
@@ -183,23 +183,27 @@ def _likelihood_on_path(
 _Health = tuple[Array, Array, Array]
 
 
-def _chain(
-    velocity_fn: ConditionedVelocityFn, method: str, params: Any, obs: Array, states: Array, times: Array
-) -> tuple[tuple[Array, Array], Array]:
-    """(log|det D_k| (K, B), step_k(x_k) (K, B, d)), and D (K, B, d, d) as auxiliary output."""
-    x_next, jacobian = path_jacobians(velocity_fn, params, obs, states, times, method=method)
+def _log_abs_det(
+    velocity_fn: ConditionedVelocityFn,
+    method: str,
+    interval: tuple[Array, Array],
+    params: Any,
+    obs: Array,
+    x: Array,
+) -> tuple[Array, Array]:
+    """log|det D| (B,) of one step, and D (B, d, d)."""
+    _, jacobian = step_with_jacobian(velocity_fn, params, obs, x, *interval, method=method)
     size = jnp.abs(determinant(jacobian))
     # Double where: a vanishing determinant is reported as a fold and must not send inf * 0 backwards.
     regular = size > jnp.finfo(size.dtype).tiny
-    log_abs_det = jnp.where(regular, jnp.log(jnp.where(regular, size, 1.0)), -jnp.inf)
-    return (log_abs_det, x_next), jacobian
+    return jnp.where(regular, jnp.log(jnp.where(regular, size, 1.0)), -jnp.inf), jacobian
 
 
-def _value(log_abs_det: Array, jacobian: Array, base_noise: Array) -> tuple[Array, _Health]:
-    det = determinant(jacobian)
-    deviation = jnp.linalg.norm(jacobian - jnp.eye(base_noise.shape[-1], dtype=jacobian.dtype), axis=(-2, -1))
-    health = (jnp.sum(~(det > 0.0), axis=0, dtype=jnp.int32), jnp.min(det, axis=0), jnp.max(deviation, axis=0))
-    return standard_normal_log_prob(base_noise) - jnp.sum(log_abs_det, axis=0), health
+def _advance(
+    velocity_fn: ConditionedVelocityFn, method: str, interval: tuple[Array, Array], x: Array, params: Any, obs: Array
+) -> Array:
+    """One sampler step (B, d) as a function of what conditions it."""
+    return step(lambda y, t: velocity_fn(params, obs, y, t), x, *interval, method=method)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
@@ -215,40 +219,51 @@ def _log_prob_on_path(
 ) -> tuple[Array, _Health]:
     """log pi of ``action`` (B, d), given the states x_0 ... x_{K-1} (K, B, d) that lead to it; its health besides."""
     del action, converged
-    (log_abs_det, _), jacobian = _chain(velocity_fn, method, params, obs, states, times)
-    return _value(log_abs_det, jacobian, states[0])
+    identity = jnp.eye(states.shape[-1], dtype=states.dtype)
+
+    def body(total: Array, inputs: tuple[Array, Array, Array]) -> tuple[Array, tuple[Array, Array]]:
+        x, t, t_next = inputs
+        log_abs_det, jacobian = _log_abs_det(velocity_fn, method, (t, t_next), params, obs, x)
+        deviation = jnp.linalg.norm(jacobian - identity, axis=(-2, -1))
+        return total - log_abs_det, (determinant(jacobian), deviation)
+
+    start = standard_normal_log_prob(states[0])
+    log_prob, (det, deviation) = jax.lax.scan(body, start, (states, times[:-1], times[1:]))
+    folded = jnp.sum(~(det > 0.0), axis=0, dtype=jnp.int32)
+    return log_prob, (folded, jnp.min(det, axis=0), jnp.max(deviation, axis=0))
 
 
 def _forward(velocity_fn, method, params, obs, action, states, times, converged):
-    del action
-    chain = partial(_chain, velocity_fn, method, times=times)
-    (log_abs_det, _), pull, jacobian = jax.vjp(chain, params, obs, states, has_aux=True)
-    value, health = _value(log_abs_det, jacobian, states[0])
-    return (value, health), (pull, jacobian, states[0], converged & (health[0] == 0))
+    result: Any = _log_prob_on_path(velocity_fn, method, params, obs, action, states, times, converged)
+    _, (folded, _, _) = result
+    return result, (params, obs, states, times, converged & (folded == 0))
 
 
 def _backward(velocity_fn, method, saved, cotangents):
-    """The recursion for mu in the module's docstring, with every mu multiplied by the incoming cotangent."""
-    del velocity_fn, method
-    pull, jacobian, base_noise, valid = saved
+    """The recursion for mu in the module's docstring, every mu multiplied by the incoming cotangent.
+
+    Each step is linearised anew: what is stored is the path, not K Jacobians with their residuals.
+    """
+    params, obs, states, times, valid = saved
     weight = jnp.where(valid, cotangents[0], 0.0)  # (B,) invalid points are left out of every gradient
-    for_dets = jnp.broadcast_to(-weight, jacobian.shape[:2])  # (K, B)
-    for_steps = jnp.zeros(jacobian.shape[:3], jacobian.dtype)  # (K, B, d)
-    params_dets, obs_dets, states_dets = pull((for_dets, for_steps))
-
-    # A row that is left out still runs through the solves: an identity there, or its inf would meet the 0.
-    identity = jnp.eye(base_noise.shape[-1], dtype=jacobian.dtype)
-    transposed = jnp.where(valid[None, :, None, None], jnp.swapaxes(jacobian, -1, -2), identity)
-
-    def body(mu: Array, inputs: tuple[Array, Array]) -> tuple[Array, Array]:
-        matrix, minus_grad_log_det = inputs
-        mu = solve(matrix, mu + minus_grad_log_det)
-        return mu, mu
-
-    grad_action, adjoints = jax.lax.scan(body, -weight[:, None] * base_noise, (transposed, states_dets))
-    params_steps, obs_steps, _ = pull((jnp.zeros_like(for_dets), -adjoints))
+    identity = jnp.eye(states.shape[-1], dtype=states.dtype)
     add = partial(jax.tree.map, jnp.add)
-    return add(params_dets, params_steps), add(obs_dets, obs_steps), grad_action, None, None, None
+
+    def body(carry: Any, inputs: tuple[Array, Array, Array]) -> tuple[Any, None]:
+        mu, gradient = carry
+        x, t, t_next = inputs
+        log_det = partial(_log_abs_det, velocity_fn, method, (t, t_next))
+        _, pull, jacobian = jax.vjp(log_det, params, obs, x, has_aux=True)
+        *from_det, grad_x = pull(-weight)
+        # A row that is left out still runs through the solve: an identity there, or its inf would meet the 0.
+        transposed = jnp.where(valid[:, None, None], jnp.swapaxes(jacobian, -1, -2), identity)
+        mu = solve(transposed, mu + grad_x)
+        _, pull = jax.vjp(partial(_advance, velocity_fn, method, (t, t_next), x), params, obs)
+        return (mu, add(add(gradient, tuple(from_det)), pull(-mu))), None
+
+    start = (-weight[:, None] * states[0], jax.tree.map(jnp.zeros_like, (params, obs)))
+    (grad_action, (grad_params, grad_obs)), _ = jax.lax.scan(body, start, (states, times[:-1], times[1:]))
+    return grad_params, grad_obs, grad_action, None, None, None
 
 
 _log_prob_on_path.defvjp(_forward, _backward)
