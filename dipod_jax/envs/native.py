@@ -78,7 +78,8 @@ class SlimData:
             raise AttributeError(f"the native backend does not carry data.{name}; use the mjx backend for this task")
         self.layout.read.add(name)
         row, where, shape = self.layout.fields[name]
-        return getattr(self, row)[where].reshape(shape)
+        value = getattr(self, row)[..., where]
+        return value.reshape(*value.shape[:-1], *shape)
 
     def replace(self, **values: Any) -> SlimData:
         """Return a copy with state fields set; a derived field follows only at the next forward or step."""
@@ -87,7 +88,7 @@ class SlimData:
             row, where, _ = self.layout.fields[name]
             if row != "state":
                 raise ValueError(f"data.{name} is computed by the physics and cannot be set on the native backend")
-            state = state.at[where].set(jnp.ravel(value))
+            state = state.at[..., where].set(jnp.ravel(value))
         return SlimData(state, self.derived, self.layout)
 
 

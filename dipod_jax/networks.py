@@ -1,0 +1,75 @@
+"""Networks: the velocity field of a flow policy and plain multilayer perceptrons."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import chex
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+ACTIVATIONS: dict[str, Callable[[chex.Array], chex.Array]] = {
+    "silu": jax.nn.silu,
+    "tanh": jnp.tanh,
+    "relu": jax.nn.relu,
+    "gelu": jax.nn.gelu,
+}
+_KERNEL_INIT = nn.initializers.lecun_uniform()
+
+
+def time_embedding(t: chex.Array, size: int) -> chex.Array:
+    """cos and sin of t 2^k, k = 0 .. size/2 - 1 (FPO's code: no factor pi).
+
+    Args:
+        t: (...) times in [0, 1].
+        size: even number of features.
+
+    Returns:
+        (..., size).
+    """
+    angles = t[..., None] * 2.0 ** jnp.arange(size // 2)
+    return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
+
+
+class MLP(nn.Module):
+    """Dense layers with an activation between them, none after the last."""
+
+    hidden_sizes: Sequence[int]
+    output_size: int
+    activation: str = "silu"
+
+    @nn.compact
+    def __call__(self, x: chex.Array) -> chex.Array:
+        for size in self.hidden_sizes:
+            x = ACTIVATIONS[self.activation](nn.Dense(size, kernel_init=_KERNEL_INIT)(x))
+        return nn.Dense(self.output_size, kernel_init=_KERNEL_INIT)(x)
+
+
+class VelocityField(nn.Module):
+    """v(x_t, t | obs): an MLP on [obs, x_t, embedding of t].
+
+    The first layer is written as a sum over its three inputs, so that what does not vary along an axis is multiplied
+    once: the observation for the N draws of an action, the time for a whole batch in the sampler.
+
+    Call with obs (..., O), x_t (..., d), t (...), broadcast against each other; returns (..., d).
+    """
+
+    action_size: int
+    hidden_sizes: Sequence[int]
+    activation: str = "silu"
+    time_embedding_size: int = 8
+    output_scale: float = 0.25
+
+    @nn.compact
+    def __call__(self, obs: chex.Array, x_t: chex.Array, t: chex.Array) -> chex.Array:
+        embedding = time_embedding(t, self.time_embedding_size)
+        inputs = (obs, x_t, embedding)
+        fan_in = sum(x.shape[-1] for x in inputs)
+        kernel = self.param("input_kernel", _KERNEL_INIT, (fan_in, self.hidden_sizes[0]))
+        bias = self.param("input_bias", nn.initializers.zeros, (self.hidden_sizes[0],))
+        splits = (obs.shape[-1], obs.shape[-1] + x_t.shape[-1])
+        parts = jnp.split(kernel, splits)
+        x = sum(value @ part for value, part in zip(inputs, parts, strict=True)) + bias
+        x = ACTIVATIONS[self.activation](x)
+        return self.output_scale * MLP(self.hidden_sizes[1:], self.action_size, self.activation)(x)

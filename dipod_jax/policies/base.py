@@ -1,0 +1,37 @@
+"""What the trainer asks of any policy."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import chex
+
+
+class Policy(Protocol):
+    """An action distribution that is sampled by pushing base noise N(0, I) through a network.
+
+    The trainer knows no more of it than this: an action is a function of observation and base noise, and
+    `loss` is a surrogate of its negative log-likelihood, one value per draw (a likelihood is the case N = 1).
+    """
+
+    action_size: int
+
+    def init(self, key: chex.PRNGKey) -> Any:
+        """Parameters."""
+        ...
+
+    def act(self, params: Any, obs: chex.Array, base_noise: chex.Array) -> chex.Array:
+        """Pre-tanh action (..., d) for obs (..., O) and base noise (..., d)."""
+        ...
+
+    def sample_draws(self, key: chex.PRNGKey, batch_shape: tuple[int, ...]) -> Any:
+        """The points at which `loss` is evaluated, drawn once at rollout and kept for every update on it."""
+        ...
+
+    def loss(self, params: Any, obs: chex.Array, action: chex.Array, draws: Any) -> chex.Array:
+        """(..., N) surrogate of -log pi(action | obs); lower is more likely."""
+        ...
+
+    def entropy(self, params: Any, obs: chex.Array, base_noise: chex.Array) -> chex.Array:
+        """(...) single-sample estimate of the squashed policy's entropy in nats; 0 where there is none."""
+        ...

@@ -1,0 +1,54 @@
+"""The flow-matching policy: a velocity field, integrated from noise to action."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import chex
+import jax.numpy as jnp
+
+from dipod_jax.bounds import Draws, cfm_loss, integrate, interpolate, sample_draws, time_grid
+from dipod_jax.config import PolicyConfig
+from dipod_jax.networks import VelocityField
+
+
+class FlowPolicy:
+    """pi(a | obs): the image of N(0, I) under K Euler steps of dx/dt = v(x, t | obs) from t = 1 to t = 0.
+
+    The action is pre-tanh; the environment is given tanh(a).
+    """
+
+    def __init__(self, config: PolicyConfig, observation_size: int, action_size: int):
+        self.config, self.observation_size, self.action_size = config, observation_size, action_size
+        self.times = time_grid(config.num_steps, kind="uniform")  # (K+1,)
+        self._field = VelocityField(
+            action_size, config.hidden_sizes, config.activation, config.time_embedding_size, config.output_scale
+        )
+
+    def init(self, key: chex.PRNGKey) -> Any:
+        """Parameters of the velocity field."""
+        return self._field.init(key, jnp.zeros(self.observation_size), jnp.zeros(self.action_size), jnp.zeros(()))
+
+    def velocity(self, params: Any, obs: chex.Array, x_t: chex.Array, t: chex.Array) -> chex.Array:
+        """(..., d) velocity at x_t (..., d) and t (...) for obs (..., O)."""
+        return self._field.apply(params, obs, x_t, t)  # pyright: ignore[reportReturnType]
+
+    def act(self, params: Any, obs: chex.Array, base_noise: chex.Array) -> chex.Array:
+        """Pre-tanh action (..., d): the sampler's end point, started at base_noise (..., d)."""
+        return integrate(lambda x, t: self.velocity(params, obs, x, t), base_noise, self.times, method="euler")
+
+    def sample_draws(self, key: chex.PRNGKey, batch_shape: tuple[int, ...]) -> Draws:
+        """N pairs (t, eps) per action: t (..., N), eps (..., N, d)."""
+        c = self.config
+        return sample_draws(key, batch_shape, c.num_draws, self.action_size, placement=c.draws, times=self.times)
+
+    def loss(self, params: Any, obs: chex.Array, action: chex.Array, draws: Draws) -> chex.Array:
+        """(..., N) CFM loss of each draw, in the config's form and reduction."""
+        x_t = interpolate(action, draws.t, draws.eps)
+        velocity = self.velocity(params, obs[..., None, :], x_t, draws.t)
+        return cfm_loss(velocity, action, draws, form=self.config.loss_form, reduction=self.config.reduction)
+
+    def entropy(self, params: Any, obs: chex.Array, base_noise: chex.Array) -> chex.Array:
+        """0: a flow's entropy has no closed form, and no objective here asks for it."""
+        del params, base_noise
+        return jnp.zeros(obs.shape[:-1])

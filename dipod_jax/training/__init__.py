@@ -1,0 +1,1 @@
+"""The composition: rollout, advantages, learner, evaluation and the loop around them."""

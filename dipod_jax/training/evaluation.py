@@ -1,0 +1,85 @@
+"""Evaluation: whole episodes with random base noise and with base noise 0."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from dipod_jax.envs import BatchedEnv
+from dipod_jax.policies import Policy
+from dipod_jax.training.statistics import RunningStatistics
+
+
+class EpisodeReturns(NamedTuple):
+    """Undiscounted returns of E episodes of each kind."""
+
+    random_noise: chex.Array  # (E,) base noise N(0, I), independent at every step
+    zero_noise: chex.Array  # (E,) base noise 0: for a Gaussian policy, the mean action
+
+
+class Episode(NamedTuple):
+    """What a video needs of each step; leading axes (T, E)."""
+
+    qpos: chex.Array
+    mocap_pos: chex.Array
+    mocap_quat: chex.Array
+    reward: chex.Array
+
+
+def evaluate(
+    env: BatchedEnv,
+    policy: Policy,
+    params: Any,
+    statistics: RunningStatistics,
+    key: chex.PRNGKey,
+    num_episodes: int,
+) -> EpisodeReturns:
+    """Returns of E episodes of `env.episode_length` steps of each kind, from fresh start states.
+
+    No noise is added and nothing is clipped; the environment is given the tanh of the sampled action.
+    """
+    noise_scale = jnp.repeat(jnp.array([1.0, 0.0]), num_episodes)[:, None]  # (2E, 1)
+    act = make_act(policy, params, statistics)
+    reset_key, scan_key = jax.random.split(key)
+
+    def step(carry, key):
+        state, alive, total = carry
+        base_noise = noise_scale * jax.random.normal(key, (2 * num_episodes, policy.action_size))
+        state, result = env.step(state, act(state.obs, base_noise))
+        total = total + alive * result.reward
+        return (state, alive & ~result.terminated, total), None
+
+    start = env.reset(reset_key, 2 * num_episodes, num_starts=1)
+    initial = start, jnp.ones(2 * num_episodes, bool), jnp.zeros(2 * num_episodes)
+    (_, _, total), _ = jax.lax.scan(step, initial, jax.random.split(scan_key, env.episode_length))
+    return EpisodeReturns(total[:num_episodes], total[num_episodes:])
+
+
+def record(
+    env: BatchedEnv,
+    policy: Policy,
+    params: Any,
+    statistics: RunningStatistics,
+    key: chex.PRNGKey,
+    num_episodes: int,
+) -> Episode:
+    """Act with random base noise for E episodes and keep what a video needs."""
+    act = make_act(policy, params, statistics)
+    reset_key, scan_key = jax.random.split(key)
+
+    def step(state, key):
+        base_noise = jax.random.normal(key, (num_episodes, policy.action_size))
+        data = state.physics.data
+        state, result = env.step(state, act(state.obs, base_noise))
+        return state, Episode(data.qpos, data.mocap_pos, data.mocap_quat, result.reward)
+
+    start = env.reset(reset_key, num_episodes, num_starts=1)
+    return jax.lax.scan(step, start, jax.random.split(scan_key, env.episode_length))[1]
+
+
+def make_act(policy: Policy, params: Any, statistics: RunningStatistics):
+    """`act(obs, base_noise)`: raw observations (..., O) and base noise (..., d) to actions (..., d) in [-1, 1]."""
+    return lambda obs, base_noise: jnp.tanh(policy.act(params, statistics.normalise(obs), base_noise))

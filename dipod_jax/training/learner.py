@@ -1,0 +1,219 @@
+"""Learning from one rollout: epochs of minibatches, each an objective + DiPOD + value loss and one Adam step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import optax
+
+from dipod_jax.config import Config
+from dipod_jax.objectives import ObjectiveFn, dipod_loss
+from dipod_jax.policies import Critic, Policy
+from dipod_jax.training.advantages import brax_gae, gae, standardise
+from dipod_jax.training.state import LearnerState, Transitions
+
+
+class Batch(NamedTuple):
+    """What a gradient step is computed from; leading axes (M,), or (U, M) where advantages are computed in it."""
+
+    obs: chex.Array  # (..., O) normalised
+    action: chex.Array  # (..., d)
+    draws: Any  # (..., N) points of the loss
+    loss_old: chex.Array  # (..., N) under the acting parameters
+    advantage: chex.Array  # (...) standardised; unused where computed in the minibatch
+    value_target: chex.Array  # (...)
+    reward: chex.Array  # (...) scaled
+    last_obs: chex.Array  # (..., O) normalised true next observation
+    terminated: chex.Array  # (...)
+    truncated: chex.Array  # (...)
+
+
+class Learner:
+    """The update of policy and critic. Pure: `update(learner_state, transitions, key)`; closed over are only functions.
+
+    With `axis_name`, transitions are one shard of the batch and gradients and statistics are averaged over that axis.
+    """
+
+    def __init__(self, config: Config, policy: Policy, critic: Critic, objective: ObjectiveFn, axis_name: str | None, shards: int = 1):
+        self.config, self.policy, self.critic, self.objective = config, policy, critic, objective
+        self.axis_name, self.shards = axis_name, shards
+        self.optimizer = optax.scale_by_adam()
+
+    def init_optimizer(self, params: dict[str, Any]) -> dict[str, Any]:
+        """Adam's moments for policy and critic."""
+        return {name: self.optimizer.init(tree) for name, tree in params.items()}
+
+    def update(
+        self, state: LearnerState, rollout: Transitions, key: chex.PRNGKey
+    ) -> tuple[LearnerState, dict[str, chex.Array]]:
+        """Learn from one rollout (T, B, ...); observation statistics move only afterwards, so that the first ratio is 1.
+
+        Returns:
+            The new state and scalar metrics.
+        """
+        draws_key, shuffle_key, entropy_key = jax.random.split(key, 3)
+        batch = self._prepare(state, rollout, draws_key)
+        columns = batch.advantage.shape[-1]
+        per_column = batch.advantage.size // columns
+        num_minibatches = batch.advantage.size * self.shards // self.config.learning.minibatch_size
+        size = columns // num_minibatches
+        chex.assert_equal(size * num_minibatches * per_column, batch.advantage.size)
+
+        def epoch(carry, keys):
+            order = jax.random.permutation(keys[0], columns).reshape(num_minibatches, size)
+
+            def minibatch(carry, inputs):
+                indices, key = inputs
+                part = jax.tree.map(lambda x: jnp.take(x, indices, axis=batch.advantage.ndim - 1), batch)
+                return self._step(carry, part, state, key)
+
+            return jax.lax.scan(minibatch, carry, (order, jax.random.split(keys[1], num_minibatches)))
+
+        num_epochs = self.config.learning.num_epochs
+        epoch_keys = jnp.stack([jax.random.split(shuffle_key, num_epochs), jax.random.split(entropy_key, num_epochs)], 1)
+        (params, optimizer), metrics = jax.lax.scan(epoch, (state.params, state.optimizer), epoch_keys)
+        metrics = {name: _summarise(name, values) for name, values in metrics.items()}
+        metrics |= self._rollout_metrics(rollout, batch)
+        return (
+            state._replace(
+                params=params,
+                optimizer=optimizer,
+                obs_statistics=state.obs_statistics.update(rollout.obs, self.axis_name),
+            ),
+            metrics,
+        )
+
+    def _prepare(self, state: LearnerState, rollout: Transitions, key: chex.PRNGKey) -> Batch:
+        """Losses under the acting parameters, and advantages where they are computed once."""
+        c = self.config.learning
+        obs, next_obs = map(state.obs_statistics.normalise, (rollout.obs, rollout.next_obs))
+        draws = self.policy.sample_draws(key, rollout.reward.shape)
+        batch = Batch(
+            obs=obs,
+            action=rollout.action,
+            draws=draws,
+            loss_old=self.policy.loss(state.params["policy"], obs, rollout.action, draws),
+            advantage=jnp.zeros_like(rollout.reward),
+            value_target=jnp.zeros_like(rollout.reward),
+            reward=c.reward_scale * rollout.reward,
+            last_obs=next_obs,
+            terminated=rollout.terminated,
+            truncated=rollout.truncated,
+        )
+        if c.advantages == "minibatch":
+            return jax.tree.map(partial(_segments, length=c.unroll_length), batch)
+        value, next_value = (self.critic.value(state.params["critic"], o) for o in (obs, next_obs))
+        done = rollout.terminated, rollout.truncated
+        advantage, target = gae(
+            batch.reward, value, next_value, *done, discount=c.discount, gae_lambda=c.gae_lambda
+        )
+        batch = batch._replace(advantage=self._clip_advantage(standardise(advantage, self.axis_name)), value_target=target)
+        return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), batch)
+
+    def _clip_advantage(self, advantage: chex.Array) -> chex.Array:
+        bound = self.config.learning.advantage_clip
+        return advantage if bound is None else jnp.clip(advantage, -bound, bound)
+
+    def _step(self, carry, batch: Batch, state: LearnerState, key: chex.PRNGKey):
+        """One gradient step of policy and critic on one minibatch."""
+        params, optimizer = carry
+        (_, metrics), gradient = jax.value_and_grad(self._loss, has_aux=True)(params, batch, state, key)
+        metrics["policy_gradient_norm"] = optax.global_norm(gradient["policy"])
+        if self.axis_name is not None:
+            gradient, metrics = jax.lax.pmean((gradient, metrics), self.axis_name)
+        finite = jnp.isfinite(optax.global_norm(gradient))
+        bounds = {"policy": self.config.learning.policy_gradient_clip, "critic": self.config.learning.critic_gradient_clip}
+        step_size = learning_rate(state)
+        new_params, new_optimizer = {}, {}
+        for name, bound in bounds.items():
+            clipped = gradient[name] if bound is None else _clip_by_norm(gradient[name], bound)
+            updates, new_optimizer[name] = self.optimizer.update(clipped, optimizer[name])
+            new_params[name] = jax.tree.map(lambda p, u: p - step_size * u, params[name], updates)
+        metrics["skipped_updates"] = 1.0 - finite
+        # A non-finite gradient would end the run; skip that step and count it.
+        keep = lambda new, old: jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, old)
+        return (keep(new_params, params), keep(new_optimizer, optimizer)), metrics
+
+    def _loss(self, params: dict[str, Any], batch: Batch, state: LearnerState, key: chex.PRNGKey):
+        c, tunables = self.config.learning, state.tunables
+        value = self.critic.value(params["critic"], batch.obs)
+        advantage, target, weight = batch.advantage, batch.value_target, jnp.ones_like(value)
+        if c.advantages == "minibatch":
+            fixed = jax.lax.stop_gradient(value)
+            last_value = jax.lax.stop_gradient(self.critic.value(params["critic"], batch.last_obs[-1]))
+            done = batch.terminated, batch.truncated
+            advantage, target = brax_gae(
+                batch.reward, fixed, last_value, *done, discount=c.discount, gae_lambda=c.gae_lambda
+            )
+            advantage = self._clip_advantage(standardise(advantage, self.axis_name))
+            weight = 1.0 - batch.truncated
+        loss_new = self.policy.loss(params["policy"], batch.obs, batch.action, batch.draws)
+        policy_loss = self.objective(loss_new, batch.loss_old, advantage, clip_epsilon=tunables.clip_epsilon)
+        entropy = self.policy.entropy(params["policy"], batch.obs, jax.random.normal(key, batch.action.shape)).mean()
+        value_loss = jnp.square((target - value) * weight).mean()
+        total = policy_loss + dipod_loss(loss_new, tunables.beta) - tunables.entropy_cost * entropy
+        log_ratio = (batch.loss_old - loss_new).mean(-1)
+        metrics = {
+            "policy_loss": policy_loss,
+            "value_loss": value_loss,
+            "entropy": entropy,
+            "loss_change": -log_ratio.mean(),
+            "clip_fraction": (jnp.abs(jnp.expm1(log_ratio)) > tunables.clip_epsilon).mean(),
+            "first_ratio_error": jnp.abs(jnp.expm1(log_ratio)).max(),
+        }
+        return total + c.value_coefficient * value_loss, metrics
+
+    def _rollout_metrics(self, rollout: Transitions, batch: Batch) -> dict[str, chex.Array]:
+        ended = rollout.episode_length > 0
+        sums = {
+            "episodes": ended.sum().astype(jnp.float32),
+            "return_sum": rollout.episode_return.sum(),
+            "length_sum": rollout.episode_length.sum().astype(jnp.float32),
+        }
+        means = {
+            "cfm_loss": batch.loss_old.mean(),
+            "action_magnitude": jnp.abs(rollout.action).mean(),
+            "reward": rollout.reward.mean(),
+        }
+        if self.axis_name is not None:
+            sums, means = jax.lax.psum(sums, self.axis_name), jax.lax.pmean(means, self.axis_name)
+        some = jnp.maximum(sums["episodes"], 1.0)
+        nan_if_none = lambda x: jnp.where(sums["episodes"] > 0, x / some, jnp.nan)
+        return means | {
+            "episodes": sums["episodes"],
+            "episode_return": nan_if_none(sums["return_sum"]),
+            "episode_length": nan_if_none(sums["length_sum"]),
+        }
+
+
+def learning_rate(state: LearnerState) -> chex.Array:
+    """Adam's step size at this iteration: linear from the first to the last value."""
+    t = state.tunables
+    progress = jnp.clip(state.iteration / jnp.maximum(t.num_iterations - 1.0, 1.0), 0.0, 1.0)
+    return t.learning_rate + progress * (t.final_learning_rate - t.learning_rate)
+
+
+def _clip_by_norm(gradient: Any, bound: float) -> Any:
+    norm = optax.global_norm(gradient)
+    return jax.tree.map(lambda g: g * jnp.minimum(1.0, bound / jnp.maximum(norm, 1e-12)), gradient)
+
+
+def _segments(x: chex.Array, length: int) -> chex.Array:
+    """(T, B, ...) -> (U, T/U * B, ...): cut a rollout into segments of U steps, one column each."""
+    t, b, *rest = x.shape
+    return jnp.moveaxis(x.reshape(t // length, length, b, *rest), 0, 1).reshape(length, -1, *rest)
+
+
+def _summarise(name: str, values: chex.Array) -> chex.Array:
+    """Reduce (epochs, minibatches) to what is worth a line: the first ratio, the sum of skipped steps, else the mean."""
+    if name == "first_ratio_error":
+        return values[0, 0]
+    return values.sum() if name == "skipped_updates" else values.mean()
+
+
+UpdateFn = Callable[[LearnerState, Transitions, chex.PRNGKey], tuple[LearnerState, dict[str, chex.Array]]]

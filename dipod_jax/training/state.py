@@ -1,0 +1,75 @@
+"""Everything a run is made of between two iterations: one pytree of arrays."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import chex
+import jax.numpy as jnp
+
+from dipod_jax.config import Config
+from dipod_jax.envs import EnvState
+from dipod_jax.training.statistics import RunningStatistics
+
+
+class Tunables(NamedTuple):
+    """Hyper-parameters that are data, so that one compiled program serves a whole sweep. All () float32."""
+
+    beta: chex.Array
+    learning_rate: chex.Array
+    final_learning_rate: chex.Array
+    clip_epsilon: chex.Array
+    entropy_cost: chex.Array
+    num_iterations: chex.Array  # over which the learning rate goes from its first to its last value
+
+    @classmethod
+    def of(cls, config: Config) -> Tunables:
+        """The config's values."""
+        learning = config.learning
+        options = config.ppo if config.objective == "ppo" else config.fpo
+        last = learning.learning_rate if learning.final_learning_rate is None else learning.final_learning_rate
+        values = (config.beta, learning.learning_rate, last, options.clip_epsilon)
+        return cls(
+            *map(jnp.float32, values),
+            entropy_cost=jnp.float32(config.ppo.entropy_cost if config.objective == "ppo" else 0.0),
+            num_iterations=jnp.float32(config.num_iterations),
+        )
+
+
+class ActorState(NamedTuple):
+    """What the rollout carries for B environments; all leaves have leading axis (B,) but the environments' starts (P,)."""
+
+    env: EnvState
+    base_noise: chex.Array  # (B, d) the last step's base noise, from which the next is correlated
+
+
+class LearnerState(NamedTuple):
+    """What is the same on every device shard."""
+
+    params: dict[str, Any]  # "policy" and "critic"
+    optimizer: dict[str, Any]  # the same keys
+    obs_statistics: RunningStatistics
+    tunables: Tunables
+    key: chex.PRNGKey  # ()
+    iteration: chex.Array  # () int32
+
+
+class TrainState(NamedTuple):
+    """One seed's run; several seeds are one more leading axis."""
+
+    learner: LearnerState
+    actor: ActorState
+
+
+class Transitions(NamedTuple):
+    """One rollout, leading axes (T, B)."""
+
+    obs: chex.Array  # (T, B, O) as the environment gave it
+    next_obs: chex.Array  # (T, B, O) before any auto-reset
+    base_noise: chex.Array  # (T, B, d)
+    action: chex.Array  # (T, B, d) stored pre-tanh action
+    reward: chex.Array  # (T, B)
+    terminated: chex.Array  # (T, B) bool
+    truncated: chex.Array  # (T, B) bool
+    episode_return: chex.Array  # (T, B), where an episode ended
+    episode_length: chex.Array  # (T, B) int32, 0 where none ended

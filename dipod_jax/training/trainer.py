@@ -1,0 +1,147 @@
+"""The compiled programs of a run: one iteration and one evaluation, over seeds and devices.
+
+Devices form a mesh ("seed", "data"): seeds are spread over devices where that divides, else one seed's environments
+are, with gradients averaged. A CPU is as many devices as it has cores, so that one seed uses them all without waiting
+for threads inside each small operation, and several seeds never wait for each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from dipod_jax import envs
+from dipod_jax.config import Config
+from dipod_jax.objectives import make_objective
+from dipod_jax.policies import Critic, make_policy
+from dipod_jax.training.evaluation import EpisodeReturns, evaluate
+from dipod_jax.training.learner import Learner
+from dipod_jax.training.rollout import rollout
+from dipod_jax.training.state import ActorState, LearnerState, TrainState, Tunables
+from dipod_jax.training.statistics import RunningStatistics
+
+DATA, SEED = "data", "seed"
+EVALUATION_EPISODE_LENGTH = 1000
+
+
+def make_mesh(num_seeds: int, config: Config) -> Mesh:
+    """Spread seeds over devices where their number divides, else one seed's environments where that divides."""
+    devices = np.array(jax.devices())
+    if num_seeds % len(devices) == 0:
+        shape = (len(devices), 1)
+    else:
+        batch, minibatch = config.rollout.num_envs, config.learning.minibatch_size
+        fits = lambda n: batch % n == 0 and minibatch % n == 0 and (batch * config.rollout.num_steps // minibatch) * n <= batch * config.rollout.num_steps
+        shape = (1, max(n for n in range(1, len(devices) + 1) if fits(n)))
+    used = devices[: shape[0] * shape[1]].reshape(shape)
+    return Mesh(used, (SEED, DATA), axis_types=(AxisType.Auto, AxisType.Auto))
+
+
+class Trainer:
+    """Environment, networks and objective of a config, and the compiled programs over them.
+
+    State is a `TrainState` with a leading seed axis (S, ...); the actor's leaves are (S, B, ...).
+    """
+
+    def __init__(self, config: Config, seeds: tuple[int, ...]):
+        self.config, self.seeds = config, seeds
+        self.mesh = make_mesh(len(seeds), config)
+        self.shards = self.mesh.shape[DATA]
+        assert config.backend != "auto"
+        self.env = envs.make(config.task, config.backend, episode_length=config.rollout.episode_length)
+        self.evaluation_env = envs.make(config.task, config.backend, episode_length=EVALUATION_EPISODE_LENGTH)
+        self.policy = make_policy(config, self.env.observation_size, self.env.action_size)
+        self.critic = Critic(config.critic, self.env.observation_size)
+        self.learner = Learner(config, self.policy, self.critic, make_objective(config), DATA, self.shards)
+        per_seed, per_env = PartitionSpec(SEED), PartitionSpec(SEED, DATA)
+        self._specs = TrainState(learner=per_seed, actor=per_env)  # pyright: ignore[reportArgumentType]
+        shard = partial(jax.shard_map, mesh=self.mesh, check_vma=False)
+        self._init = jax.jit(shard(self._over_seeds(self._init_seed), in_specs=per_seed, out_specs=self._specs))
+        self.iterate: Callable[[TrainState], tuple[TrainState, dict[str, chex.Array]]] = jax.jit(
+            shard(self._over_seeds(self._iterate_seed), in_specs=(self._specs,), out_specs=(self._specs, per_seed)),
+            donate_argnums=0,
+        )
+        self._evaluate = {}
+        self._shard = shard
+
+    def init(self) -> TrainState:
+        """A fresh state for every seed."""
+        return self._init(jnp.asarray(self.seeds, jnp.uint32))
+
+    def abstract_state(self) -> TrainState:
+        """Shapes, dtypes and shardings of a state, for restoring one."""
+        shapes = jax.eval_shape(self._init, jax.ShapeDtypeStruct((len(self.seeds),), jnp.uint32))
+        place = lambda spec: lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=NamedSharding(self.mesh, spec))
+        return TrainState(
+            learner=jax.tree.map(place(self._specs.learner), shapes.learner),
+            actor=jax.tree.map(place(self._specs.actor), shapes.actor),
+        )
+
+    def evaluate(self, learner: LearnerState, num_episodes: int) -> EpisodeReturns:
+        """Returns (S, E) of E episodes of each kind; the draws depend on the seed and the iteration alone."""
+        if num_episodes not in self._evaluate:
+            local = -(-num_episodes // self.shards)
+            spec = PartitionSpec(SEED, DATA)
+            run = self._over_seeds(partial(self._evaluate_seed, num_episodes=local))
+            self._evaluate[num_episodes] = jax.jit(self._shard(run, in_specs=(PartitionSpec(SEED),), out_specs=spec))
+        returns = self._evaluate[num_episodes](learner)
+        return jax.tree.map(lambda x: x[:, :num_episodes], returns)
+
+    def _over_seeds(self, function: Callable) -> Callable:
+        """Map over the local seeds: one vmapped program on an accelerator, one after the other on a CPU core."""
+        if jax.default_backend() == "cpu":
+            return lambda *args: jax.lax.map(lambda a: function(*a), args)
+        return jax.vmap(function)
+
+    def _init_seed(self, seed: chex.Array) -> TrainState:
+        key = jax.random.key(seed)
+        policy_key, critic_key, actor_key, learner_key = jax.random.split(key, 4)
+        params = {"policy": self.policy.init(policy_key), "critic": self.critic.init(critic_key)}
+        learner = LearnerState(
+            params=params,
+            optimizer=self.learner.init_optimizer(params),
+            obs_statistics=RunningStatistics.zeros(self.env.observation_size),
+            tunables=Tunables.of(self.config),
+            key=learner_key,
+            iteration=jnp.zeros((), jnp.int32),
+        )
+        env_key, noise_key = jax.random.split(jax.random.fold_in(actor_key, jax.lax.axis_index(DATA)))
+        num_envs = self.config.rollout.num_envs // self.shards
+        return TrainState(
+            learner,
+            ActorState(
+                env=self.env.reset(env_key, num_envs, stagger=self.config.rollout.stagger),
+                base_noise=jax.random.normal(noise_key, (num_envs, self.env.action_size)),
+            ),
+        )
+
+    def _iterate_seed(self, state: TrainState) -> tuple[TrainState, dict[str, chex.Array]]:
+        """Act, then learn: one iteration of one seed on one shard."""
+        learner, actor = state
+        shard_key = jax.random.fold_in(jax.random.fold_in(learner.key, learner.iteration), jax.lax.axis_index(DATA))
+        rollout_key, update_key = jax.random.split(shard_key)
+        actor, transitions = rollout(
+            self.env, self.policy, self.config.policy, learner, actor, rollout_key, self.config.rollout.num_steps
+        )
+        learner, metrics = self.learner.update(learner, transitions, update_key)
+        metrics["failed_simulations"] = jax.lax.psum(actor.env.num_failures.sum(), DATA)
+        return TrainState(learner._replace(iteration=learner.iteration + 1), actor), metrics
+
+    def _evaluate_seed(self, learner: LearnerState, num_episodes: int) -> EpisodeReturns:
+        # Apart from the training stream: the iteration's key is folded with a number that no iteration has.
+        key = jax.random.fold_in(jax.random.fold_in(learner.key, 2**31 + 1), learner.iteration)
+        key = jax.random.fold_in(key, jax.lax.axis_index(DATA))
+        params, statistics = learner.params["policy"], learner.obs_statistics
+        return evaluate(self.evaluation_env, self.policy, params, statistics, key, num_episodes)
+
+
+def replicated(tree: Any) -> Any:
+    """A tree as numpy arrays on the host."""
+    return jax.tree.map(np.asarray, jax.device_get(tree))
