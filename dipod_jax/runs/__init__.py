@@ -5,6 +5,7 @@ from dipod_jax.runs.checkpoints import (
     latest_checkpoint,
     restore_checkpoint,
     save_checkpoint,
+    saved_shapes,
     verify_checkpoint,
 )
 from dipod_jax.runs.errors import CheckpointError, RunFolderError
@@ -26,5 +27,6 @@ __all__ = [
     "make_logger",
     "restore_checkpoint",
     "save_checkpoint",
+    "saved_shapes",
     "verify_checkpoint",
 ]

@@ -117,6 +117,17 @@ def restore_checkpoint(path: Path, abstract_state: PyTree, *, partial: bool = Fa
     return jax.tree.unflatten(jax.tree.structure(abstract_state), [restored[index[name]] for name, _ in wanted])
 
 
+def saved_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Shape of every leaf of the checkpoint at `path`, by name (its path from the root of the state).
+
+    Raises:
+        CheckpointError: the checkpoint is missing something or damaged.
+    """
+    verify_checkpoint(path)
+    leaves = json.loads((path / LEAVES).read_text(encoding="utf-8"))
+    return {leaf["name"]: tuple(leaf["shape"]) for leaf in leaves}
+
+
 def verify_checkpoint(path: Path) -> None:
     """Raise CheckpointError unless every file of the checkpoint has the content it was written with."""
     sums = _read_sums(path)

@@ -122,6 +122,10 @@ class RunFolder:
         kept = [record for record in self.read_metrics() if record.get("iteration", after_iteration) <= after_iteration]
         write_text(self.path / METRICS, "".join(json.dumps(record, allow_nan=False) + "\n" for record in kept))
 
+    def write_json(self, name: str, value: Any) -> None:
+        """Write another file of the run, `name` in its folder, atomically."""
+        write_json(self.path / name, value)
+
     def write_result(self, result: dict[str, Any]) -> None:
         """Write `result.json` atomically."""
         write_json(self.path / RESULT, result)
@@ -174,22 +178,30 @@ def check_writable(path: Path) -> None:
     Tries a nameless file in the nearest folder that exists: permission bits alone say nothing about root, full disks
     and read-only mounts.
     """
-    path = Path(path)
-    allowed = "allowed: a folder that can be written into"
+    refusal = f"--out: value {str(path)[:200]!r}; allowed: a folder that can be written into"
+    if "\0" in str(path):
+        raise ValueError(f"{refusal} (a path holds no null character)")
     try:
-        ancestor = path.absolute()
-        while not os.path.lexists(ancestor):
-            ancestor = ancestor.parent
+        ancestor = _nearest_existing(Path(path).absolute())
         if not ancestor.is_dir():
-            raise ValueError(f"--out: value {path}; {allowed} ({ancestor} is not a folder)")
+            raise ValueError(f"{refusal} ({ancestor} is not a folder)")
+        longest = os.statvfs(ancestor).f_namemax
+        if any(len(os.fsencode(part)) > longest for part in Path(path).parts):
+            raise ValueError(f"{refusal} (a name in it is longer than {longest} bytes)")
         with tempfile.TemporaryFile(dir=ancestor) as file:
             file.write(b"\0")
     except OSError as error:
-        raise ValueError(f"--out: value {str(path)[:200]!r}; {allowed} ({_reason(error)})") from error
-    except ValueError as error:
-        if "null" in str(error):
-            raise ValueError(f"--out: value {str(path)!r}; {allowed} (a path holds no null character)") from error
-        raise
+        raise ValueError(f"{refusal} ({_reason(error)})") from error
+
+
+def _nearest_existing(path: Path) -> Path:
+    """`path` or the nearest of its parents that is there, be it a folder or not."""
+    while True:
+        try:
+            path.lstat()
+            return path
+        except (FileNotFoundError, NotADirectoryError):
+            path = path.parent
 
 
 def _reason(error: OSError) -> str:

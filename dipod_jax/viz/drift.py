@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from dipod_jax.viz._series import curves_by_seed, mean_curve
+from dipod_jax.viz._series import Curve, curves_by_seed, mean_curve
 from dipod_jax.viz._style import (
     COLOURS,
     MEAN_WIDTH,
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 
 class Line(NamedTuple):
-    """One quantity of a panel: the record's key, what the legend calls it, and its line style."""
+    """One quantity of a panel: the record's keys (the first that has data is drawn), its name and its line style."""
 
-    key: str
+    keys: tuple[str, ...]
     label: str
     style: Any = "-"
 
@@ -67,25 +67,28 @@ def _log(axes: "Axes") -> None:
 
 RETURN_PANEL = Panel(
     "return",
-    (Line("return_mean", "random base noise"), Line("zero_noise_return_mean", "zero base noise", (0, (4, 2)))),
+    (Line(("return_mean",), "random base noise"), Line(("zero_noise_return_mean",), "zero base noise", (0, (4, 2)))),
     _from_zero,
 )
 RECORD_PANELS = (
     Panel(
         "gap (nats)\nlog p - ELBO",
-        (Line("drift/gap_mean", "mean over samples"), Line("drift/gap_median", "median", (0, (4, 2)))),
+        (
+            Line(("drift/gap_mean", "drift/gap"), "mean over samples"),
+            Line(("drift/gap_median",), "median", (0, (4, 2))),
+        ),
         _log,
     ),
     Panel(
         "cosine of the\ntwo gradients",
         (
-            Line("drift/gradient_cosine", "ELBO's and the exact one"),
-            Line("drift/gradient_cosine_ceiling", "noise ceiling", (0, (1, 1.5))),
+            Line(("drift/gradient_cosine",), "ELBO's and the exact one"),
+            Line(("drift/gradient_cosine_ceiling",), "noise ceiling", (0, (1, 1.5))),
         ),
         _cosine,
     ),
-    Panel("CFM loss on\nown actions", (Line("cfm_loss", "CFM loss"),), _log),
-    Panel("action magnitude\n(pre-tanh)", (Line("action_magnitude", "mean |a|"),), _log),
+    Panel("CFM loss on\nown actions", (Line(("cfm_loss", "drift/cfm_loss"), "CFM loss"),), _log),
+    Panel("action magnitude\n(pre-tanh)", (Line(("action_magnitude",), "mean |a|"),), _log),
 )
 
 
@@ -93,8 +96,8 @@ def plot_drift(records: list[dict[str, Any]], evaluations: list[dict[str, Any]],
     """Draw the panels that have data over env steps, with wall-clock time along the top.
 
     Each seed is thin, their mean thick. Panels, from above: `return_mean` and `zero_noise_return_mean` of the
-    evaluations; `drift/gap_mean` and `drift/gap_median` (nats); `drift/gradient_cosine` with
-    `drift/gradient_cosine_ceiling`; `cfm_loss`; `action_magnitude` of the records.
+    evaluations; `drift/gap_mean` (or `drift/gap`) and `drift/gap_median` (nats); `drift/gradient_cosine` with
+    `drift/gradient_cosine_ceiling`; `cfm_loss` (or `drift/cfm_loss`); `action_magnitude` of the records.
 
     Args:
         records: metrics with `seed`, `env_steps`, `wall_clock_s` and any of the keys above; a record need not hold all.
@@ -123,12 +126,17 @@ def has_drift(records: list[dict[str, Any]]) -> bool:
 
 
 def _has_data(panel: Panel, records: list[dict[str, Any]]) -> bool:
-    return any(curves_by_seed(records, "env_steps", line.key) for line in panel.lines)
+    return any(_curves(line, records) for line in panel.lines)
+
+
+def _curves(line: Line, records: list[dict[str, Any]]) -> dict[int, Curve]:
+    found = (curves_by_seed(records, "env_steps", key) for key in line.keys)
+    return next((curves for curves in found if curves), {})
 
 
 def _draw_panel(axes: "Axes", panel: Panel, records: list[dict[str, Any]], colour: str) -> None:
     for line in panel.lines:
-        seeds = curves_by_seed(records, "env_steps", line.key)
+        seeds = _curves(line, records)
         if len(seeds) > 1:
             for curve in seeds.values():
                 axes.plot(*curve, color=colour, linewidth=SEED_WIDTH, alpha=SEED_ALPHA, linestyle=line.style)
