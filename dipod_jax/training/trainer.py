@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import chex
 import jax
@@ -68,8 +67,11 @@ class Trainer:
             shard(self._over_seeds(self._iterate_seed), in_specs=(self._specs,), out_specs=(self._specs, per_seed)),
             donate_argnums=0,
         )
-        self._evaluate = {}
-        self._shard = shard
+        evaluation = config.evaluation
+        self._chunk = -(-min(evaluation.num_episodes, evaluation.num_episodes_during) // self.shards)
+        self._evaluate = jax.jit(
+            shard(self._over_seeds(self._evaluate_seed), in_specs=(per_seed, per_seed), out_specs=per_env)
+        )
 
     def init(self) -> TrainState:
         """A fresh state for every seed."""
@@ -84,15 +86,29 @@ class Trainer:
             actor=jax.tree.map(place(self._specs.actor), shapes.actor),
         )
 
+    def with_tunables(self, state: TrainState, tunables: Tunables) -> TrainState:
+        """The same state under other hyper-parameters, every seed the same."""
+        spread = jax.tree.map(lambda new, old: jax.device_put(jnp.full_like(old, new), old.sharding), tunables, state.learner.tunables)
+        return state._replace(learner=state.learner._replace(tunables=spread))
+
+    def compile(self) -> None:
+        """Compile the iteration and the evaluation ahead of their first use."""
+        state = self.abstract_state()
+        self.iterate = self.iterate.lower(state).compile()  # pyright: ignore[reportFunctionMemberAccess]
+        chunks = jax.ShapeDtypeStruct((len(self.seeds),), jnp.int32, sharding=NamedSharding(self.mesh, PartitionSpec(SEED)))
+        self._evaluate = self._evaluate.lower(state.learner, chunks).compile()
+
     def evaluate(self, learner: LearnerState, num_episodes: int) -> EpisodeReturns:
-        """Returns (S, E) of E episodes of each kind; the draws depend on the seed and the iteration alone."""
-        if num_episodes not in self._evaluate:
-            local = -(-num_episodes // self.shards)
-            spec = PartitionSpec(SEED, DATA)
-            run = self._over_seeds(partial(self._evaluate_seed, num_episodes=local))
-            self._evaluate[num_episodes] = jax.jit(self._shard(run, in_specs=(PartitionSpec(SEED),), out_specs=spec))
-        returns = self._evaluate[num_episodes](learner)
-        return jax.tree.map(lambda x: x[:, :num_episodes], returns)
+        """Returns (S, E) of E episodes of each kind; the draws depend on the seed and the iteration alone.
+
+        Episodes run in chunks of the smaller evaluation, so that one compiled program serves every E.
+        """
+        sharding = NamedSharding(self.mesh, PartitionSpec(SEED))
+        chunks = []
+        for index in range(-(-num_episodes // (self._chunk * self.shards))):
+            number = jax.device_put(np.full(len(self.seeds), index, np.int32), sharding)
+            chunks.append(jax.device_get(self._evaluate(learner, number)))
+        return jax.tree.map(lambda *x: np.concatenate(x, axis=1)[:, :num_episodes], *chunks)
 
     def _over_seeds(self, function: Callable) -> Callable:
         """Map over the local seeds: one vmapped program on an accelerator, one after the other on a CPU core."""
@@ -134,14 +150,9 @@ class Trainer:
         metrics["failed_simulations"] = jax.lax.psum(actor.env.num_failures.sum(), DATA)
         return TrainState(learner._replace(iteration=learner.iteration + 1), actor), metrics
 
-    def _evaluate_seed(self, learner: LearnerState, num_episodes: int) -> EpisodeReturns:
-        # Apart from the training stream: the iteration's key is folded with a number that no iteration has.
+    def _evaluate_seed(self, learner: LearnerState, chunk: chex.Array) -> EpisodeReturns:
+        # Apart from the training stream: the learner's key is folded with a number that no iteration has.
         key = jax.random.fold_in(jax.random.fold_in(learner.key, 2**31 + 1), learner.iteration)
-        key = jax.random.fold_in(key, jax.lax.axis_index(DATA))
+        key = jax.random.fold_in(jax.random.fold_in(key, chunk), jax.lax.axis_index(DATA))
         params, statistics = learner.params["policy"], learner.obs_statistics
-        return evaluate(self.evaluation_env, self.policy, params, statistics, key, num_episodes)
-
-
-def replicated(tree: Any) -> Any:
-    """A tree as numpy arrays on the host."""
-    return jax.tree.map(np.asarray, jax.device_get(tree))
+        return evaluate(self.evaluation_env, self.policy, params, statistics, key, self._chunk)

@@ -1,0 +1,67 @@
+"""What a finished run shows: curves, a video, a report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from dipod_jax.envs import BatchedEnv
+from dipod_jax.policies import Policy
+from dipod_jax.runs import RunFolder
+from dipod_jax.training.evaluation import record
+from dipod_jax.training.state import LearnerState
+from dipod_jax.training.statistics import RunningStatistics
+from dipod_jax.training.trainer import Trainer
+
+VIDEO_EPISODES = 4
+VIDEO_FPS = 25
+
+
+def write_artifacts(
+    folder: RunFolder,
+    trainer: Trainer,
+    learner: LearnerState,
+    evaluations: list[dict[str, Any]],
+    note: str | None,
+    say: Callable[[str], None],
+) -> None:
+    """Write returns.png, drift.png where it was measured, policy.mp4 (first seed), report.html."""
+    from dipod_jax.viz import has_drift, plot_drift, plot_returns, write_report
+
+    config = trainer.config
+    title = f"{config.task}: {config.objective}, beta {config.beta:g}, {config.preset} preset"
+    plot_returns(evaluations, folder.path / "returns.png", title=title, note=note)
+    records = [r for r in folder.read_metrics() if r["kind"] != "evaluation"]
+    if has_drift(records):
+        plot_drift(records, evaluations, folder.path / "drift.png")
+    first = jax.tree.map(lambda x: x[0], learner)
+    acting = trainer.evaluation_env, trainer.policy, first.params["policy"], first.obs_statistics
+    write_policy_video(*acting, folder.path / "policy.mp4", jax.random.fold_in(first.key, 2**31 + 2), say)
+    write_report(folder)
+
+
+def write_policy_video(
+    env: BatchedEnv,
+    policy: Policy,
+    params: Any,
+    statistics: RunningStatistics,
+    path: Path,
+    key: jax.Array,
+    say: Callable[[str], None],
+) -> bool:
+    """Record a few episodes side by side with the return burnt in; False, after one warning, where no OpenGL works."""
+    from dipod_jax.viz import RenderingUnavailable, write_video
+
+    run = jax.jit(lambda k: record(env, policy, params, statistics, k, VIDEO_EPISODES))
+    episode = jax.tree.map(np.asarray, run(key))
+    mocap = {"mocap_pos": episode.mocap_pos, "mocap_quat": episode.mocap_quat} if env.mj_model.nmocap else {}
+    try:
+        write_video(env.mj_model, episode.qpos, episode.reward, path, fps=VIDEO_FPS, **mocap)
+    except RenderingUnavailable as error:
+        say(f"warning: no video: {error}")
+        return False
+    return True

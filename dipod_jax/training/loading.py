@@ -1,0 +1,98 @@
+"""A trained policy, from nothing but its run folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from dipod_jax.config import Config, from_json
+from dipod_jax.policies import Policy, make_policy
+from dipod_jax.runs import CheckpointError, RunFolder, latest_checkpoint, restore_checkpoint, saved_shapes
+from dipod_jax.training.evaluation import make_act
+from dipod_jax.training.statistics import RunningStatistics
+
+ActFn = Callable[[chex.Array, chex.PRNGKey], chex.Array]
+
+
+class TrainedPolicy(NamedTuple):
+    """One seed's policy: its network, parameters and observation statistics."""
+
+    config: Config
+    policy: Policy
+    params: Any
+    statistics: RunningStatistics
+
+
+class _Learner(NamedTuple):
+    """The branches of a checkpoint that acting needs, under the names they were saved by."""
+
+    params: dict[str, Any]
+    obs_statistics: RunningStatistics
+
+
+class _State(NamedTuple):
+    learner: _Learner
+
+
+def restore_policy(run_dir: str | Path, seed: int | None = None) -> TrainedPolicy:
+    """Read the newest checkpoint of a run.
+
+    Args:
+        run_dir: a run folder.
+        seed: which of the run's seeds; its first where None.
+
+    Raises:
+        RunFolderError, CheckpointError: not a run folder, or no checkpoint that is whole.
+        ValueError: a seed that the run did not train.
+    """
+    folder = RunFolder.open(Path(run_dir))
+    config = from_json(folder.config)
+    seeds = config.all_seeds
+    if seed is not None and seed not in seeds:
+        raise ValueError(f"--seed {seed} is not allowed: the run in {run_dir} trained {', '.join(map(str, seeds))}")
+    checkpoint = latest_checkpoint(folder.checkpoints)
+    if checkpoint is None:
+        raise CheckpointError(f"{run_dir} holds no complete checkpoint yet; let the run go on, or continue it with --resume")
+    shapes = saved_shapes(checkpoint)
+    observation_size = shapes[".learner.obs_statistics.mean"][-1]
+    policy = make_policy(config, observation_size, action_size=shapes[".actor.base_noise"][-1])
+    one_seed = _State(
+        _Learner(
+            {"policy": jax.eval_shape(policy.init, jax.random.key(0))},
+            jax.eval_shape(lambda: RunningStatistics.zeros(observation_size)),
+        )
+    )
+    stack = lambda x: jax.ShapeDtypeStruct((len(seeds), *x.shape), x.dtype)
+    state = restore_checkpoint(checkpoint, jax.tree.map(stack, one_seed), partial=True)
+    index = 0 if seed is None else seeds.index(seed)
+    learner = jax.tree.map(lambda x: x[index], state.learner)
+    return TrainedPolicy(config, policy, learner.params["policy"], learner.obs_statistics)
+
+
+def load_policy(run_dir: str | Path, seed: int | None = None) -> ActFn:
+    """A jitted `act(obs, key)` of a trained policy.
+
+    Args:
+        run_dir: a run folder; nothing else is needed, not even Playground.
+        seed: which of the run's seeds; its first where None.
+
+    Returns:
+        `act(obs (..., O), key) -> action (..., d)` in (-1, 1); the key draws the base noise, independent for each row.
+        For the noise-free action use `restore_policy`.
+
+    Raises:
+        RunFolderError, CheckpointError, ValueError: as `restore_policy`.
+    """
+    trained = restore_policy(run_dir, seed)
+    act = make_act(trained.policy, trained.params, trained.statistics)
+
+    def act_with_key(obs: chex.Array, key: chex.PRNGKey) -> chex.Array:
+        obs = jnp.asarray(obs)
+        return act(obs, jax.random.normal(key, (*obs.shape[:-1], trained.policy.action_size)))
+
+    return jax.jit(act_with_key)

@@ -1,0 +1,233 @@
+"""The training loop: the only place that touches the disk, the clock and the terminal."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from contextlib import contextmanager
+from typing import Any
+
+import jax
+import numpy as np
+
+from dipod_jax.config import Config, to_json
+from dipod_jax.runs import Progress, RunFolder, latest_checkpoint, make_logger, restore_checkpoint, save_checkpoint
+from dipod_jax.training.artifacts import write_artifacts
+from dipod_jax.training.results import best_and_last, interval95, seconds_to, summarise
+from dipod_jax.training.state import Tunables
+from dipod_jax.training.trainer import Trainer
+
+# Tasks whose reset ignores its key: an interval over episodes then holds policy noise only.
+SINGLE_START_TASKS = ("BallInCup",)
+
+
+def train(config: Config, *, started: float | None = None) -> dict[str, Any]:
+    """Train as `config` says, and leave everything in its run folder.
+
+    Args:
+        config: resolved; preset and backend are not "auto", `out` is set.
+        started: `time.perf_counter()` at which the clock of the run began; now where None.
+
+    Returns:
+        What `result.json` holds.
+
+    Raises:
+        RunFolderError, CheckpointError: the folder cannot be used.
+        KeyboardInterrupt: on SIGINT or SIGTERM, after the running iteration was saved.
+    """
+    run = Run(config, time.perf_counter() if started is None else started)
+    with run.progress, _stop_requested() as stop:
+        run.start()
+        while run.iteration < config.num_iterations:
+            run.iterate()
+            if stop.is_set():
+                run.save()
+                run.progress.line(f"stopped and saved; continue with --resume --out {run.folder.path}")
+                raise KeyboardInterrupt
+        return run.finish()
+
+
+class Run:
+    """One run's folder, clock and state."""
+
+    def __init__(self, config: Config, started: float):
+        assert config.out is not None
+        self.config, self.seeds = config, config.all_seeds
+        self._clock_zero = started
+        self.folder = RunFolder.open(config.out) if config.resume else RunFolder.create(config.out, to_json(config))
+        self.progress = Progress(config.num_iterations * config.steps_per_iteration * len(self.seeds), name=config.task)
+        self.logger = make_logger(config.logger, self.folder.path, to_json(config), name=config.out.name)
+        self.timings = {"setup_s": 0.0, "compile_s": 0.0, "training_s": 0.0, "evaluation_s": 0.0}
+        self.evaluations: list[dict[str, Any]] = []
+        self.iteration, self._first_iteration = 0, 0
+        self._last_return: float | None = None
+        self._saved_at = 0.0
+
+    @property
+    def wall_clock_s(self) -> float:
+        """Seconds since the command started, those of earlier parts of a resumed run included."""
+        return time.perf_counter() - self._clock_zero
+
+    @property
+    def env_steps(self) -> int:
+        """Env steps of each seed."""
+        return self.iteration * self.config.steps_per_iteration
+
+    def start(self) -> None:
+        """Build or restore the state; compile; evaluate before the first update."""
+        self.trainer = Trainer(self.config, self.seeds)
+        checkpoint = latest_checkpoint(self.folder.checkpoints) if self.config.resume else None
+        if checkpoint is None:
+            self.state = self.trainer.init()
+        else:
+            state = restore_checkpoint(checkpoint, self.trainer.abstract_state())
+            self.state = self.trainer.with_tunables(state, Tunables.of(self.config))
+        self.iteration = self._first_iteration = int(np.asarray(self.state.learner.iteration)[0])
+        if self.config.resume:
+            self._continue_records()
+        jax.block_until_ready(self.state)
+        self.timings["setup_s"] = self.wall_clock_s
+        before = time.perf_counter()
+        self.trainer.compile()
+        self.timings["compile_s"] = time.perf_counter() - before
+        if self.iteration == 0:
+            self.evaluate(self.config.evaluation.num_episodes)
+
+    def _continue_records(self) -> None:
+        """Take up the metrics where the checkpoint stands, and the clock where they stop."""
+        self.folder.truncate_metrics(after_iteration=self.iteration)
+        records = self.folder.read_metrics()
+        self.evaluations = [r for r in records if r["kind"] == "evaluation"]
+        self._clock_zero -= max((r["wall_clock_s"] for r in records), default=0.0)
+
+    def iterate(self) -> None:
+        """One iteration of every seed, then whatever is due after it."""
+        before = time.perf_counter()
+        self.state, metrics = self.trainer.iterate(self.state)
+        metrics = jax.device_get(metrics)
+        elapsed = time.perf_counter() - before
+        self.timings["training_s"] += elapsed
+        self.iteration += 1
+        for index, seed in enumerate(self.seeds):
+            scalars = {name: float(values[index]) for name, values in metrics.items()}
+            self._record("train", seed, scalars)
+        total = len(self.seeds) * self.env_steps
+        self.progress.update(total, len(self.seeds) * self.config.steps_per_iteration / elapsed, self._last_return)
+        interval, last = self.config.evaluation.interval, self.iteration == self.config.num_iterations
+        if last:
+            self.evaluate(self.config.evaluation.num_episodes)
+        elif self.env_steps // interval > (self.env_steps - self.config.steps_per_iteration) // interval:
+            self.evaluate(self.config.evaluation.num_episodes_during)
+        if last or time.perf_counter() - self._saved_at >= self.config.checkpoint_interval:
+            self.save()
+
+    def evaluate(self, num_episodes: int) -> None:
+        """Evaluate every seed, record it and say so."""
+        before = time.perf_counter()
+        returns = jax.device_get(self.trainer.evaluate(self.state.learner, num_episodes))
+        self.timings["evaluation_s"] += time.perf_counter() - before
+        for index, seed in enumerate(self.seeds):
+            random, zero = returns.random_noise[index], returns.zero_noise[index]
+            bounds = interval95(random)
+            record = {
+                "return_mean": float(random.mean()),
+                "return_ci95": None if bounds is None else (bounds[1] - bounds[0]) / 2,
+                "return_std": float(random.std()),
+                "zero_noise_return_mean": float(zero.mean()),
+                "num_episodes": num_episodes,
+            }
+            self.evaluations.append(self._record("evaluation", seed, record))
+        self._returns = returns
+        self._last_return = float(returns.random_noise.mean())
+        per_seed = " ".join(f"{x:.0f}" for x in returns.random_noise.mean(1))
+        self.progress.line(
+            f"{self.wall_clock_s:7.1f} s  {self.env_steps / 1e6:6.2f}M env steps  return {self._last_return:6.1f}"
+            f"  zero noise {returns.zero_noise.mean():6.1f}"
+            + (f"  seeds {per_seed}" if len(self.seeds) > 1 else "")
+            + f"  ({num_episodes} episodes)"
+        )
+
+    def save(self) -> None:
+        """Write a checkpoint of everything."""
+        save_checkpoint(self.folder.checkpoints, self.iteration, self.state)
+        self._saved_at = time.perf_counter()
+
+    def finish(self) -> dict[str, Any]:
+        """Write the result and the pictures; say where they are."""
+        if not hasattr(self, "_returns"):  # resumed after the last iteration
+            self.evaluate(self.config.evaluation.num_episodes)
+        result = self.result()
+        self.folder.write_result(result)
+        write_artifacts(self.folder, self.trainer, self.state.learner, self.evaluations, self.note(), self.progress.line)
+        self.logger.close()
+        self.folder.close()
+        self.progress.close()
+        final = result["final_return"]
+        self.progress.line(
+            f"final return {final['mean']:.1f}, zero noise {result['final_return_zero_noise']['mean']:.1f}, "
+            f"{result['env_steps_per_s']:.0f} env steps/s; everything is in {self.folder.path}"
+        )
+        return result
+
+    def result(self) -> dict[str, Any]:
+        """The content of `result.json`."""
+        trained = (self.iteration - self._first_iteration) * self.config.steps_per_iteration * len(self.seeds)
+        training_s = self.timings["training_s"]
+        return {
+            "task": self.config.task,
+            "objective": self.config.objective,
+            "beta": self.config.beta,
+            "preset": self.config.preset,
+            "backend": self.config.backend,
+            "seeds": list(self.seeds),
+            "env_steps": self.env_steps,
+            "wall_clock_s": self.wall_clock_s,
+            **self.timings,
+            "env_steps_per_s": trained / training_s if training_s > 0 else None,
+            "num_devices": int(self.trainer.mesh.size),
+            "final_return": summarise(self._returns.random_noise),
+            "final_return_zero_noise": summarise(self._returns.zero_noise),
+            "seconds_to": seconds_to(self.evaluations, self.seeds),
+            "evaluation_return": best_and_last(self.evaluations, self.seeds),
+            "note": self.note(),
+        }
+
+    def note(self) -> str | None:
+        """What must be said beside an interval over episodes."""
+        if self.config.task in SINGLE_START_TASKS:
+            return f"{self.config.task} always starts in the same state: episodes differ by the policy's noise only"
+        return None
+
+    def _record(self, kind: str, seed: int, scalars: dict[str, Any]) -> dict[str, Any]:
+        head = {"kind": kind, "seed": seed, "iteration": self.iteration, "env_steps": self.env_steps}
+        record = head | {"wall_clock_s": round(self.wall_clock_s, 3)} | scalars
+        self.folder.append_metrics(record)
+        numbers = {f"{kind}/{n}": v for n, v in scalars.items() if isinstance(v, float) and np.isfinite(v)}
+        prefix = f"seed{seed}/" if len(self.seeds) > 1 else ""
+        self.logger.log(self.env_steps, {prefix + n: v for n, v in numbers.items()})
+        return record
+
+
+@contextmanager
+def _stop_requested():
+    """An event that SIGINT and SIGTERM set, so that an iteration ends before the run does; a second signal kills."""
+    event = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield event
+        return
+    signals = (signal.SIGINT, signal.SIGTERM)
+    previous = {s: signal.getsignal(s) for s in signals}
+
+    def request(number: int, frame: Any) -> None:
+        event.set()
+        for s in signals:
+            signal.signal(s, previous[s])
+
+    for s in signals:
+        signal.signal(s, request)
+    try:
+        yield event
+    finally:
+        for s in signals:
+            signal.signal(s, previous[s])

@@ -1,0 +1,53 @@
+"""From evaluation records to the numbers of `result.json`."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+THRESHOLDS = (500, 900)
+
+
+def interval95(samples: np.ndarray) -> list[float] | None:
+    """Student's 95 % interval of the mean of n samples (n,): mean +- t_{.975, n-1} s / sqrt(n); None for n < 2."""
+    from scipy.stats import t
+
+    n = len(samples)
+    if n < 2:
+        return None
+    half = float(t.ppf(0.975, n - 1) * samples.std(ddof=1) / math.sqrt(n))
+    mean = float(samples.mean())
+    return [mean - half, mean + half]
+
+
+def summarise(returns: np.ndarray) -> dict[str, Any]:
+    """Mean, interval and per-seed means of returns (S, E).
+
+    The interval is over seeds; of a single seed over its episodes, and `ci95_over` says which.
+    """
+    per_seed = returns.mean(1)
+    several = len(per_seed) > 1
+    return {
+        "mean": float(per_seed.mean()),
+        "ci95": interval95(per_seed if several else returns[0]),
+        "ci95_over": "seeds" if several else "episodes",
+        "per_seed": [float(x) for x in per_seed],
+    }
+
+
+def seconds_to(evaluations: list[dict[str, Any]], seeds: tuple[int, ...]) -> dict[str, list[float | None]]:
+    """Wall-clock seconds until an evaluation's mean return first reached each threshold; per seed, None where never."""
+
+    def first(seed: int, threshold: float) -> float | None:
+        times = [e["wall_clock_s"] for e in evaluations if e["seed"] == seed and e["return_mean"] >= threshold]
+        return min(times, default=None)
+
+    return {str(threshold): [first(seed, threshold) for seed in seeds] for threshold in THRESHOLDS}
+
+
+def best_and_last(evaluations: list[dict[str, Any]], seeds: tuple[int, ...]) -> dict[str, list[float]]:
+    """Best and last evaluation return of each seed: how far the last stands under the best shows a collapse."""
+    by_seed = [[e["return_mean"] for e in evaluations if e["seed"] == seed] for seed in seeds]
+    return {"best": [max(r) for r in by_seed], "last": [r[-1] for r in by_seed]}

@@ -1,0 +1,34 @@
+"""Preparing JAX for a run, before anything touches a device."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from dipod_jax.config import Config
+
+
+def available_cores() -> int:
+    """CPU cores this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def prepare_jax(config: Config) -> None:
+    """Set up devices and the persistent compile cache.
+
+    A CPU becomes one device per core (see `trainer.make_mesh`). The cache is JAX_COMPILATION_CACHE_DIR, or
+    ~/.cache/dipod-jax where that is not set. Call before JAX is used; a device count that is already fixed stays.
+    """
+    import jax
+
+    if config.backend == "native":
+        jax.config.update("jax_platforms", "cpu")
+    if jax.config.jax_num_cpu_devices in (-1, 0):
+        try:
+            jax.config.update("jax_num_cpu_devices", available_cores())
+        except RuntimeError:
+            pass  # the caller has used JAX already; its devices are what there is
+    if not jax.config.jax_compilation_cache_dir:
+        cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "dipod-jax"
+        jax.config.update("jax_compilation_cache_dir", str(cache))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)

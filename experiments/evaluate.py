@@ -1,0 +1,98 @@
+"""Return of a saved policy, and a new video: `python -m experiments.evaluate RUN_DIR`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from dipod_jax.config import Backend
+from experiments._cli import run_cli
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """Evaluate a saved policy over episodes of 1000 steps, with random base noise and with base noise 0."""
+
+    run_dir: Annotated[Path, tyro.conf.Positional]
+    """a run folder; nothing else is needed"""
+    episodes: int = 128
+    """episodes of each kind, >= 1"""
+    seed: int | None = None
+    """which of the run's seeds; its first where none"""
+    evaluation_seed: int = 0
+    """seed of the start states and the base noise, >= 0"""
+    backend: Backend = "auto"
+    """physics; auto takes warp on CUDA, mjx on TPU, else native"""
+    video: bool = True
+    """film a few episodes into RUN_DIR/evaluation.mp4"""
+
+    def __post_init__(self):
+        if self.episodes < 1:
+            raise ValueError(f"--episodes {self.episodes} is not allowed: at least 1")
+        if not 0 <= self.evaluation_seed < 2**31:
+            raise ValueError(f"--evaluation-seed {self.evaluation_seed} is not allowed: 0 <= seed < 2^31")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parse a command line and evaluate."""
+    run_cli(parse, evaluate, argv)
+
+
+def parse(arguments: list[str]) -> EvaluateConfig:
+    """The options, with the run folder and the seed checked before jax is imported."""
+    from dipod_jax.config import from_json
+    from dipod_jax.runs import RunFolder
+
+    config = tyro.cli(EvaluateConfig, args=arguments)
+    seeds = from_json(RunFolder.open(config.run_dir).config).all_seeds
+    if config.seed is not None and config.seed not in seeds:
+        trained = ", ".join(map(str, seeds))
+        raise ValueError(f"--seed {config.seed} is not allowed: the run in {config.run_dir} trained {trained}")
+    return config
+
+
+def evaluate(options: EvaluateConfig) -> None:
+    """Print the result, write it to RUN_DIR/evaluation.json, and film."""
+    from dipod_jax.config import from_json
+    from dipod_jax.presets import choose
+    from dipod_jax.runs import RunFolder
+    from dipod_jax.training.setup import available_cores, prepare_jax
+
+    folder = RunFolder.open(options.run_dir)
+    _, backend, _ = choose("cpu", options.backend)
+    prepare_jax(dataclasses.replace(from_json(folder.config), backend=backend))
+    import jax
+
+    from dipod_jax import envs
+    from dipod_jax.training.artifacts import write_policy_video
+    from dipod_jax.training.evaluation import evaluate as run_episodes
+    from dipod_jax.training.loading import restore_policy
+    from dipod_jax.training.results import summarise
+
+    trained = restore_policy(options.run_dir, options.seed)
+    env = envs.make(trained.config.task, backend, episode_length=1000, num_threads=available_cores())
+    returns_key, video_key = jax.random.split(jax.random.key(options.evaluation_seed))
+    policy = trained.policy, trained.params, trained.statistics
+    returns = jax.device_get(jax.jit(lambda key: run_episodes(env, *policy, key, options.episodes))(returns_key))
+    result = {
+        "task": trained.config.task,
+        "seed": trained.config.all_seeds[0] if options.seed is None else options.seed,
+        "backend": backend,
+        "episodes": options.episodes,
+        "return": summarise(returns.random_noise[None]),
+        "return_zero_noise": summarise(returns.zero_noise[None]),
+    }
+    print(json.dumps(result, indent=1))
+    folder.write_json("evaluation.json", result)
+    if options.video and write_policy_video(env, *policy, options.run_dir / "evaluation.mp4", video_key, print):
+        print(f"video: {options.run_dir / 'evaluation.mp4'}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,6 @@
+"""Train on FingerSpin: `python -m experiments.fingerspin --beta 0.002 --seeds 8`."""
+
+from experiments.train import main
+
+if __name__ == "__main__":
+    main(task="FingerSpin")

@@ -1,0 +1,6 @@
+"""Train on FingerTurnEasy: `python -m experiments.fingerturneasy --beta 0.002 --seeds 8`."""
+
+from experiments.train import main
+
+if __name__ == "__main__":
+    main(task="FingerTurnEasy")

@@ -1,0 +1,6 @@
+"""Train on FingerTurnHard: `python -m experiments.fingerturnhard --beta 0.002 --seeds 8`."""
+
+from experiments.train import main
+
+if __name__ == "__main__":
+    main(task="FingerTurnHard")

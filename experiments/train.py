@@ -1,0 +1,110 @@
+"""Train a policy on any of Playground's 25 DM-Control tasks: `python -m experiments.train --task CheetahRun`."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import get_args
+
+from dipod_jax.config import TASKS, Backend, Config, ObjectiveName, Preset, differences, from_json
+from dipod_jax.presets import make_config
+from experiments._cli import run_cli
+
+STARTED = time.perf_counter()
+
+# Options that may change when a run is resumed: how far it goes and what it prints, not what it computes.
+RESUMABLE = ("total-steps", "logger", "checkpoint-interval", "resume", "out")
+
+
+def main(argv: Sequence[str] | None = None, *, task: str | None = None) -> None:
+    """Parse a command line and train; `task` is fixed by the command where it has one."""
+    run_cli(lambda arguments: parse(arguments, task), _train, argv)
+
+
+def parse(arguments: list[str], task: str | None = None) -> Config:
+    """The config of a command line: a preset's, or with --resume the run's own, under the options given."""
+    import tyro
+
+    start, announcement = _starting_config(arguments, task)
+    config = tyro.cli(Config, args=arguments, default=start, description=_description(task))
+    if task is not None and config.task != task:
+        raise ValueError(f"--task {config.task} is not allowed: this command trains {task}; use experiments.train")
+    if announcement:
+        print(announcement, file=sys.stderr)
+    return _check_folder(config, start)
+
+
+def _description(task: str | None) -> str:
+    what = f"Train a policy on MuJoCo Playground's {task}." if task else "Train a policy on a MuJoCo Playground task."
+    return f"{what} Defaults below are those of the preset, task and objective named on the command line."
+
+
+def _starting_config(arguments: list[str], task: str | None) -> tuple[Config, str | None]:
+    """Where the defaults come from, read off the few options that decide it; tyro judges all options afterwards."""
+    peek = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    peek.add_argument("--task", default=task or "BallInCup")
+    peek.add_argument("--objective", default="fpo")
+    peek.add_argument("--preset", default="auto")
+    peek.add_argument("--backend", default="auto")
+    peek.add_argument("--out", type=Path)
+    peek.add_argument("--resume", action="store_true")
+    try:
+        known, _ = peek.parse_known_args(arguments)
+    except argparse.ArgumentError as error:
+        raise ValueError(f"{error.argument_name}: {error.message}") from error
+    if known.resume and known.out is not None:
+        from dipod_jax.runs import RunFolder
+
+        saved = from_json(RunFolder.open(known.out).config)
+        return dataclasses.replace(saved, resume=True, out=known.out), None
+    allowed = {
+        "task": TASKS,
+        "objective": get_args(ObjectiveName),
+        "preset": get_args(Preset),
+        "backend": get_args(Backend),
+    }
+    for name, values in allowed.items():
+        if (value := getattr(known, name)) not in values:
+            raise ValueError(f"--{name} {value} is not allowed: one of {', '.join(values)}")
+    return make_config(known.preset, known.task, known.objective, known.backend)
+
+
+def _check_folder(config: Config, start: Config) -> Config:
+    """Fill in the folder, and refuse what cannot be written or resumed, before anything is compiled."""
+    from dipod_jax.runs import check_logger, check_unused, check_writable
+
+    check_logger(config.logger)
+    if config.preset == "auto":
+        config = dataclasses.replace(config, preset=start.preset)
+    if config.backend == "auto":
+        config = dataclasses.replace(config, backend=start.backend)
+    if config.resume:
+        changed = {n: v for n, v in differences(start, config).items() if n not in RESUMABLE}
+        for name, (was, now) in changed.items():
+            where = f"the run in {config.out} was started with {was}; leave it out, or name another --out"
+            raise ValueError(f"--{name} {now} is not allowed with --resume: {where}")
+        return config
+    if config.out is None:
+        run = f"{config.objective}-beta{config.beta:g}"
+        config = dataclasses.replace(config, out=Path("runs") / config.task / run / time.strftime("%Y%m%d-%H%M%S"))
+    assert config.out is not None
+    check_unused(config.out)
+    check_writable(config.out)
+    return config
+
+
+def _train(config: Config) -> None:
+    from dipod_jax.training.setup import prepare_jax
+
+    prepare_jax(config)
+    from dipod_jax.training.loop import train
+
+    train(config, started=STARTED)
+
+
+if __name__ == "__main__":
+    main()
