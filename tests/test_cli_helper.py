@@ -1,0 +1,189 @@
+"""Every mistake on a command line is one line and exit status 2; help is tyro's, and quick."""
+
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import pytest
+import tyro
+
+from dipod_jax.runs import CheckpointError, RunFolderError
+from experiments._cli import run_cli
+
+LONG = "finite and more than 0, which this sentence says at such length that a box of 80 columns has to wrap it"
+
+
+@dataclass(frozen=True)
+class Clip:
+    epsilon: float = 0.05
+    """half width, > 0"""
+
+    def __post_init__(self):
+        if not self.epsilon > 0:
+            raise ValueError(f"--clip.epsilon: value {self.epsilon}; allowed: {LONG}")
+
+
+@dataclass(frozen=True)
+class Options:
+    task: str
+    """which task"""
+    beta: float = 0.0
+    """weight, >= 0"""
+    seeds: int = 1
+    """how many"""
+    seed_list: tuple[int, ...] | None = None
+    """which"""
+    preset: Literal["auto", "cpu", "paper"] = "auto"
+    """which recipe"""
+    clip: Clip = field(default_factory=Clip)
+
+    def __post_init__(self):
+        if not self.beta >= 0:
+            raise ValueError(f"--beta: value {self.beta}; allowed: a finite number, at least 0")
+
+
+def parse(arguments: list[str]) -> Options:
+    return tyro.cli(Options, args=arguments, prog="train")
+
+
+def never(options: Options) -> None:
+    raise AssertionError("main must not run")
+
+
+def error_of(capsys, arguments: list[str], main=never) -> str:
+    with pytest.raises(SystemExit) as stopped:
+        run_cli(parse, main, arguments)
+    out, err = capsys.readouterr()
+    assert stopped.value.code == 2 and out == ""
+    assert err.count("\n") == 1 and err.startswith("error: ") and err.endswith("\n")
+    return err.removeprefix("error: ").removesuffix("\n")
+
+
+MISTAKES = [
+    (["--task", "a", "--beta", "abc"], "--beta: value 'abc'; allowed: FLOAT; see --help"),
+    (["--task", "a", "--beta", "nan"], "--beta: value nan; allowed: a finite number, at least 0"),
+    (["--task", "a", "--clip.epsilon", "-1"], f"--clip.epsilon: value -1.0; allowed: {LONG}"),
+    (["--task", "a", "--seeds", "1.5"], "--seeds: value '1.5'; allowed: INT; see --help"),
+    (["--task", "a", "--preset", "gpu"], "--preset: value 'gpu'; allowed: auto, cpu, paper; see --help"),
+    (["--task", "a", "--beta"], "--beta: value missing; allowed: FLOAT; see --help"),
+    (["--task", "a", "--betta", "1"], "--betta: unknown option; did you mean --beta?; see --help"),
+    (["--task", "a", "stray"], "stray: unknown option; see --help"),
+    ([], "required and missing: --task STR; see --help"),
+    (["--tusk", "a"], "--tusk: unknown option; required and missing: --task STR; see --help"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "expected"), MISTAKES)
+def test_a_mistake_is_one_line_that_names_the_option_and_what_is_allowed(capsys, arguments, expected):
+    assert error_of(capsys, arguments) == expected
+
+
+def test_a_sequence_that_does_not_parse_names_its_words(capsys):
+    assert error_of(capsys, ["--task", "a", "--seed-list", "1", "x"]).startswith(
+        "--seed-list: value ['1', 'x']; allowed:"
+    )
+
+
+@pytest.mark.parametrize("arguments", [arguments for arguments, _ in MISTAKES])
+def test_a_tyro_without_its_hook_still_gives_one_line_that_names_the_option(capsys, monkeypatch, arguments):
+    import tyro._errors
+
+    monkeypatch.delattr(tyro._errors, "on_parse_error")
+    message = error_of(capsys, arguments)
+    named = next((word for word in arguments[2:] if word.startswith("--") or word == "stray"), "--task")
+    assert named in message and message.endswith("see --help") and "─" not in message and "│" not in message
+
+
+def test_a_good_command_line_reaches_main(capsys):
+    seen = []
+    run_cli(parse, seen.append, ["--task", "a", "--beta", "0.1", "--clip.epsilon", "0.2", "--seed-list", "3", "4"])
+    assert seen == [Options("a", beta=0.1, seed_list=(3, 4), clip=Clip(0.2))]
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("error", [RunFolderError, CheckpointError])
+def test_a_folder_or_checkpoint_error_of_the_run_is_one_line(capsys, error):
+    def main(options: Options) -> None:
+        raise error("runs/x already holds a run;\n  continue it with --resume")
+
+    assert error_of(capsys, ["--task", "a"], main) == "runs/x already holds a run; continue it with --resume"
+
+
+def test_a_value_error_of_the_run_is_a_bug_and_keeps_its_traceback():
+    def main(options: Options) -> None:
+        raise ValueError("shapes do not match")
+
+    with pytest.raises(ValueError, match="shapes do not match"):
+        run_cli(parse, main, ["--task", "a"])
+
+
+def test_an_interrupt_is_one_line_and_status_130(capsys):
+    def main(options: Options) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as stopped:
+        run_cli(parse, main, ["--task", "a"])
+    assert stopped.value.code == 130
+    assert capsys.readouterr() == ("", "interrupted\n")
+
+
+SCRIPT = """
+    import sys, time
+    from dataclasses import dataclass
+    from experiments._cli import run_cli
+
+    @dataclass(frozen=True)
+    class Options:
+        beta: float = 0.0
+        "weight of the regulariser"
+
+    def parse(arguments):
+        import tyro
+        return tyro.cli(Options, args=arguments)
+
+    def main(options):
+        print("running", flush=True)
+        time.sleep(60)
+
+    try:
+        run_cli(parse, main)
+    finally:
+        slow = [name for name in ("jax", "flax", "mujoco", "matplotlib") if name in sys.modules]
+        print("imported:", slow)
+"""
+
+
+@pytest.fixture
+def script(tmp_path) -> list[str]:
+    (tmp_path / "script.py").write_text(textwrap.dedent(SCRIPT))
+    return [sys.executable, str(tmp_path / "script.py")]
+
+
+def environment() -> dict[str, str]:
+    import os
+
+    return {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+
+
+def test_help_is_tyros_takes_under_two_seconds_and_imports_nothing_slow(script):
+    started = time.monotonic()
+    done = subprocess.run([*script, "--help"], capture_output=True, text=True, env=environment())
+    assert time.monotonic() - started < 2.0
+    assert done.returncode == 0 and done.stderr == ""
+    assert "--beta FLOAT" in done.stdout and "weight of the regulariser" in done.stdout
+    assert done.stdout.endswith("imported: []\n")
+
+
+def test_ctrl_c_ends_a_process_with_one_line(script):
+    process = subprocess.Popen(
+        script, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(), start_new_session=True
+    )
+    assert process.stdout is not None and process.stdout.readline() == "running\n"
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=20)
+    assert (process.returncode, err) == (130, "interrupted\n")

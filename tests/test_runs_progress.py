@@ -1,0 +1,90 @@
+"""Plain lines where nobody watches, a bar where somebody does, and numbers one can read."""
+
+import io
+import math
+
+import pytest
+
+from dipod_jax.runs.progress import Progress, format_count, format_duration
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        *(
+            (0, "0"),
+            (950, "950"),
+            (999.4, "999"),
+            (999.6, "1.00k"),
+            (1000, "1.00k"),
+            (12_345, "12.3k"),
+            (99_960, "100k"),
+        ),
+        *((123_456, "123k"), (999_600, "1.00M"), (1_500_000, "1.50M"), (60e6, "60.0M"), (2e9, "2.00G")),
+        *((math.nan, "-"), (math.inf, "-")),
+    ],
+)
+def test_counts_have_three_digits(count, text):
+    assert format_count(count) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0s"), (59.4, "59s"), (59.6, "1m00s"), (187, "3m07s"), (3600, "1h00m"), (3725, "1h02m"), (math.nan, "-")],
+)
+def test_durations_have_two_units(seconds, text):
+    assert format_duration(seconds) == text
+
+
+def test_plain_output_is_whole_lines_with_the_time_left():
+    stream = io.StringIO()
+    with Progress(1_000_000, name="BallInCup", stream=stream, interval_s=0) as progress:
+        progress.update(0, 0.0)
+        progress.update(250_000, 7500.0, 431.26)
+        progress.line("evaluation at 250k env steps: return 512 ± 40")
+        progress.update(1_000_000, 8000.0, float("nan"))
+    assert stream.getvalue() == (
+        "BallInCup   0.0%  0/1.00M env steps  0 steps/s  ETA -  return -\n"
+        "BallInCup  25.0%  250k/1.00M env steps  7.50k steps/s  ETA 1m40s  return 431.3\n"
+        "evaluation at 250k env steps: return 512 ± 40\n"
+        "BallInCup 100.0%  1.00M/1.00M env steps  8.00k steps/s  ETA 0s  return -\n"
+    )
+
+
+def test_plain_output_keeps_its_distance_but_shows_the_end():
+    stream = io.StringIO()
+    with Progress(100, stream=stream, interval_s=3600) as progress:
+        for env_steps in range(0, 101, 10):
+            progress.update(env_steps, 10.0)
+    assert [line.split()[1] for line in stream.getvalue().splitlines()] == ["0.0%", "100.0%"]
+
+
+def test_a_terminal_gets_a_bar_and_lines_above_it():
+    stream = Terminal()
+    with Progress(1000, name="BallInCup", stream=stream) as progress:
+        progress.update(500, 100.0, 12.0)
+        progress.line("evaluation [bold]at[/bold] 500 env steps")
+    shown = stream.getvalue()
+    assert "evaluation [bold]at[/bold] 500 env steps\n" in shown
+    assert "50%" in shown and "100 steps/s  ETA 5s  return 12.0" in shown
+
+
+def test_closing_twice_and_printing_afterwards_is_harmless():
+    stream = Terminal()
+    progress = Progress(10, stream=stream)
+    progress.close()
+    progress.close()
+    progress.line("done")
+    assert stream.getvalue().endswith("done\n")
+
+
+def test_an_exception_frees_the_terminal():
+    stream = Terminal()
+    with pytest.raises(KeyboardInterrupt), Progress(10, stream=stream):
+        raise KeyboardInterrupt
+    assert stream.getvalue().count("\x1b[?25l") == stream.getvalue().count("\x1b[?25h")  # cursor hidden, shown again
