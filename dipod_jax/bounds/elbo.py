@@ -99,9 +99,10 @@ def elbo(
     N(0, s^2 I) and the optimal field its mean is the entropy plus ``(d/2) log(1 + delta^2 / (s (1-delta))^2)``, the
     price of the cut-off (``cutoff_floor``).
 
-    It bounds the likelihood of the *generative diffusion* with this denoiser, not that of the ODE or of its K-step
-    sampler: the difference to ``likelihood`` can have either sign, and is small where the field is the score of its
-    own samples.
+    It bounds the likelihood of the *generative diffusion* with this denoiser, whose actions carry the noise of the
+    cut-off twice (variance 2 (delta / (1-delta))^2: far in the tails it may lie above the noiseless density), and not
+    that of the ODE or of its K-step sampler: the difference to ``likelihood`` can have either sign, and is small where
+    the field is the score of its own samples.
 
     Args:
       velocity_loss: (..., N) velocity form, **summed** over action dimensions.
