@@ -6,7 +6,7 @@ import dataclasses
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 # Playground's DM-Control tasks; a test holds this list against the installed Playground.
 TASKS = (
@@ -42,7 +42,7 @@ class FpoConfig:
     ratio: Literal["average", "per-draw"] = "average"
     """average the N draws' losses before the exponential, or take one ratio a draw"""
     negative_advantages: Literal["clip", "spo"] = "clip"
-    """what bounds a sample whose advantage is negative: PPO's clip, or FPO++'s quadratic pull towards the trust region (ASPO)"""
+    """what bounds a sample of negative advantage: PPO's clip, or FPO++'s quadratic pull to the trust region (ASPO)"""
     log_ratio_clip: float | None = None
     """bound on |log ratio| before the exponential, > 0; none: unbounded"""
 
@@ -160,7 +160,8 @@ class LearningConfig:
     num_epochs: int = 16
     """passes over one rollout, >= 1"""
     advantages: Literal["minibatch", "iteration"] = "minibatch"
-    """compute GAE in every minibatch with the current critic, leaving truncated steps out (Brax), or once an iteration, bootstrapping from the true next observation"""
+    """compute GAE in every minibatch with the current critic, leaving truncated steps out (Brax), or once an
+    iteration, bootstrapping from the true next observation"""
     discount: float = 0.995
     """gamma per control step, 0 <= gamma <= 1"""
     gae_lambda: float = 0.95
@@ -192,7 +193,7 @@ class LearningConfig:
 
 @dataclass(frozen=True)
 class EvaluationConfig:
-    """Episodes of 1000 steps with random base noise, and as many with base noise 0 (for `ppo`: with the mean action)."""
+    """Episodes of 1000 steps with random base noise, and as many with base noise 0 (for `ppo`: the mean action)."""
 
     num_episodes: int = 128
     """episodes of each kind before the first and after the last update, >= 1"""
@@ -233,9 +234,11 @@ class Config:
     beta: float = 0.0
     """DiPOD's weight of the ELBO on the rollout's own samples, >= 0; 0 is the plain objective"""
     preset: Preset = "auto"
-    """where the other options' defaults come from: paper (the FPO code's), cpu (learns in minutes on two cores), smoke (ends in a minute); auto takes paper on an accelerator, else cpu"""
+    """where the other options' defaults come from: paper (the FPO code's), cpu (learns in minutes on two cores), smoke
+    (ends in a minute); auto takes paper on an accelerator, else cpu"""
     backend: Backend = "auto"
-    """physics: native (MuJoCo's C engine on CPU threads), mjx (MuJoCo XLA), warp (MuJoCo Warp, CUDA); auto takes warp on CUDA, mjx on TPU, else native"""
+    """physics: native (MuJoCo's C engine on CPU threads), mjx (MuJoCo XLA), warp (MuJoCo Warp, CUDA); auto takes warp
+    on CUDA, mjx on TPU, else native"""
     seeds: int = 1
     """number of seeds, 0 .. seeds - 1, trained in one program, >= 1"""
     seed_list: tuple[int, ...] | None = None
@@ -294,7 +297,10 @@ class Config:
                 f"a multiple of learning.unroll-length = {learning.unroll_length}",
             )
         _require(
-            self.resume is False or self.out is not None, "resume", self.resume, "only with --out, the folder of the run"
+            self.resume is False or self.out is not None,
+            "resume",
+            self.resume,
+            "only with --out, the folder of the run",
         )
 
     @property
@@ -330,8 +336,10 @@ def from_json(values: dict[str, Any], cls: type = Config) -> Any:
     known = {f.name: f for f in dataclasses.fields(cls)}
     if unknown := sorted(set(values) - set(known)):
         raise ValueError(f"config.json holds options this version does not know: {', '.join(unknown)}")
-    sections = {f.name: f.default_factory for f in known.values() if f.default_factory is not dataclasses.MISSING}
-    parsed = {
+    sections = {
+        f.name: cast(type, f.default_factory) for f in known.values() if f.default_factory is not dataclasses.MISSING
+    }
+    parsed: dict[str, Any] = {
         name: from_json(v, sections[name]) if name in sections else tuple(v) if isinstance(v, list) else v
         for name, v in values.items()
     }

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-ACTIVATIONS: dict[str, Callable[[chex.Array], chex.Array]] = {
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "silu": jax.nn.silu,
     "tanh": jnp.tanh,
     "relu": jax.nn.relu,
@@ -18,7 +17,7 @@ ACTIVATIONS: dict[str, Callable[[chex.Array], chex.Array]] = {
 _KERNEL_INIT = nn.initializers.lecun_uniform()
 
 
-def time_embedding(t: chex.Array, size: int) -> chex.Array:
+def time_embedding(t: jax.Array, size: int) -> jax.Array:
     """cos and sin of t 2^k, k = 0 .. size/2 - 1 (FPO's code: no factor pi).
 
     Args:
@@ -40,7 +39,7 @@ class MLP(nn.Module):
     activation: str = "silu"
 
     @nn.compact
-    def __call__(self, x: chex.Array) -> chex.Array:
+    def __call__(self, x: jax.Array) -> jax.Array:
         for size in self.hidden_sizes:
             x = ACTIVATIONS[self.activation](nn.Dense(size, kernel_init=_KERNEL_INIT)(x))
         return nn.Dense(self.output_size, kernel_init=_KERNEL_INIT)(x)
@@ -62,7 +61,7 @@ class VelocityField(nn.Module):
     output_scale: float = 0.25
 
     @nn.compact
-    def __call__(self, obs: chex.Array, x_t: chex.Array, t: chex.Array) -> chex.Array:
+    def __call__(self, obs: jax.Array, x_t: jax.Array, t: jax.Array) -> jax.Array:
         embedding = time_embedding(t, self.time_embedding_size)
         inputs = (obs, x_t, embedding)
         fan_in = sum(x.shape[-1] for x in inputs)

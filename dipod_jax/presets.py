@@ -104,7 +104,9 @@ def choose(preset: Preset, backend: Backend) -> tuple[str, Backend, str | None]:
     return chosen_preset, chosen_backend, f"auto: preset {chosen_preset}, backend {chosen_backend} ({why})"
 
 
-def make_config(preset: Preset, task: str, objective: ObjectiveName, backend: Backend = "auto") -> tuple[Config, str | None]:
+def make_config(
+    preset: Preset, task: str, objective: ObjectiveName, backend: Backend = "auto"
+) -> tuple[Config, str | None]:
     """The config a run starts from, with `auto` resolved, and the line that says so."""
     chosen, physics, line = choose(preset, backend)
     return replace(PRESETS[chosen](task, objective), backend=physics), line

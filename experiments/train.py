@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
-from dipod_jax.config import TASKS, Backend, Config, ObjectiveName, Preset, differences, from_json
+from dipod_jax.config import Backend, Config, ObjectiveName, Preset, differences, from_json
 from dipod_jax.presets import make_config
 from experiments._cli import run_cli
 
@@ -62,7 +62,6 @@ def _starting_config(arguments: list[str], task: str | None) -> tuple[Config, st
         saved = from_json(RunFolder.open(known.out).config)
         return dataclasses.replace(saved, resume=True, out=known.out), None
     allowed = {
-        "task": TASKS,
         "objective": get_args(ObjectiveName),
         "preset": get_args(Preset),
         "backend": get_args(Backend),

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
-from dipod_jax.config import TASKS
+from dipod_jax.config import TASKS, Backend
 from dipod_jax.envs.batched import BatchedEnv, EnvState, StepResult
-
-Backend = Literal["native", "mjx", "warp"]
 
 __all__ = ["Backend", "BatchedEnv", "EnvState", "StepResult", "make"]
 
@@ -36,7 +32,7 @@ def make(
     """
     if task not in TASKS:
         raise ValueError(
-            f"task {task!r} is not one of Playground's DM-Control tasks; the others clone their assets with git at load. "
+            f"task {task!r} is not one of Playground's DM-Control tasks (the others clone assets with git at load). "
             f"Allowed: {', '.join(TASKS)}"
         )
     if episode_length < 1:
@@ -50,4 +46,4 @@ def make(
         from dipod_jax.envs.playground import load_task
 
         return BatchedEnv(NativeTask(load_task(task, impl="jax"), num_threads=num_threads), episode_length)
-    raise ValueError(f"backend {backend!r} is unknown: native, mjx or warp")
+    raise ValueError(f"backend {backend!r} is not allowed here: native, mjx or warp")

@@ -18,14 +18,14 @@ class EnvState(NamedTuple):
 
     physics: Any  # Playground states, leading axis (B,)
     starts: Any  # start states that auto-reset draws from, leading axis (P,)
-    clock: chex.Array  # (B,) int32, steps until now on the time limit's clock
-    length: chex.Array  # (B,) int32, steps of the running episode
-    episode_return: chex.Array  # (B,) float32, undiscounted return of the running episode
-    num_failures: chex.Array  # (B,) int32, simulations that left the finite numbers, since the first reset
-    key: chex.PRNGKey  # (B,) keys, one stream per environment
+    clock: jax.Array  # (B,) int32, steps until now on the time limit's clock
+    length: jax.Array  # (B,) int32, steps of the running episode
+    episode_return: jax.Array  # (B,) float32, undiscounted return of the running episode
+    num_failures: jax.Array  # (B,) int32, simulations that left the finite numbers, since the first reset
+    key: jax.Array  # (B,) keys, one stream per environment
 
     @property
-    def obs(self) -> chex.Array:
+    def obs(self) -> jax.Array:
         """(B, O) observation to act on."""
         return self.physics.obs
 
@@ -33,15 +33,15 @@ class EnvState(NamedTuple):
 class StepResult(NamedTuple):
     """What one step of B environments returns, all leading axis (B,)."""
 
-    reward: chex.Array  # float32; 0 where the simulation failed
-    next_obs: chex.Array  # (B, O), the true next observation, before any auto-reset
-    terminated: chex.Array  # bool, the task ended (here: the simulation failed); nothing follows
-    truncated: chex.Array  # bool, the time limit cut the episode; the value continues
-    episode_return: chex.Array  # return of the episode that ended in this step, else 0
-    episode_length: chex.Array  # its length in steps, else 0
+    reward: jax.Array  # float32; 0 where the simulation failed
+    next_obs: jax.Array  # (B, O), the true next observation, before any auto-reset
+    terminated: jax.Array  # bool, the task ended (here: the simulation failed); nothing follows
+    truncated: jax.Array  # bool, the time limit cut the episode; the value continues
+    episode_return: jax.Array  # return of the episode that ended in this step, else 0
+    episode_length: jax.Array  # its length in steps, else 0
 
 
-def _select(mask: chex.Array, on_true: Any, on_false: Any) -> Any:
+def _select(mask: jax.Array, on_true: Any, on_false: Any) -> Any:
     """Choose leaf by leaf along the leading axis; works for typed keys too."""
     pick = lambda a, b: jnp.where(mask.reshape(mask.shape + (1,) * (a.ndim - mask.ndim)), a, b)
     return jax.tree.map(pick, on_true, on_false)
@@ -49,7 +49,9 @@ def _select(mask: chex.Array, on_true: Any, on_false: Any) -> Any:
 
 def _strong(tree: Any) -> Any:
     """Strip weak types, so that a jitted scan over the state is traced and compiled once."""
-    strip = lambda x: x if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key) else jax.lax.convert_element_type(x, x.dtype)
+    strip = lambda x: (
+        x if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key) else jax.lax.convert_element_type(x, x.dtype)
+    )
     return jax.tree.map(lambda x: strip(jnp.asarray(x)), tree)
 
 
@@ -70,7 +72,7 @@ class BatchedEnv:
         self.dt = float(task.dt)
         self.mj_model = task.mj_model
 
-    def reset(self, key: chex.PRNGKey, num_envs: int, *, stagger: bool = False, num_starts: int | None = None) -> EnvState:
+    def reset(self, key: jax.Array, num_envs: int, *, stagger: bool = False, num_starts: int | None = None) -> EnvState:
         """Start B = `num_envs` episodes.
 
         Args:
@@ -93,11 +95,11 @@ class BatchedEnv:
             key=jax.random.split(env_key, num_envs),
         )
 
-    def refresh(self, state: EnvState, key: chex.PRNGKey) -> EnvState:
+    def refresh(self, state: EnvState, key: jax.Array) -> EnvState:
         """Draw new start states for the auto-resets to come; call once a rollout."""
         return state._replace(starts=self._start_states(key, state.starts.reward.shape[0]))
 
-    def step(self, state: EnvState, action: chex.Array) -> tuple[EnvState, StepResult]:
+    def step(self, state: EnvState, action: jax.Array) -> tuple[EnvState, StepResult]:
         """Advance every environment by one control step.
 
         Args:
@@ -135,5 +137,5 @@ class BatchedEnv:
         )
         return next_state, result
 
-    def _start_states(self, key: chex.PRNGKey, num: int) -> Any:
+    def _start_states(self, key: jax.Array, num: int) -> Any:
         return _strong(jax.vmap(self._task.reset)(jax.random.split(key, num)))

@@ -26,11 +26,26 @@ from mujoco_playground._src import mjx_env
 STATE_FIELDS = ("time", "qpos", "qvel", "act", "qacc_warmstart", "ctrl", "mocap_pos", "mocap_quat")
 # What a task may read. Which of these are carried is found out by tracing the task once.
 DERIVED_FIELDS = (
-    *("xpos", "xquat", "xmat", "xipos", "ximat", "xanchor", "xaxis", "geom_xpos", "geom_xmat", "site_xpos", "site_xmat"),
+    *(
+        "xpos",
+        "xquat",
+        "xmat",
+        "xipos",
+        "ximat",
+        "xanchor",
+        "xaxis",
+        "geom_xpos",
+        "geom_xmat",
+        "site_xpos",
+        "site_xmat",
+    ),
     *("subtree_com", "cvel", "cinert", "sensordata", "actuator_force", "actuator_length", "actuator_velocity", "qacc"),
     *("qfrc_actuator", "qfrc_bias", "qfrc_passive", "ten_length", "ten_velocity", "subtree_linvel", "subtree_angmom"),
 )
-_FAILURES = tuple(int(w) for w in (mujoco.mjtWarning.mjWARN_BADQPOS, mujoco.mjtWarning.mjWARN_BADQVEL, mujoco.mjtWarning.mjWARN_BADQACC))
+_FAILURES = tuple(
+    int(w)
+    for w in (mujoco.mjtWarning.mjWARN_BADQPOS, mujoco.mjtWarning.mjWARN_BADQVEL, mujoco.mjtWarning.mjWARN_BADQACC)
+)
 _MATRICES = ("xmat", "ximat", "geom_xmat", "site_xmat")  # (n, 9) in MuJoCo, (n, 3, 3) in MJX
 
 # Tracing replaces functions of two modules; one trace at a time.
@@ -69,7 +84,8 @@ class SlimData:
 
     @classmethod
     def tree_unflatten(cls, layout, leaves):
-        return cls(*leaves, layout)
+        state, derived = leaves
+        return cls(state, derived, layout)
 
     def __getattr__(self, name: str):
         if name.startswith("__"):
@@ -167,7 +183,9 @@ def _advance_shape(rows, *, simulator: Simulator, num_substeps: int):
 
 def _advance_lowering(ctx, rows, *, simulator: Simulator, num_substeps: int):
     call = lambda values: simulator.advance(np.asarray(values), num_substeps)
-    results, _, _ = mlir.emit_python_callback(ctx, call, None, [rows], ctx.avals_in, ctx.avals_out, has_side_effect=False)
+    results, _, _ = mlir.emit_python_callback(
+        ctx, call, None, [rows], ctx.avals_in, ctx.avals_out, has_side_effect=False
+    )
     return results
 
 
@@ -190,7 +208,9 @@ class NativeTask:
 
     def __init__(self, task: Any, num_threads: int = 1):
         if jax.default_backend() != "cpu":
-            raise ValueError("backend native steps MuJoCo on the CPU and needs JAX on the CPU too: use mjx or warp on an accelerator")
+            raise ValueError(
+                "backend native steps MuJoCo on the CPU and needs JAX on the CPU too: use mjx or warp on an accelerator"
+            )
         self._task = task
         self.mj_model, self.dt = task.mj_model, task.dt
         self.action_size = task.mj_model.nu
@@ -215,7 +235,7 @@ class NativeTask:
             return self._task.reset(key)
 
     def step(self, state: Any, action: jax.Array) -> Any:
-        """Playground's step of one environment; derived fields describe the state before the last substep, as in MJX."""
+        """Playground's step of one environment; derived fields are those before the last substep, as in MJX."""
         with self._native_physics():
             return self._task.step(state, action)
 
@@ -226,8 +246,16 @@ class NativeTask:
         return data.replace(**state)
 
     def _advance(self, data: SlimData, num_substeps: int) -> SlimData:
-        rows = _advance_p.bind(data.state, simulator=self._simulator, num_substeps=num_substeps)
-        return SlimData(*rows, self._layout)
+        state, derived = _advance_p.bind(data.state, simulator=self._simulator, num_substeps=num_substeps)
+        return SlimData(state, derived, self._layout)
+
+    def _step_data(self, model: Any, data: Any, action: jax.Array, n_substeps: int = 1) -> Any:
+        del model
+        return self._advance(data.replace(ctrl=action), n_substeps)
+
+    def _forward_data(self, model: Any, data: Any) -> Any:
+        del model
+        return self._advance(data, 0)
 
     @contextlib.contextmanager
     def _native_physics(self) -> Iterator[None]:
@@ -235,8 +263,8 @@ class NativeTask:
         with _TRACE_LOCK:
             saved = mjx_env.make_data, mjx_env.step, mjx.forward
             mjx_env.make_data = self._make_data
-            mjx_env.step = lambda model, data, action, n_substeps=1: self._advance(data.replace(ctrl=action), n_substeps)
-            mjx.forward = lambda model, data: self._advance(data, 0)
+            mjx_env.step = self._step_data
+            mjx.forward = self._forward_data
             try:
                 yield
             finally:

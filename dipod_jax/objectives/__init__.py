@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-import chex
+import jax
 
 from dipod_jax.config import Config
 from dipod_jax.objectives.dipod import dipod_loss
@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 # (loss_new (..., N), loss_old (..., N), advantage (...), clip_epsilon=) -> scalar
-ObjectiveFn = Callable[..., chex.Array]
+ObjectiveFn = Callable[..., jax.Array]
 
 
 def _fpo(config: Config) -> ObjectiveFn:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import chex
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 
-def dipod_loss(loss_new: chex.Array, beta: chex.Numeric) -> chex.Array:
+def dipod_loss(loss_new: jax.Array, beta: ArrayLike) -> jax.Array:
     """beta * mean CFM loss of the rollout's own samples, to be added to any objective (DiPOD, arXiv 2606.13795, eq. 7).
 
     Maximising beta * ELBO on samples of the current policy is self-distillation: it changes the bound, not (to first
@@ -16,4 +18,4 @@ def dipod_loss(loss_new: chex.Array, beta: chex.Numeric) -> chex.Array:
         loss_new: (..., N) per-draw losses under the current parameters, on the draws that the objective uses.
         beta: >= 0.
     """
-    return beta * loss_new.mean()
+    return jnp.asarray(beta) * loss_new.mean()

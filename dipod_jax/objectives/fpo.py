@@ -5,11 +5,12 @@ from __future__ import annotations
 import chex
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from dipod_jax.objectives.ppo import ppo_clip
 
 
-def spo_penalty(ratio: chex.Array, advantage: chex.Array, clip_epsilon: chex.Numeric) -> chex.Array:
+def spo_penalty(ratio: jax.Array, advantage: jax.Array, clip_epsilon: ArrayLike) -> jax.Array:
     """-(rho A - |A| (rho - 1)^2 / (2 eps)), elementwise (FPO++, arXiv 2602.02481, eqs. 9-13).
 
     The gradient in rho is -(A - |A| (rho - 1) / eps): it vanishes at rho = 1 + sign(A) eps and pulls back from beyond,
@@ -24,8 +25,8 @@ def spo_penalty(ratio: chex.Array, advantage: chex.Array, clip_epsilon: chex.Num
 
 
 def log_ratio(
-    loss_new: chex.Array, loss_old: chex.Array, *, average_draws: bool, log_ratio_clip: float | None
-) -> chex.Array:
+    loss_new: jax.Array, loss_old: jax.Array, *, average_draws: bool, log_ratio_clip: float | None
+) -> jax.Array:
     """log rho = loss_old - loss_new, averaged over draws or one per draw, and bounded before it is exponentiated.
 
     The bound is straight-through (value clipped, gradient kept): a sample that went too far must still be pulled back.
@@ -44,19 +45,20 @@ def log_ratio(
 
 
 def fpo_loss(
-    loss_new: chex.Array,
-    loss_old: chex.Array,
-    advantage: chex.Array,
+    loss_new: jax.Array,
+    loss_old: jax.Array,
+    advantage: jax.Array,
     *,
-    clip_epsilon: chex.Numeric,
+    clip_epsilon: ArrayLike,
     average_draws: bool = True,
     asymmetric: bool = False,
     log_ratio_clip: float | None = None,
-) -> chex.Array:
+) -> jax.Array:
     """FPO: PPO's clipped surrogate with rho = exp(CFM loss_old - CFM loss_new) (arXiv 2507.21053, eqs. 8-16).
 
-    `average_draws` averages the losses before the exponential (Alg. 1, line 9, and the code's default); else one ratio a
-    draw, which bounds it from above by Jensen. `asymmetric` is FPO++'s ASPO: PPO's clip for A >= 0, `spo_penalty` below.
+    `average_draws` averages the losses before the exponential (Alg. 1, line 9, and the code's default); else one ratio
+    a draw, which bounds it from above by Jensen. `asymmetric` is FPO++'s ASPO: PPO's clip for A >= 0, `spo_penalty`
+    below.
 
     Args:
         loss_new, loss_old: (..., N) CFM losses on the same (t, eps) draws, under current and acting parameters.

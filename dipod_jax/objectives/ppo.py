@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import chex
+import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 
-def ppo_clip(ratio: chex.Array, advantage: chex.Array, clip_epsilon: chex.Numeric) -> chex.Array:
+def ppo_clip(ratio: jax.Array, advantage: jax.Array, clip_epsilon: ArrayLike) -> jax.Array:
     """-min(rho A, clip(rho, 1 - eps, 1 + eps) A), elementwise (PPO, arXiv 1707.06347, eq. 7).
 
     Args:
@@ -20,9 +22,7 @@ def ppo_clip(ratio: chex.Array, advantage: chex.Array, clip_epsilon: chex.Numeri
     return -jnp.minimum(ratio * advantage, jnp.clip(ratio, 1.0 - clip_epsilon, 1.0 + clip_epsilon) * advantage)
 
 
-def ppo_loss(
-    loss_new: chex.Array, loss_old: chex.Array, advantage: chex.Array, *, clip_epsilon: chex.Numeric
-) -> chex.Array:
+def ppo_loss(loss_new: jax.Array, loss_old: jax.Array, advantage: jax.Array, *, clip_epsilon: ArrayLike) -> jax.Array:
     """PPO on an exact likelihood: rho = exp(log pi_new - log pi_old).
 
     Args:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-import chex
+import jax
 
 
 class Policy(Protocol):
@@ -16,22 +16,22 @@ class Policy(Protocol):
 
     action_size: int
 
-    def init(self, key: chex.PRNGKey) -> Any:
+    def init(self, key: jax.Array) -> Any:
         """Parameters."""
         ...
 
-    def act(self, params: Any, obs: chex.Array, base_noise: chex.Array) -> chex.Array:
+    def act(self, params: Any, obs: jax.Array, base_noise: jax.Array) -> jax.Array:
         """Pre-tanh action (..., d) for obs (..., O) and base noise (..., d)."""
         ...
 
-    def sample_draws(self, key: chex.PRNGKey, batch_shape: tuple[int, ...]) -> Any:
+    def sample_draws(self, key: jax.Array, batch_shape: tuple[int, ...]) -> Any:
         """The points at which `loss` is evaluated, drawn once at rollout and kept for every update on it."""
         ...
 
-    def loss(self, params: Any, obs: chex.Array, action: chex.Array, draws: Any) -> chex.Array:
+    def loss(self, params: Any, obs: jax.Array, action: jax.Array, draws: Any) -> jax.Array:
         """(..., N) surrogate of -log pi(action | obs); lower is more likely."""
         ...
 
-    def entropy(self, params: Any, obs: chex.Array, base_noise: chex.Array) -> chex.Array:
+    def entropy(self, params: Any, obs: jax.Array, base_noise: jax.Array) -> jax.Array:
         """(...) single-sample estimate of the squashed policy's entropy in nats; 0 where there is none."""
         ...

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import chex
+import jax
 import jax.numpy as jnp
 
 from dipod_jax.config import CriticConfig
@@ -18,10 +18,10 @@ class Critic:
         self.observation_size = observation_size
         self._network = MLP(config.hidden_sizes, 1, config.activation)
 
-    def init(self, key: chex.PRNGKey) -> Any:
+    def init(self, key: jax.Array) -> Any:
         """Parameters."""
         return self._network.init(key, jnp.zeros(self.observation_size))
 
-    def value(self, params: Any, obs: chex.Array) -> chex.Array:
+    def value(self, params: Any, obs: jax.Array) -> jax.Array:
         """(...) values of obs (..., O)."""
-        return self._network.apply(params, obs)[..., 0]  # pyright: ignore[reportIndexIssue]
+        return self._network.apply(params, obs)[..., 0]  # pyright: ignore

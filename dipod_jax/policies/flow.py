@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import chex
+import jax
 import jax.numpy as jnp
 
 from dipod_jax.bounds import Draws, cfm_loss, integrate, interpolate, sample_draws, time_grid
@@ -25,30 +25,30 @@ class FlowPolicy:
             action_size, config.hidden_sizes, config.activation, config.time_embedding_size, config.output_scale
         )
 
-    def init(self, key: chex.PRNGKey) -> Any:
+    def init(self, key: jax.Array) -> Any:
         """Parameters of the velocity field."""
         return self._field.init(key, jnp.zeros(self.observation_size), jnp.zeros(self.action_size), jnp.zeros(()))
 
-    def velocity(self, params: Any, obs: chex.Array, x_t: chex.Array, t: chex.Array) -> chex.Array:
+    def velocity(self, params: Any, obs: jax.Array, x_t: jax.Array, t: jax.Array) -> jax.Array:
         """(..., d) velocity at x_t (..., d) and t (...) for obs (..., O)."""
         return self._field.apply(params, obs, x_t, t)  # pyright: ignore[reportReturnType]
 
-    def act(self, params: Any, obs: chex.Array, base_noise: chex.Array) -> chex.Array:
+    def act(self, params: Any, obs: jax.Array, base_noise: jax.Array) -> jax.Array:
         """Pre-tanh action (..., d): the sampler's end point, started at base_noise (..., d)."""
         return integrate(lambda x, t: self.velocity(params, obs, x, t), base_noise, self.times, method="euler")
 
-    def sample_draws(self, key: chex.PRNGKey, batch_shape: tuple[int, ...]) -> Draws:
+    def sample_draws(self, key: jax.Array, batch_shape: tuple[int, ...]) -> Draws:
         """N pairs (t, eps) per action: t (..., N), eps (..., N, d)."""
         c = self.config
         return sample_draws(key, batch_shape, c.num_draws, self.action_size, placement=c.draws, times=self.times)
 
-    def loss(self, params: Any, obs: chex.Array, action: chex.Array, draws: Draws) -> chex.Array:
+    def loss(self, params: Any, obs: jax.Array, action: jax.Array, draws: Draws) -> jax.Array:
         """(..., N) CFM loss of each draw, in the config's form and reduction."""
         x_t = interpolate(action, draws.t, draws.eps)
         velocity = self.velocity(params, obs[..., None, :], x_t, draws.t)
         return cfm_loss(velocity, action, draws, form=self.config.loss_form, reduction=self.config.reduction)
 
-    def entropy(self, params: Any, obs: chex.Array, base_noise: chex.Array) -> chex.Array:
+    def entropy(self, params: Any, obs: jax.Array, base_noise: jax.Array) -> jax.Array:
         """0: a flow's entropy has no closed form, and no objective here asks for it."""
         del params, base_noise
         return jnp.zeros(obs.shape[:-1])

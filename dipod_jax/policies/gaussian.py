@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import chex
 import jax
 import jax.numpy as jnp
 
@@ -21,33 +20,33 @@ class GaussianPolicy:
         self.config, self.observation_size, self.action_size = config, observation_size, action_size
         self._network = MLP(config.hidden_sizes, 2 * action_size, config.activation)
 
-    def init(self, key: chex.PRNGKey) -> Any:
+    def init(self, key: jax.Array) -> Any:
         """Parameters of the network that gives mu and sigma."""
         return self._network.init(key, jnp.zeros(self.observation_size))
 
-    def distribution(self, params: Any, obs: chex.Array) -> tuple[chex.Array, chex.Array]:
+    def distribution(self, params: Any, obs: jax.Array) -> tuple[jax.Array, jax.Array]:
         """mu and sigma, (..., d) each."""
         mean, raw = jnp.split(self._network.apply(params, obs), 2, axis=-1)  # pyright: ignore[reportArgumentType]
         return mean, jax.nn.softplus(raw) + MIN_STD
 
-    def act(self, params: Any, obs: chex.Array, base_noise: chex.Array) -> chex.Array:
+    def act(self, params: Any, obs: jax.Array, base_noise: jax.Array) -> jax.Array:
         """Pre-tanh action mu + sigma * base_noise, (..., d); base noise 0 gives the mean action."""
         mean, std = self.distribution(params, obs)
         return mean + std * base_noise
 
-    def sample_draws(self, key: chex.PRNGKey, batch_shape: tuple[int, ...]) -> tuple[()]:
+    def sample_draws(self, key: jax.Array, batch_shape: tuple[int, ...]) -> tuple[()]:
         """Nothing: the likelihood is exact."""
         del key, batch_shape
         return ()
 
-    def loss(self, params: Any, obs: chex.Array, action: chex.Array, draws: Any) -> chex.Array:
+    def loss(self, params: Any, obs: jax.Array, action: jax.Array, draws: Any) -> jax.Array:
         """(..., 1) exact -log N(action; mu, sigma), summed over action dimensions (the tanh cancels in ratios)."""
         del draws
         mean, std = self.distribution(params, obs)
         log_prob = -0.5 * jnp.square((action - mean) / std) - jnp.log(std) - 0.5 * jnp.log(2 * jnp.pi)
         return -log_prob.sum(-1, keepdims=True)
 
-    def entropy(self, params: Any, obs: chex.Array, base_noise: chex.Array) -> chex.Array:
+    def entropy(self, params: Any, obs: jax.Array, base_noise: jax.Array) -> jax.Array:
         """(...) entropy of tanh(a): the Gaussian's in closed form plus log|d tanh(z)/dz| at one fresh sample z.
 
         H = sum_d [1/2 log(2 pi e) + log sigma + 2 (log 2 - z - softplus(-2 z))]

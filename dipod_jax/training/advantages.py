@@ -5,18 +5,19 @@ from __future__ import annotations
 import chex
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 
 def gae(
-    reward: chex.Array,
-    value: chex.Array,
-    next_value: chex.Array,
-    terminated: chex.Array,
-    truncated: chex.Array,
+    reward: jax.Array,
+    value: jax.Array,
+    next_value: jax.Array,
+    terminated: jax.Array,
+    truncated: jax.Array,
     *,
-    discount: chex.Numeric,
-    gae_lambda: chex.Numeric,
-) -> tuple[chex.Array, chex.Array]:
+    discount: ArrayLike,
+    gae_lambda: ArrayLike,
+) -> tuple[jax.Array, jax.Array]:
     """Advantages and value targets that bootstrap from the true next observation at a truncation.
 
     delta_t = r_t + gamma (1 - terminated_t) V(next_obs_t) - V(obs_t)
@@ -45,15 +46,15 @@ def gae(
 
 
 def brax_gae(
-    reward: chex.Array,
-    value: chex.Array,
-    last_value: chex.Array,
-    terminated: chex.Array,
-    truncated: chex.Array,
+    reward: jax.Array,
+    value: jax.Array,
+    last_value: jax.Array,
+    terminated: jax.Array,
+    truncated: jax.Array,
     *,
-    discount: chex.Numeric,
-    gae_lambda: chex.Numeric,
-) -> tuple[chex.Array, chex.Array]:
+    discount: ArrayLike,
+    gae_lambda: ArrayLike,
+) -> tuple[jax.Array, jax.Array]:
     """Brax's estimator, which FPO's code uses: truncated steps get advantage 0, and the target's successor is the
     lambda-return: A_t = r_t + gamma (1 - terminated_t) vs_{t+1} - V(obs_t).
 
@@ -82,12 +83,12 @@ def brax_gae(
     return (reward + carry_on * next_target - value) * keep, target
 
 
-def standardise(advantage: chex.Array, axis_name: str | None = None) -> chex.Array:
+def standardise(advantage: jax.Array, axis_name: str | None = None) -> jax.Array:
     """(A - mean) / (std + 1e-8), over all entries, and all shards of `axis_name` where that is given."""
     mean = _mean(advantage, axis_name)
     variance = _mean(jnp.square(advantage - mean), axis_name)
     return (advantage - mean) / (jnp.sqrt(variance) + 1e-8)
 
 
-def _mean(x: chex.Array, axis_name: str | None) -> chex.Array:
+def _mean(x: jax.Array, axis_name: str | None) -> jax.Array:
     return x.mean() if axis_name is None else jax.lax.pmean(x.mean(), axis_name)

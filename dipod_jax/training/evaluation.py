@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import chex
 import jax
 import jax.numpy as jnp
 
@@ -16,17 +15,17 @@ from dipod_jax.training.statistics import RunningStatistics
 class EpisodeReturns(NamedTuple):
     """Undiscounted returns of E episodes of each kind."""
 
-    random_noise: chex.Array  # (E,) base noise N(0, I), independent at every step
-    zero_noise: chex.Array  # (E,) base noise 0: for a Gaussian policy, the mean action
+    random_noise: jax.Array  # (E,) base noise N(0, I), independent at every step
+    zero_noise: jax.Array  # (E,) base noise 0: for a Gaussian policy, the mean action
 
 
 class Episode(NamedTuple):
     """What a video needs of each step; leading axes (T, E)."""
 
-    qpos: chex.Array
-    mocap_pos: chex.Array
-    mocap_quat: chex.Array
-    reward: chex.Array
+    qpos: jax.Array
+    mocap_pos: jax.Array
+    mocap_quat: jax.Array
+    reward: jax.Array
 
 
 def evaluate(
@@ -34,7 +33,7 @@ def evaluate(
     policy: Policy,
     params: Any,
     statistics: RunningStatistics,
-    key: chex.PRNGKey,
+    key: jax.Array,
     num_episodes: int,
 ) -> EpisodeReturns:
     """Returns of E episodes of `env.episode_length` steps of each kind, from fresh start states.
@@ -63,7 +62,7 @@ def record(
     policy: Policy,
     params: Any,
     statistics: RunningStatistics,
-    key: chex.PRNGKey,
+    key: jax.Array,
     num_episodes: int,
 ) -> Episode:
     """Act with random base noise for E episodes and keep what a video needs."""

@@ -21,16 +21,16 @@ from dipod_jax.training.state import LearnerState, Transitions
 class Batch(NamedTuple):
     """What a gradient step is computed from; leading axes (M,), or (U, M) where advantages are computed in it."""
 
-    obs: chex.Array  # (..., O) normalised
-    action: chex.Array  # (..., d)
+    obs: jax.Array  # (..., O) normalised
+    action: jax.Array  # (..., d)
     draws: Any  # (..., N) points of the loss
-    loss_old: chex.Array  # (..., N) under the acting parameters
-    advantage: chex.Array  # (...) standardised; unused where computed in the minibatch
-    value_target: chex.Array  # (...)
-    reward: chex.Array  # (...) scaled
-    last_obs: chex.Array  # (..., O) normalised true next observation
-    terminated: chex.Array  # (...)
-    truncated: chex.Array  # (...)
+    loss_old: jax.Array  # (..., N) under the acting parameters
+    advantage: jax.Array  # (...) standardised; unused where computed in the minibatch
+    value_target: jax.Array  # (...)
+    reward: jax.Array  # (...) scaled
+    last_obs: jax.Array  # (..., O) normalised true next observation
+    terminated: jax.Array  # (...)
+    truncated: jax.Array  # (...)
 
 
 class Learner:
@@ -39,7 +39,15 @@ class Learner:
     With `axis_name`, transitions are one shard of the batch and gradients and statistics are averaged over that axis.
     """
 
-    def __init__(self, config: Config, policy: Policy, critic: Critic, objective: ObjectiveFn, axis_name: str | None, shards: int = 1):
+    def __init__(
+        self,
+        config: Config,
+        policy: Policy,
+        critic: Critic,
+        objective: ObjectiveFn,
+        axis_name: str | None,
+        shards: int = 1,
+    ):
         self.config, self.policy, self.critic, self.objective = config, policy, critic, objective
         self.axis_name, self.shards = axis_name, shards
         self.optimizer = optax.scale_by_adam()
@@ -49,9 +57,9 @@ class Learner:
         return {name: self.optimizer.init(tree) for name, tree in params.items()}
 
     def update(
-        self, state: LearnerState, rollout: Transitions, key: chex.PRNGKey
-    ) -> tuple[LearnerState, dict[str, chex.Array]]:
-        """Learn from one rollout (T, B, ...); observation statistics move only afterwards, so that the first ratio is 1.
+        self, state: LearnerState, rollout: Transitions, key: jax.Array
+    ) -> tuple[LearnerState, dict[str, jax.Array]]:
+        """Learn from one rollout (T, B, ...); observation statistics move only afterwards, so the first ratio is 1.
 
         Returns:
             The new state and scalar metrics.
@@ -75,7 +83,9 @@ class Learner:
             return jax.lax.scan(minibatch, carry, (order, jax.random.split(keys[1], num_minibatches)))
 
         num_epochs = self.config.learning.num_epochs
-        epoch_keys = jnp.stack([jax.random.split(shuffle_key, num_epochs), jax.random.split(entropy_key, num_epochs)], 1)
+        epoch_keys = jnp.stack(
+            [jax.random.split(shuffle_key, num_epochs), jax.random.split(entropy_key, num_epochs)], 1
+        )
         (params, optimizer), metrics = jax.lax.scan(epoch, (state.params, state.optimizer), epoch_keys)
         metrics = {name: _summarise(name, values) for name, values in metrics.items()}
         metrics |= self._rollout_metrics(rollout, batch)
@@ -88,7 +98,7 @@ class Learner:
             metrics,
         )
 
-    def _prepare(self, state: LearnerState, rollout: Transitions, key: chex.PRNGKey) -> Batch:
+    def _prepare(self, state: LearnerState, rollout: Transitions, key: jax.Array) -> Batch:
         """Losses under the acting parameters, and advantages where they are computed once."""
         c = self.config.learning
         obs, next_obs = map(state.obs_statistics.normalise, (rollout.obs, rollout.next_obs))
@@ -109,17 +119,17 @@ class Learner:
             return jax.tree.map(partial(_segments, length=c.unroll_length), batch)
         value, next_value = (self.critic.value(state.params["critic"], o) for o in (obs, next_obs))
         done = rollout.terminated, rollout.truncated
-        advantage, target = gae(
-            batch.reward, value, next_value, *done, discount=c.discount, gae_lambda=c.gae_lambda
+        advantage, target = gae(batch.reward, value, next_value, *done, discount=c.discount, gae_lambda=c.gae_lambda)
+        batch = batch._replace(
+            advantage=self._clip_advantage(standardise(advantage, self.axis_name)), value_target=target
         )
-        batch = batch._replace(advantage=self._clip_advantage(standardise(advantage, self.axis_name)), value_target=target)
         return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), batch)
 
-    def _clip_advantage(self, advantage: chex.Array) -> chex.Array:
+    def _clip_advantage(self, advantage: jax.Array) -> jax.Array:
         bound = self.config.learning.advantage_clip
         return advantage if bound is None else jnp.clip(advantage, -bound, bound)
 
-    def _step(self, carry, batch: Batch, state: LearnerState, key: chex.PRNGKey):
+    def _step(self, carry, batch: Batch, state: LearnerState, key: jax.Array):
         """One gradient step of policy and critic on one minibatch."""
         params, optimizer = carry
         (_, metrics), gradient = jax.value_and_grad(self._loss, has_aux=True)(params, batch, state, key)
@@ -127,7 +137,10 @@ class Learner:
         if self.axis_name is not None:
             gradient, metrics = jax.lax.pmean((gradient, metrics), self.axis_name)
         finite = jnp.isfinite(optax.global_norm(gradient))
-        bounds = {"policy": self.config.learning.policy_gradient_clip, "critic": self.config.learning.critic_gradient_clip}
+        bounds = {
+            "policy": self.config.learning.policy_gradient_clip,
+            "critic": self.config.learning.critic_gradient_clip,
+        }
         step_size = learning_rate(state)
         new_params, new_optimizer = {}, {}
         for name, bound in bounds.items():
@@ -139,7 +152,7 @@ class Learner:
         keep = lambda new, old: jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, old)
         return (keep(new_params, params), keep(new_optimizer, optimizer)), metrics
 
-    def _loss(self, params: dict[str, Any], batch: Batch, state: LearnerState, key: chex.PRNGKey):
+    def _loss(self, params: dict[str, Any], batch: Batch, state: LearnerState, key: jax.Array):
         c, tunables = self.config.learning, state.tunables
         value = self.critic.value(params["critic"], batch.obs)
         advantage, target, weight = batch.advantage, batch.value_target, jnp.ones_like(value)
@@ -168,7 +181,7 @@ class Learner:
         }
         return total + c.value_coefficient * value_loss, metrics
 
-    def _rollout_metrics(self, rollout: Transitions, batch: Batch) -> dict[str, chex.Array]:
+    def _rollout_metrics(self, rollout: Transitions, batch: Batch) -> dict[str, jax.Array]:
         ended = rollout.episode_length > 0
         sums = {
             "episodes": ended.sum().astype(jnp.float32),
@@ -191,7 +204,7 @@ class Learner:
         }
 
 
-def learning_rate(state: LearnerState) -> chex.Array:
+def learning_rate(state: LearnerState) -> jax.Array:
     """Adam's step size at this iteration: linear from the first to the last value."""
     t = state.tunables
     progress = jnp.clip(state.iteration / jnp.maximum(t.num_iterations - 1.0, 1.0), 0.0, 1.0)
@@ -203,17 +216,17 @@ def _clip_by_norm(gradient: Any, bound: float) -> Any:
     return jax.tree.map(lambda g: g * jnp.minimum(1.0, bound / jnp.maximum(norm, 1e-12)), gradient)
 
 
-def _segments(x: chex.Array, length: int) -> chex.Array:
+def _segments(x: jax.Array, length: int) -> jax.Array:
     """(T, B, ...) -> (U, T/U * B, ...): cut a rollout into segments of U steps, one column each."""
     t, b, *rest = x.shape
     return jnp.moveaxis(x.reshape(t // length, length, b, *rest), 0, 1).reshape(length, -1, *rest)
 
 
-def _summarise(name: str, values: chex.Array) -> chex.Array:
-    """Reduce (epochs, minibatches) to what is worth a line: the first ratio, the sum of skipped steps, else the mean."""
+def _summarise(name: str, values: jax.Array) -> jax.Array:
+    """Reduce (epochs, minibatches) to what is worth a line: first ratio, sum of skipped steps, else the mean."""
     if name == "first_ratio_error":
         return values[0, 0]
     return values.sum() if name == "skipped_updates" else values.mean()
 
 
-UpdateFn = Callable[[LearnerState, Transitions, chex.PRNGKey], tuple[LearnerState, dict[str, chex.Array]]]
+UpdateFn = Callable[[LearnerState, Transitions, jax.Array], tuple[LearnerState, dict[str, jax.Array]]]

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import chex
 import jax
 import jax.numpy as jnp
 
@@ -16,7 +15,7 @@ from dipod_jax.runs import CheckpointError, RunFolder, latest_checkpoint, restor
 from dipod_jax.training.evaluation import make_act
 from dipod_jax.training.statistics import RunningStatistics
 
-ActFn = Callable[[chex.Array, chex.PRNGKey], chex.Array]
+ActFn = Callable[[jax.Array, jax.Array], jax.Array]
 
 
 class TrainedPolicy(NamedTuple):
@@ -57,7 +56,9 @@ def restore_policy(run_dir: str | Path, seed: int | None = None) -> TrainedPolic
         raise ValueError(f"--seed {seed} is not allowed: the run in {run_dir} trained {', '.join(map(str, seeds))}")
     checkpoint = latest_checkpoint(folder.checkpoints)
     if checkpoint is None:
-        raise CheckpointError(f"{run_dir} holds no complete checkpoint yet; let the run go on, or continue it with --resume")
+        raise CheckpointError(
+            f"{run_dir} holds no complete checkpoint yet; let the run go on, or continue it with --resume"
+        )
     shapes = saved_shapes(checkpoint)
     observation_size = shapes[".learner.obs_statistics.mean"][-1]
     policy = make_policy(config, observation_size, action_size=shapes[".actor.base_noise"][-1])
@@ -91,7 +92,7 @@ def load_policy(run_dir: str | Path, seed: int | None = None) -> ActFn:
     trained = restore_policy(run_dir, seed)
     act = make_act(trained.policy, trained.params, trained.statistics)
 
-    def act_with_key(obs: chex.Array, key: chex.PRNGKey) -> chex.Array:
+    def act_with_key(obs: jax.Array, key: jax.Array) -> jax.Array:
         obs = jnp.asarray(obs)
         return act(obs, jax.random.normal(key, (*obs.shape[:-1], trained.policy.action_size)))
 

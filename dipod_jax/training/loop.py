@@ -159,7 +159,9 @@ class Run:
             self.evaluate(self.config.evaluation.num_episodes)
         result = self.result()
         self.folder.write_result(result)
-        write_artifacts(self.folder, self.trainer, self.state.learner, self.evaluations, self.note(), self.progress.line)
+        write_artifacts(
+            self.folder, self.trainer, self.state.learner, self.evaluations, self.note(), self.progress.line
+        )
         self.logger.close()
         self.folder.close()
         self.progress.close()

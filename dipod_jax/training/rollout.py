@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import chex
 import jax
 import jax.numpy as jnp
 
@@ -12,7 +11,7 @@ from dipod_jax.policies import Policy
 from dipod_jax.training.state import ActorState, LearnerState, Transitions
 
 
-def correlated_noise(key: chex.PRNGKey, last: chex.Array, correlation: float) -> chex.Array:
+def correlated_noise(key: jax.Array, last: jax.Array, correlation: float) -> jax.Array:
     """The next base noise of an AR(1) process with marginal N(0, I): rho x + sqrt(1 - rho^2) xi.
 
     Args:
@@ -30,7 +29,7 @@ def rollout(
     config: PolicyConfig,
     learner: LearnerState,
     actor: ActorState,
-    key: chex.PRNGKey,
+    key: jax.Array,
     num_steps: int,
 ) -> tuple[ActorState, Transitions]:
     """Act for T = `num_steps` steps in B environments with frozen parameters and observation statistics.
@@ -45,7 +44,7 @@ def rollout(
     env_key, scan_key = jax.random.split(key)
     actor = actor._replace(env=env.refresh(actor.env, env_key))
 
-    def step(actor: ActorState, key: chex.PRNGKey) -> tuple[ActorState, Transitions]:
+    def step(actor: ActorState, key: jax.Array) -> tuple[ActorState, Transitions]:
         noise_key, action_key = jax.random.split(key)
         obs = actor.env.obs
         base_noise = correlated_noise(noise_key, actor.base_noise, config.noise_correlation)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -24,10 +25,8 @@ def prepare_jax(config: Config) -> None:
     if config.backend == "native":
         jax.config.update("jax_platforms", "cpu")
     if jax.config.jax_num_cpu_devices in (-1, 0):
-        try:
+        with contextlib.suppress(RuntimeError):  # the caller has used JAX already; its devices are what there is
             jax.config.update("jax_num_cpu_devices", available_cores())
-        except RuntimeError:
-            pass  # the caller has used JAX already; its devices are what there is
     if not jax.config.jax_compilation_cache_dir:
         cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "dipod-jax"
         jax.config.update("jax_compilation_cache_dir", str(cache))

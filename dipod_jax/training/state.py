@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import chex
+import jax
 import jax.numpy as jnp
 
 from dipod_jax.config import Config
@@ -15,12 +15,12 @@ from dipod_jax.training.statistics import RunningStatistics
 class Tunables(NamedTuple):
     """Hyper-parameters that are data, so that one compiled program serves a whole sweep. All () float32."""
 
-    beta: chex.Array
-    learning_rate: chex.Array
-    final_learning_rate: chex.Array
-    clip_epsilon: chex.Array
-    entropy_cost: chex.Array
-    num_iterations: chex.Array  # over which the learning rate goes from its first to its last value
+    beta: jax.Array
+    learning_rate: jax.Array
+    final_learning_rate: jax.Array
+    clip_epsilon: jax.Array
+    entropy_cost: jax.Array
+    num_iterations: jax.Array  # over which the learning rate goes from its first to its last value
 
     @classmethod
     def of(cls, config: Config) -> Tunables:
@@ -37,10 +37,10 @@ class Tunables(NamedTuple):
 
 
 class ActorState(NamedTuple):
-    """What the rollout carries for B environments; all leaves have leading axis (B,) but the environments' starts (P,)."""
+    """What the rollout carries for B environments; leaves have leading axis (B,), the environments' starts (P,)."""
 
     env: EnvState
-    base_noise: chex.Array  # (B, d) the last step's base noise, from which the next is correlated
+    base_noise: jax.Array  # (B, d) the last step's base noise, from which the next is correlated
 
 
 class LearnerState(NamedTuple):
@@ -50,8 +50,8 @@ class LearnerState(NamedTuple):
     optimizer: dict[str, Any]  # the same keys
     obs_statistics: RunningStatistics
     tunables: Tunables
-    key: chex.PRNGKey  # ()
-    iteration: chex.Array  # () int32
+    key: jax.Array  # ()
+    iteration: jax.Array  # () int32
 
 
 class TrainState(NamedTuple):
@@ -64,12 +64,12 @@ class TrainState(NamedTuple):
 class Transitions(NamedTuple):
     """One rollout, leading axes (T, B)."""
 
-    obs: chex.Array  # (T, B, O) as the environment gave it
-    next_obs: chex.Array  # (T, B, O) before any auto-reset
-    base_noise: chex.Array  # (T, B, d)
-    action: chex.Array  # (T, B, d) stored pre-tanh action
-    reward: chex.Array  # (T, B)
-    terminated: chex.Array  # (T, B) bool
-    truncated: chex.Array  # (T, B) bool
-    episode_return: chex.Array  # (T, B), where an episode ended
-    episode_length: chex.Array  # (T, B) int32, 0 where none ended
+    obs: jax.Array  # (T, B, O) as the environment gave it
+    next_obs: jax.Array  # (T, B, O) before any auto-reset
+    base_noise: jax.Array  # (T, B, d)
+    action: jax.Array  # (T, B, d) stored pre-tanh action
+    reward: jax.Array  # (T, B)
+    terminated: jax.Array  # (T, B) bool
+    truncated: jax.Array  # (T, B) bool
+    episode_return: jax.Array  # (T, B), where an episode ended
+    episode_length: jax.Array  # (T, B) int32, 0 where none ended

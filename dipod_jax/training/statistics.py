@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import chex
 import jax
 import jax.numpy as jnp
 
@@ -14,9 +13,9 @@ MIN_STD = 1e-6
 class RunningStatistics(NamedTuple):
     """Count, mean and sum of squared deviations, merged batch by batch (Chan, Golub and LeVeque, 1979)."""
 
-    count: chex.Array  # ()
-    mean: chex.Array  # (O,)
-    sum_of_squares: chex.Array  # (O,), of deviations from the mean
+    count: jax.Array  # ()
+    mean: jax.Array  # (O,)
+    sum_of_squares: jax.Array  # (O,), of deviations from the mean
 
     @classmethod
     def zeros(cls, size: int) -> RunningStatistics:
@@ -24,12 +23,12 @@ class RunningStatistics(NamedTuple):
         return cls(jnp.zeros(()), jnp.zeros(size), jnp.zeros(size))
 
     @property
-    def std(self) -> chex.Array:
+    def std(self) -> jax.Array:
         """(O,) population standard deviation; 1 before the first update."""
         variance = self.sum_of_squares / jnp.maximum(self.count, 1.0)
         return jnp.where(self.count > 0, jnp.maximum(jnp.sqrt(variance), MIN_STD), 1.0)
 
-    def update(self, batch: chex.Array, axis_name: str | None = None) -> RunningStatistics:
+    def update(self, batch: jax.Array, axis_name: str | None = None) -> RunningStatistics:
         """Merge a batch (..., O); over all shards of `axis_name` where that is given."""
         batch = batch.reshape(-1, batch.shape[-1])
         count = jnp.asarray(batch.shape[0], jnp.float32)
@@ -48,6 +47,6 @@ class RunningStatistics(NamedTuple):
             sum_of_squares=self.sum_of_squares + squares + jnp.square(delta) * self.count * count / new_count,
         )
 
-    def normalise(self, obs: chex.Array) -> chex.Array:
+    def normalise(self, obs: jax.Array) -> jax.Array:
         """(obs - mean) / std, (..., O)."""
         return (obs - self.mean) / self.std

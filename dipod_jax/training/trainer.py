@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -28,6 +27,7 @@ from dipod_jax.training.statistics import RunningStatistics
 
 DATA, SEED = "data", "seed"
 EVALUATION_EPISODE_LENGTH = 1000
+MIN_ENVS_PER_DEVICE = 16  # below, a device spends its time on the overhead of small operations
 
 
 def make_mesh(num_seeds: int, config: Config) -> Mesh:
@@ -36,9 +36,10 @@ def make_mesh(num_seeds: int, config: Config) -> Mesh:
     if num_seeds % len(devices) == 0:
         shape = (len(devices), 1)
     else:
-        batch, minibatch = config.rollout.num_envs, config.learning.minibatch_size
-        fits = lambda n: batch % n == 0 and minibatch % n == 0 and (batch * config.rollout.num_steps // minibatch) * n <= batch * config.rollout.num_steps
-        shape = (1, max(n for n in range(1, len(devices) + 1) if fits(n)))
+        learning, num_envs = config.learning, config.rollout.num_envs
+        columns = learning.minibatch_size // (learning.unroll_length if learning.advantages == "minibatch" else 1)
+        most = max(1, min(len(devices), num_envs // MIN_ENVS_PER_DEVICE))
+        shape = (1, max(n for n in range(1, most + 1) if num_envs % n == 0 and columns % n == 0))
     used = devices[: shape[0] * shape[1]].reshape(shape)
     return Mesh(used, (SEED, DATA), axis_types=(AxisType.Auto, AxisType.Auto))
 
@@ -63,7 +64,7 @@ class Trainer:
         self._specs = TrainState(learner=per_seed, actor=per_env)  # pyright: ignore[reportArgumentType]
         shard = partial(jax.shard_map, mesh=self.mesh, check_vma=False)
         self._init = jax.jit(shard(self._over_seeds(self._init_seed), in_specs=per_seed, out_specs=self._specs))
-        self.iterate: Callable[[TrainState], tuple[TrainState, dict[str, chex.Array]]] = jax.jit(
+        self.iterate: Callable[[TrainState], tuple[TrainState, dict[str, jax.Array]]] = jax.jit(
             shard(self._over_seeds(self._iterate_seed), in_specs=(self._specs,), out_specs=(self._specs, per_seed)),
             donate_argnums=0,
         )
@@ -88,14 +89,18 @@ class Trainer:
 
     def with_tunables(self, state: TrainState, tunables: Tunables) -> TrainState:
         """The same state under other hyper-parameters, every seed the same."""
-        spread = jax.tree.map(lambda new, old: jax.device_put(jnp.full_like(old, new), old.sharding), tunables, state.learner.tunables)
+        spread = jax.tree.map(
+            lambda new, old: jax.device_put(jnp.full_like(old, new), old.sharding), tunables, state.learner.tunables
+        )
         return state._replace(learner=state.learner._replace(tunables=spread))
 
     def compile(self) -> None:
         """Compile the iteration and the evaluation ahead of their first use."""
         state = self.abstract_state()
         self.iterate = self.iterate.lower(state).compile()  # pyright: ignore[reportFunctionMemberAccess]
-        chunks = jax.ShapeDtypeStruct((len(self.seeds),), jnp.int32, sharding=NamedSharding(self.mesh, PartitionSpec(SEED)))
+        chunks = jax.ShapeDtypeStruct(
+            (len(self.seeds),), jnp.int32, sharding=NamedSharding(self.mesh, PartitionSpec(SEED))
+        )
         self._evaluate = self._evaluate.lower(state.learner, chunks).compile()
 
     def evaluate(self, learner: LearnerState, num_episodes: int) -> EpisodeReturns:
@@ -116,7 +121,7 @@ class Trainer:
             return lambda *args: jax.lax.map(lambda a: function(*a), args)
         return jax.vmap(function)
 
-    def _init_seed(self, seed: chex.Array) -> TrainState:
+    def _init_seed(self, seed: jax.Array) -> TrainState:
         key = jax.random.key(seed)
         policy_key, critic_key, actor_key, learner_key = jax.random.split(key, 4)
         params = {"policy": self.policy.init(policy_key), "critic": self.critic.init(critic_key)}
@@ -138,7 +143,7 @@ class Trainer:
             ),
         )
 
-    def _iterate_seed(self, state: TrainState) -> tuple[TrainState, dict[str, chex.Array]]:
+    def _iterate_seed(self, state: TrainState) -> tuple[TrainState, dict[str, jax.Array]]:
         """Act, then learn: one iteration of one seed on one shard."""
         learner, actor = state
         shard_key = jax.random.fold_in(jax.random.fold_in(learner.key, learner.iteration), jax.lax.axis_index(DATA))
@@ -150,7 +155,7 @@ class Trainer:
         metrics["failed_simulations"] = jax.lax.psum(actor.env.num_failures.sum(), DATA)
         return TrainState(learner._replace(iteration=learner.iteration + 1), actor), metrics
 
-    def _evaluate_seed(self, learner: LearnerState, chunk: chex.Array) -> EpisodeReturns:
+    def _evaluate_seed(self, learner: LearnerState, chunk: jax.Array) -> EpisodeReturns:
         # Apart from the training stream: the learner's key is folded with a number that no iteration has.
         key = jax.random.fold_in(jax.random.fold_in(learner.key, 2**31 + 1), learner.iteration)
         key = jax.random.fold_in(jax.random.fold_in(key, chunk), jax.lax.axis_index(DATA))

@@ -1,0 +1,43 @@
+# Two commands do everything on a machine with python3 (3.11 or newer) and make:
+#   make ballincup   set up, train on BallInCup, leave a run folder
+#   make test        set up, run the tests
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+# requirements.lock holds the versions the project was tested with on Python 3.11; others take the newest that fit.
+LOCKED := $(shell $(PYTHON) -c 'import sys; print("-c requirements.lock" if sys.version_info[:2] == (3, 11) else "")' 2>/dev/null)
+
+BETA ?= 0.002
+SEEDS ?= 1
+ARGS ?=
+
+.PHONY: setup ballincup test test-all check bench clean
+
+setup: $(READY)
+
+$(READY): pyproject.toml requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit("python >= 3.11 is needed, this is " + sys.version.split()[0] + "; set PYTHON=...") if sys.version_info < (3, 11) else None'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -e ".[dev]" $(LOCKED)
+	@touch $(READY)
+
+ballincup: $(READY)
+	$(BIN)/python -m experiments.ballincup --beta $(BETA) --seeds $(SEEDS) $(ARGS)
+
+test: $(READY)
+	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+
+test-all: $(READY)
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+
+bench: $(READY)
+	$(BIN)/python -m benchmarks.all $(ARGS)
+
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache
