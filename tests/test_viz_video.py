@@ -111,6 +111,34 @@ def test_a_frame_shows_the_step_asked_for(model, qpos, tmp_path):
     assert ball_column(0) < 60 < 70 < ball_column(20) < 85 < 95 < ball_column(-1)
 
 
+def test_an_encoder_that_fails_is_an_error_with_its_words_and_leaves_no_film(model, qpos, tmp_path, monkeypatch):
+    import imageio_ffmpeg
+
+    broken = tmp_path / "ffmpeg"
+    broken.write_text("#!/bin/sh\necho disk full >&2\nexit 1\n")
+    broken.chmod(0o755)
+    monkeypatch.setattr(imageio_ffmpeg, "get_ffmpeg_exe", lambda: str(broken))
+    (tmp_path / "out").mkdir()
+    with pytest.raises(RuntimeError, match=r"ffmpeg could not write .*: disk full"):
+        write_video(model, qpos, np.zeros((T, E)), tmp_path / "out" / "a.mp4")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_filming_beside_jax_runs_no_python_between_fork_and_exec(model, qpos, tmp_path, recwarn):
+    import jax
+
+    jax.devices()
+    write_video(model, qpos[:5], np.zeros((5, E)), tmp_path / "a.mp4", width_per_episode=64, height=64)
+    assert [warning for warning in recwarn if "fork" in str(warning.message)] == []
+
+
+def test_up_is_up(model, qpos, tmp_path):
+    shown = picture(model, tmp_path / "a.png", qpos, step=0)[20:, 160:]
+    ball = np.nonzero((shown[..., 0] > 120) & (shown[..., 2] < 60))[0]
+    box = np.nonzero((shown[..., 1] > 100) & (shown[..., 0] < 60) & (shown[..., 2] < 60))[0]
+    assert ball.size > 20 and box.size > 20 and ball.mean() + 10 < box.mean()  # rows count downwards
+
+
 def test_mocap_bodies_stand_where_they_are_put_and_default_to_the_models_place(model, qpos, tmp_path):
     place = np.broadcast_to(np.array([0.0, 0.0, 0.1]), (T, E, 1, 3))
     default = picture(model, tmp_path / "a.png", qpos)

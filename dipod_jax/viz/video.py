@@ -3,7 +3,11 @@
 # mujoco takes its names from extension modules without stubs.
 # pyright: reportAttributeAccessIssue=false
 
-from collections.abc import Iterator
+import contextlib
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -53,27 +57,18 @@ def write_video(
 
     Raises:
         RenderingUnavailable: no OpenGL context can be made here.
+        RuntimeError: ffmpeg failed, as it does on a full disk.
         ValueError: shapes that do not fit, positions that are not finite, odd sizes, no such camera.
     """
-    import imageio.v2 as imageio
-
     if not 1 <= fps <= 100:
         raise ValueError(f"fps: value {fps}; allowed: 1 to 100")
     film = _Film(mj_model, qpos, reward, mocap_pos, mocap_quat, width_per_episode, height, camera)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # macro_block_size: sizes are even, which is all that yuv420p asks for; imageio would rescale to multiples of 16.
-    options = {"codec": "libx264", "pixelformat": "yuv420p", "quality": 7, "macro_block_size": 2}
-    flags = ["-movflags", "+faststart"]
-    with (
-        film.renderer() as renderer,
-        replacing(path) as temporary,
-        imageio.get_writer(
-            temporary, format="FFMPEG", mode="I", fps=fps, output_params=flags, ffmpeg_log_level="error", **options
-        ) as writer,
-    ):
+    width = film.qpos.shape[1] * width_per_episode
+    with film.renderer() as renderer, replacing(path) as temporary, _encoder(temporary, width, height, fps) as write:
         for picture in film.pictures(renderer, frame_steps(len(film.qpos), fps)):
-            writer.append_data(picture)
+            write(picture.tobytes())
 
 
 def write_frame(
@@ -106,6 +101,38 @@ def frame_steps(num_steps: int, fps: int) -> list[int]:
     stride = max(1, round(1000 / (SECONDS_PER_1000_STEPS * fps)))
     steps = list(range(0, num_steps, stride))
     return steps if steps[-1] == num_steps - 1 else [*steps, num_steps - 1]
+
+
+@contextmanager
+def _encoder(path: Path, width: int, height: int, fps: int) -> Iterator[Callable[[bytes], object]]:
+    """Yield a function that takes one frame of RGB bytes; the film is at `path` when the block ends.
+
+    Runs the ffmpeg that imageio-ffmpeg brings along. Its own writer asks for a function to be called between fork and
+    exec, which jax's threads may deadlock; a plain child process does not run Python code after the fork.
+    """
+    import imageio_ffmpeg
+
+    source = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", str(fps), "-i", "-"]
+    target = ["-c:v", "libx264", "-crf", "21", "-pix_fmt", "yuv420p", "-movflags", "+faststart", str(path)]
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-y", "-loglevel", "error", *source, *target]
+    with (
+        tempfile.TemporaryFile() as messages,
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=messages) as process,
+    ):
+        assert process.stdin is not None
+        try:
+            with contextlib.suppress(BrokenPipeError):  # it has ended early: its status and its words follow
+                yield process.stdin.write
+        except BaseException:
+            process.kill()
+            raise
+        finally:
+            with contextlib.suppress(BrokenPipeError):
+                process.stdin.close()
+        if process.wait() != 0:
+            messages.seek(0)
+            reason = " ".join(messages.read().decode(errors="replace").split())
+            raise RuntimeError(f"ffmpeg could not write {path}: {reason}")
 
 
 class _Film:
