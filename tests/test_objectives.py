@@ -197,7 +197,7 @@ def test_gradients_are_finite_at_extreme_losses_where_the_log_ratio_is_clipped(n
 
 
 def test_aspo_pulls_a_runaway_bad_sample_back_through_the_clip():
-    """The ratio of a bad sample whose loss ran away is e^-3 after the clip: its loss must be pushed down, not let go."""
+    """A bad sample whose loss ran away has the ratio e^-3 after the clip: its loss must be pushed down, not let go."""
     config = Config(fpo=FpoConfig(negative_advantages="spo", log_ratio_clip=3.0))
     old = jnp.ones((1, 8))
     gradient = jax.grad(lambda n: make_objective(config)(n, old, -jnp.ones(1), clip_epsilon=EPS))(old + 50.0)
