@@ -98,7 +98,7 @@ def estimated_eubo(token_log_prob: jax.Array, draws: Draws, masked: np.ndarray, 
     drawn = jnp.take_along_axis(token_log_prob, draws.subset[..., None], axis=1)  # (X, K, L)
     weight = jnp.where(jnp.asarray(masked)[draws.subset], draws.weight[..., None], 0.0)
     seen = jnp.any(weight > 0, axis=1)  # (X, L)
-    # Double where: an unseen token gets weight 1 inside the logarithm, so that its discarded branch has no nan gradient.
+    # Double where: an unseen token gets weight 1 inside the log, so that its discarded branch has no nan gradient.
     log_mean = jax.nn.logsumexp(order * drawn, axis=1, b=jnp.where(seen[:, None, :], weight, 1.0))
     return jnp.sum(jnp.where(seen, log_mean, 0.0), axis=-1) / order
 

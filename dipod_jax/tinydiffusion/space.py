@@ -74,5 +74,7 @@ def _level(subsets: np.ndarray, revealed: np.ndarray) -> Level:
 
 def training_bytes(length: int, vocab_size: int, num_runs: int) -> int:
     """Roughly what a vmapped training of `num_runs` takes: float64 arrays of X 2^L L numbers, and the tables."""
-    per_run = vocab_size**length * 2**length * length * _LIVE_COPIES + 4 * (vocab_size + 1) ** length * length * vocab_size
+    per_run = (
+        vocab_size**length * 2**length * length * _LIVE_COPIES + 4 * (vocab_size + 1) ** length * length * vocab_size
+    )
     return 8 * (per_run * num_runs + vocab_size**length * 2**length)

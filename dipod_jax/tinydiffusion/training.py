@@ -12,7 +12,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from dipod_jax.tinydiffusion.bounds import all_bounds, token_log_probs
 from dipod_jax.tinydiffusion.estimators import estimated_elbo, estimated_eubo, sample_draws
@@ -31,13 +30,13 @@ Array = jax.Array | np.ndarray
 
 
 class Runs(NamedTuple):
-    """What may differ between runs of one program; every array has a leading run axis R."""
+    """What may differ between runs of one program; leading run axis R everywhere (numpy until training starts)."""
 
-    proxy: Array  # (R,) index into PROXIES
-    beta: Array  # (R,) weight of the regulariser, 0 without DiPOD
-    reward: Array  # (R, X)
-    seed: Array  # (R,) of the initialisation and of the Monte-Carlo draws
-    num_updates: Array  # (R,) n: updates between two distillations of Algorithm 1; not read by Algorithm 2
+    proxy: jax.Array  # (R,) index into PROXIES
+    beta: jax.Array  # (R,) weight of the regulariser, 0 without DiPOD
+    reward: jax.Array  # (R, X)
+    seed: jax.Array  # (R,) of the initialisation and of the Monte-Carlo draws
+    num_updates: jax.Array  # (R,) n: updates between two distillations of Algorithm 1; not read by Algorithm 2
 
 
 class Settings(NamedTuple):
@@ -73,7 +72,7 @@ class Curves(NamedTuple):
     distilling: Array  # share of the updates since the last record that were distillation (Algorithm 1)
 
 
-def make_runs(methods, betas, rewards, seeds, num_updates=1) -> Runs:
+def make_runs(methods, betas, rewards, seeds, num_updates: int | np.ndarray = 1) -> Runs:
     """One run for each tuple of the broadcast arguments; `rewards` is (R, X) or (X,).
 
     Raises:
@@ -82,13 +81,14 @@ def make_runs(methods, betas, rewards, seeds, num_updates=1) -> Runs:
     proxy, has_dipod = np.array([method_array(m) for m in methods]).T
     rewards = np.asarray(rewards, np.float64)
     count = len(proxy)
-    return Runs(
+    columns: tuple[Any, ...] = (
         proxy.astype(np.int32),
         np.broadcast_to(np.asarray(betas, np.float64), count) * has_dipod,
         np.broadcast_to(rewards, (count, rewards.shape[-1])),
         np.broadcast_to(np.asarray(seeds), count),
         np.broadcast_to(np.asarray(num_updates, np.int32), count),
     )
+    return Runs(*columns)
 
 
 def train(settings: Settings, runs: Runs) -> Curves:
@@ -212,7 +212,9 @@ def _measure(settings: Settings, run: Runs, params, key, distilling) -> Curves:
     bounds, pullback = jax.vjp(_bounds_fn(settings), params)
     prob = jnp.exp(bounds.log_prob)
     advantage = advantages(prob, run.reward, settings.baseline)
-    seen_pullback = pullback if settings.estimator == "exact" else jax.vjp(_estimated_bounds_fn(settings, key), params)[1]
+    seen_pullback = (
+        pullback if settings.estimator == "exact" else jax.vjp(_estimated_bounds_fn(settings, key), params)[1]
+    )
     return Curves(
         mean_gap=jnp.sum(prob * bounds.lower_gap),
         max_gap=jnp.max(bounds.lower_gap),
@@ -231,18 +233,18 @@ def _init(settings: Settings, run: Runs) -> tuple[Any, jax.Array]:
 
 
 def _scan_records(settings: Settings, update, measure, state):
-    """Alternate `record_every` updates and one measurement; the first measurement is of the initial state."""
+    """Alternate one measurement and `record_every` updates; the last record is of the state after all updates."""
+    num_records = settings.steps // settings.record_every
 
     def record(state, index):
-        def inner(state, offset):
-            return update(state, index * settings.record_every + offset), None
-
         measured = measure(state)
-        return jax.lax.scan(inner, state, jnp.arange(settings.record_every))[0], measured
+        # No updates after the last record. A trip count that is data keeps a second copy of `measure` uncompiled.
+        count = jnp.where(index < num_records, settings.record_every, 0)
+        start = index * settings.record_every
+        return jax.lax.fori_loop(0, count, lambda offset, state: update(state, start + offset), state), measured
 
-    num_records = settings.steps // settings.record_every
-    state, curves = jax.lax.scan(record, state, jnp.arange(num_records))
-    return jax.tree.map(lambda c, last: jnp.append(c, last), curves, measure(state)), state
+    state, curves = jax.lax.scan(record, state, jnp.arange(num_records + 1))
+    return curves, state
 
 
 @partial(jax.jit, static_argnums=0)

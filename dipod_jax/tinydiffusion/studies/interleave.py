@@ -1,0 +1,72 @@
+"""Algorithm 1 (distil to convergence, then n updates) against Algorithm 2 (beta) at equal gradient steps."""
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from dipod_jax.tinydiffusion.studies.common import Options, Study, progress, seeded_runs, settings_of, spread, tidy
+from dipod_jax.tinydiffusion.training import train, train_interleaved
+
+NUM_UPDATES = (1, 3, 10, 30, 100, 300)
+BETAS = (0.0, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
+TOLERANCES = (1e-2, 1e-3)
+_STYLES = {
+    "Algorithm 1, 0.01": ("#56B4E9", "s"),
+    "Algorithm 1, 0.001": ("#0072B2", "o"),
+    "Algorithm 2": ("#D55E00", "^"),
+}
+
+
+def run(options: Options) -> Study:
+    """FPO under both algorithms; every gradient step counts, a distillation step as much as an update."""
+    if options.estimator != "exact":
+        raise ValueError("the interleave study has exact bounds only")
+    families = []
+    for tolerance in TOLERANCES:
+        runs = seeded_runs(options, ["fpo"] * len(NUM_UPDATES), [0.0] * len(NUM_UPDATES), NUM_UPDATES)
+        curves = train_interleaved(settings_of(options, tolerance=tolerance), runs)
+        families.append((f"Algorithm 1, {tolerance:g}", "n", NUM_UPDATES, curves))
+    runs = seeded_runs(options, ["fpo+dipod"] * len(BETAS), BETAS)
+    families.append(("Algorithm 2", "beta", BETAS, train(settings_of(options), runs)))
+
+    rows, arrays = [], {}
+    figure = Figure(figsize=(12, 4.8), layout="constrained")
+    axes = figure.subplots(1, 2, sharey=False)
+    for name, knob, values, curves in families:
+        shape = (len(values), options.seeds, -1)
+        gap = np.asarray(curves.mean_gap).reshape(shape)
+        share = progress(curves).reshape(shape)
+        distilling = np.asarray(curves.distilling).reshape(shape)
+        quarter = gap.shape[-1] // 4
+        for v, value in enumerate(values):
+            rows.append(
+                {
+                    "algorithm, tolerance": name,
+                    "knob": f"{knob} = {value:g}",
+                    "steps that distil": f"{distilling[v, :, 1:].mean():.0%}",
+                    "gained, 1/4 of the steps": spread(share[v, :, quarter], 3),
+                    "gained, end": spread(share[v, :, -1], 3),
+                    "mean gap, mean over steps": spread(gap[v].mean(axis=-1)),
+                    "mean gap, peak": spread(gap[v].max(axis=-1)),
+                    "mean gap, end": spread(gap[v, :, -1]),
+                }
+            )
+        colour, marker = _STYLES[name]
+        for axis, when in zip(axes, (quarter, -1), strict=True):
+            x, y = gap.mean(axis=(1, 2)), share[:, :, when].mean(axis=1)
+            axis.plot(x, y, marker=marker, color=colour, lw=1, ls=":", label=name)
+            for v, value in enumerate(values):
+                above = 7 if name == "Algorithm 2" else -13
+                axis.annotate(f"{value:g}", (x[v], y[v]), xytext=(0, above), textcoords="offset points",
+                              ha="center", fontsize=8, color=colour)  # fmt: skip
+        prefix = name.replace("Algorithm ", "algorithm").replace(", ", "_")
+        arrays |= {f"{prefix}_gap": gap, f"{prefix}_gained": share, f"{prefix}_distilling": distilling}
+    axes[0].set_title(f"after {options.steps // 4} gradient steps")
+    axes[1].set_title(f"after {options.steps} gradient steps")
+    for axis in axes:
+        axis.set(xscale="log", xlabel="mean gap, averaged over all steps (nats)")
+        axis.set_ylabel("share of the possible reward gained")
+    tidy(*axes)
+    title = "numbers at the points: n (Algorithm 1, with its tolerance in nats), beta (Algorithm 2)"
+    handles = axes[0].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside upper center", ncols=3, frameon=False, title=title)
+    return Study(rows, figure, arrays)

@@ -1,0 +1,112 @@
+"""Exact masked diffusion over V^L: what the two-token toy leaves open.
+
+    python -m experiments.tinydiffusion --length 4 --vocab 2 --study compare length monotone interleave beta monte-carlo
+
+writes DIR/<study>.png, DIR/<study>.md (the table) and DIR/<study>.npz for every study, and DIR/config.json.
+"""
+
+import dataclasses
+import importlib
+import json
+import math
+import time
+from pathlib import Path
+
+from dipod_jax.tinydiffusion.space import training_bytes
+from dipod_jax.twotoken.options import BASELINES, EUBOS
+from experiments.twotoken import make_folder, parse, require, require_choices
+
+STUDIES = ("compare", "length", "monotone", "interleave", "beta", "monte-carlo")
+MODELS = ("table", "transformer")
+ESTIMATORS = ("exact", "uniform", "antithetic", "gdpo", "gdpo-bernoulli")
+# The most runs that one program of each study trains at once, for one seed.
+_RUNS_PER_SEED = {"compare": 5, "length": 5, "monotone": 4, "interleave": 8, "beta": 11, "monte-carlo": 4}
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Masked diffusion over all sequences of V^L with exact likelihoods: one table and one figure for each study."""
+
+    length: int = 4
+    """Number of tokens L, 2 to 6 on a laptop; more if --memory-limit allows. The study `length` runs 2 ... L."""
+    vocab: int = 2
+    """Number of tokens V in the vocabulary, 2 to 4 on a laptop; more if --memory-limit allows."""
+    study: tuple[str, ...] = ("compare",)
+    """One or more of: compare length monotone interleave beta monte-carlo."""
+    model: str = "table"
+    """table (one conditional per context and position) or transformer (two layers, width 16)."""
+    steps: int = 3000
+    """Gradient steps of each run, >= 4."""
+    learning_rate: float = 2.0
+    """Step size of plain gradient ascent, > 0. (The toy's 0.1 on log-odds is 0.05 here.)"""
+    beta: float = 0.2
+    """Weight of DiPOD's regulariser where a study does not sweep it, >= 0; rewards lie in [0.7, 1]."""
+    seeds: int = 5
+    """Number of random reward tables, >= 1; seed s draws table s."""
+    baseline: str = "on-policy"
+    """Advantage: on-policy, uniform, none or group-std (the study beta compares two of its own)."""
+    eubo: str = "spg"
+    """Upper bound that SPG lowers: spg or renyi (the study monotone uses renyi of order 2)."""
+    eubo_order: float = 1.5
+    """Order of that bound, >= 1."""
+    estimator: str = "exact"
+    """Bounds as the method sees them: exact, uniform, antithetic, gdpo, gdpo-bernoulli."""
+    num_draws: int = 1
+    """Masks per sequence and step of a Monte-Carlo estimator, >= 1; even for antithetic."""
+    memory_limit: float = 4.0
+    """GiB that training may take by estimate, > 0; larger problems are refused before anything is compiled."""
+    out: Path | None = None
+    """Folder for the results; made if missing. Default: runs/tinydiffusion/<time>."""
+
+    def __post_init__(self) -> None:
+        require("--length", self.length, self.length >= 2, "an integer from 2 on")
+        require("--vocab", self.vocab, self.vocab >= 2, "an integer from 2 on")
+        require_choices("--study", self.study, STUDIES)
+        require_choices("--model", (self.model,), MODELS)
+        require("--steps", self.steps, self.steps >= 4, "an integer from 4 on")
+        require("--learning-rate", self.learning_rate, 0 < self.learning_rate < math.inf, "a finite number above 0")
+        require("--beta", self.beta, 0 <= self.beta < math.inf, "a finite number from 0 on")
+        require("--seeds", self.seeds, self.seeds >= 1, "an integer from 1 on")
+        require_choices("--baseline", (self.baseline,), BASELINES)
+        require_choices("--eubo", (self.eubo,), EUBOS)
+        require("--eubo-order", self.eubo_order, 1 <= self.eubo_order < math.inf, "a finite number from 1 on")
+        require_choices("--estimator", (self.estimator,), ESTIMATORS)
+        require("--num-draws", self.num_draws, self.num_draws >= 1, "an integer from 1 on")
+        pairs = self.estimator != "antithetic" or self.num_draws % 2 == 0
+        require("--num-draws", self.num_draws, pairs, "even with --estimator antithetic")
+        exact_only = self.estimator == "exact" or not {"monotone", "interleave"} & set(self.study)
+        require("--estimator", self.estimator, exact_only, "exact for the studies monotone and interleave")
+        require("--memory-limit", self.memory_limit, 0 < self.memory_limit < math.inf, "a finite number above 0")
+        num_runs = self.seeds * max(_RUNS_PER_SEED[study] for study in self.study)
+        gib = training_bytes(self.length, self.vocab, num_runs) / 2**30
+        fits = f"smaller: with --vocab {self.vocab} and {num_runs} runs at once it would take about {gib:.3g} GiB, "
+        fits += f"and --memory-limit is {self.memory_limit:g}"
+        require("--length", self.length, gib <= self.memory_limit, fits)
+
+
+def main(argv: list[str] | None = None) -> None:
+    config = parse(Config, argv)
+    out = make_folder(config.out, "tinydiffusion")
+
+    import numpy as np
+
+    from dipod_jax.tinydiffusion.studies.common import Options, markdown
+
+    fields = dataclasses.asdict(config)
+    options = Options(vocab_size=fields["vocab"], **{k: v for k, v in fields.items() if k in Options._fields})
+    del fields["out"]  # where a result lies is not part of the result
+    (out / "config.json").write_text(json.dumps(fields, indent=1) + "\n")
+    for name in config.study:
+        module = importlib.import_module(f"dipod_jax.tinydiffusion.studies.{name.replace('-', '_')}")
+        start = time.perf_counter()
+        study = module.run(options)
+        text = markdown(study.rows)
+        (out / f"{name}.md").write_text(text + "\n")
+        np.savez_compressed(out / f"{name}.npz", **study.arrays)
+        study.figure.savefig(out / f"{name}.png", dpi=90)
+        print(f"{name} ({time.perf_counter() - start:.0f} s)\n{text}\n", flush=True)
+    print(f"results: {out}/config.json and, for each study, .md (table), .png and .npz")
+
+
+if __name__ == "__main__":
+    main()
