@@ -76,6 +76,8 @@ class PolicyConfig:
     """nonlinearity between layers"""
     num_steps: int = 10
     """K, Euler steps of the sampler, >= 1"""
+    sampler: Literal["euler", "midpoint", "heun"] = "euler"
+    """integration method; midpoint and heun evaluate the network twice a step"""
     num_draws: int = 8
     """N, (t, eps) draws stored per action, >= 1"""
     draws: Literal["monte-carlo", "grid", "stratified", "antithetic"] = "grid"
@@ -224,6 +226,62 @@ class DriftConfig:
 
 
 @dataclass(frozen=True)
+class DistillationConfig:
+    """Self-distillation phases (DiPOD, Algorithm 1); beside or instead of beta."""
+
+    interval: int = 0
+    """iterations between phases, >= 0; 0 for none"""
+    num_steps: int = 64
+    """Adam steps of a phase, >= 1"""
+    initial_iterations: int = 0
+    """phases before training, on rollouts of the frozen initial policy (the released control code), >= 0"""
+    learning_rate: float = 3e-4
+    """Adam's step size in a phase, > 0"""
+    minibatch_size: int = 2048
+    """transitions per step on one device, >= 1"""
+    target: Literal["fresh-noise", "pre-image"] = "fresh-noise"
+    """what an action is paired with: fresh noise (the CFM loss), or the base noise that the sampler made it of"""
+
+    def __post_init__(self):
+        _check_number("distillation.interval", self.interval, 0)
+        _check_number("distillation.num-steps", self.num_steps, 1)
+        _check_number("distillation.initial-iterations", self.initial_iterations, 0)
+        _check_number("distillation.learning-rate", self.learning_rate, 0.0, open_low=True)
+        _check_number("distillation.minibatch-size", self.minibatch_size, 1)
+
+    @property
+    def enabled(self) -> bool:
+        """Whether any phase is run."""
+        return self.interval > 0 or self.initial_iterations > 0
+
+
+@dataclass(frozen=True)
+class BetaControlConfig:
+    """The controller behind `--beta auto`: it holds the measured gap near a target."""
+
+    gap_target: float = 1.25
+    """nats per action dimension of log-likelihood minus ELBO (median over samples), > 0"""
+    tolerance: float = 1.1
+    """the gap may leave the target by this factor before beta moves, > 1"""
+    factor: float = 1.5
+    """by which beta moves at one measurement, > 1"""
+    initial: float = 0.005
+    """first value of beta, > 0"""
+    minimum: float = 1e-4
+    """smallest beta, > 0"""
+    maximum: float = 0.1
+    """largest beta, at least the smallest"""
+
+    def __post_init__(self):
+        _check_number("beta-control.gap-target", self.gap_target, 0.0, open_low=True)
+        _check_number("beta-control.tolerance", self.tolerance, 1.0, open_low=True)
+        _check_number("beta-control.factor", self.factor, 1.0, open_low=True)
+        _check_number("beta-control.minimum", self.minimum, 0.0, open_low=True)
+        _check_number("beta-control.maximum", self.maximum, self.minimum)
+        _check_number("beta-control.initial", self.initial, self.minimum, self.maximum)
+
+
+@dataclass(frozen=True)
 class Config:
     """Train a policy on one of MuJoCo Playground's DM-Control tasks."""
 
@@ -231,8 +289,9 @@ class Config:
     """one of Playground's 25 DM-Control tasks"""
     objective: ObjectiveName = "fpo"
     """what the update maximises: fpo (flow policy) or ppo (Gaussian policy)"""
-    beta: float = 0.0
-    """DiPOD's weight of the ELBO on the rollout's own samples, >= 0; 0 is the plain objective"""
+    beta: float | Literal["auto"] = 0.0
+    """DiPOD's weight of the ELBO on the rollout's own samples, >= 0; 0 is the plain objective; auto sets it by the
+    measured drift"""
     preset: Preset = "auto"
     """where the other options' defaults come from: paper (the FPO code's), cpu (learns in minutes on two cores), smoke
     (ends in a minute); auto takes paper on an accelerator, else cpu"""
@@ -261,13 +320,25 @@ class Config:
     learning: LearningConfig = field(default_factory=LearningConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     drift: DriftConfig = field(default_factory=DriftConfig)
+    distillation: DistillationConfig = field(default_factory=DistillationConfig)
+    beta_control: BetaControlConfig = field(default_factory=BetaControlConfig)
 
     def __post_init__(self):
         what = f"one of {', '.join(TASKS)}" + (
             " (the locomotion and manipulation tasks clone their assets with git and are not offered)"
         )
         _require(self.task in TASKS, "task", self.task, what)
-        _check_number("beta", self.beta, 0.0)
+        if self.beta == "auto":
+            measured = self.objective != "ppo" and self.drift.interval > 0
+            _require(
+                measured, "beta", "auto", "a number, where no drift is measured (objective ppo, or drift.interval 0)"
+            )
+        else:
+            _check_number("beta", self.beta, 0.0)
+        plain = self.objective != "ppo" or not self.distillation.enabled
+        _require(
+            plain, "distillation.interval", self.distillation.interval, "0 with the objective ppo: it has no bound"
+        )
         _check_number("seeds", self.seeds, 1)
         if self.seed_list is not None:
             seeds = self.seed_list
@@ -302,6 +373,16 @@ class Config:
             self.resume,
             "only with --out, the folder of the run",
         )
+
+    @property
+    def initial_beta(self) -> float:
+        """The number that beta starts at."""
+        return self.beta_control.initial if self.beta == "auto" else float(self.beta)
+
+    @property
+    def beta_label(self) -> str:
+        """Beta as it stands in names: `0.002` or `auto`."""
+        return self.beta if isinstance(self.beta, str) else f"{self.beta:g}"
 
     @property
     def all_seeds(self) -> tuple[int, ...]:

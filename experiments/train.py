@@ -88,7 +88,7 @@ def _check_folder(config: Config, start: Config) -> Config:
             raise ValueError(f"--{name} {now} is not allowed with --resume: {where}")
         return config
     if config.out is None:
-        run = f"{config.objective}-beta{config.beta:g}"
+        run = f"{config.objective}-beta{config.beta_label}"
         config = dataclasses.replace(config, out=Path("runs") / config.task / run / time.strftime("%Y%m%d-%H%M%S"))
     assert config.out is not None
     check_unused(config.out)

@@ -35,7 +35,8 @@ class FlowPolicy:
 
     def act(self, params: Any, obs: jax.Array, base_noise: jax.Array) -> jax.Array:
         """Pre-tanh action (..., d): the sampler's end point, started at base_noise (..., d)."""
-        return integrate(lambda x, t: self.velocity(params, obs, x, t), base_noise, self.times, method="euler")
+        field = lambda x, t: self.velocity(params, obs, x, t)
+        return integrate(field, base_noise, self.times, method=self.config.sampler)
 
     def sample_draws(self, key: jax.Array, batch_shape: tuple[int, ...]) -> Draws:
         """N pairs (t, eps) per action: t (..., N), eps (..., N, d)."""

@@ -33,7 +33,7 @@ def write_artifacts(
     from dipod_jax.viz import has_drift, plot_drift, plot_returns, write_report
 
     config = trainer.config
-    title = f"{config.task}: {config.objective}, beta {config.beta:g}, {config.preset} preset"
+    title = f"{config.task}: {config.objective}, beta {config.beta_label}, {config.preset} preset"
     plot_returns(evaluations, folder.path / "returns.png", title=title, note=note)
     records = [r for r in folder.read_metrics() if r["kind"] != "evaluation"]
     if has_drift(records):

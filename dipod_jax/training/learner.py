@@ -117,13 +117,18 @@ class Learner:
         )
         if c.advantages == "minibatch":
             return jax.tree.map(partial(_segments, length=c.unroll_length), batch)
-        value, next_value = (self.critic.value(state.params["critic"], o) for o in (obs, next_obs))
-        done = rollout.terminated, rollout.truncated
-        advantage, target = gae(batch.reward, value, next_value, *done, discount=c.discount, gae_lambda=c.gae_lambda)
-        batch = batch._replace(
-            advantage=self._clip_advantage(standardise(advantage, self.axis_name)), value_target=target
-        )
+        advantage, target = self.advantages(state, rollout)
+        batch = batch._replace(advantage=advantage, value_target=target)
         return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), batch)
+
+    def advantages(self, state: LearnerState, rollout: Transitions) -> tuple[jax.Array, jax.Array]:
+        """Standardised advantages and value targets (T, B) of a rollout under the present critic."""
+        c = self.config.learning
+        obs, next_obs = map(state.obs_statistics.normalise, (rollout.obs, rollout.next_obs))
+        value, next_value = (self.critic.value(state.params["critic"], o) for o in (obs, next_obs))
+        reward, ends = c.reward_scale * rollout.reward, (rollout.terminated, rollout.truncated)
+        advantage, target = gae(reward, value, next_value, *ends, discount=c.discount, gae_lambda=c.gae_lambda)
+        return self._clip_advantage(standardise(advantage, self.axis_name)), target
 
     def _clip_advantage(self, advantage: jax.Array) -> jax.Array:
         bound = self.config.learning.advantage_clip

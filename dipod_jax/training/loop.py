@@ -15,7 +15,7 @@ from dipod_jax.config import Config, to_json
 from dipod_jax.runs import Progress, RunFolder, latest_checkpoint, make_logger, restore_checkpoint, save_checkpoint
 from dipod_jax.training.artifacts import write_artifacts
 from dipod_jax.training.results import best_and_last, interval95, seconds_to, summarise
-from dipod_jax.training.state import Tunables
+from dipod_jax.training.state import TrainState, Tunables
 from dipod_jax.training.trainer import Trainer
 
 # Tasks whose reset ignores its key: an interval over episodes then holds policy noise only.
@@ -82,7 +82,12 @@ class Run:
             self.state = self.trainer.init()
         else:
             state = restore_checkpoint(checkpoint, self.trainer.abstract_state())
+            beta = state.learner.tunables.beta
             self.state = self.trainer.with_tunables(state, Tunables.of(self.config))
+            if self.config.beta == "auto":  # where the controller left it
+                learner = self.state.learner
+                tunables = learner.tunables._replace(beta=beta)
+                self.state = self.state._replace(learner=learner._replace(tunables=tunables))
         self.iteration = self._first_iteration = int(np.asarray(self.state.learner.iteration)[0])
         if self.config.resume:
             self._continue_records()
@@ -92,6 +97,7 @@ class Run:
         self.trainer.compile()
         self.timings["compile_s"] = time.perf_counter() - before
         if self.iteration == 0:
+            self._distil_initially()
             self.evaluate(self.config.evaluation.num_episodes)
 
     def _continue_records(self) -> None:
@@ -104,14 +110,14 @@ class Run:
     def iterate(self) -> None:
         """One iteration of every seed, then whatever is due after it."""
         before = time.perf_counter()
-        self.state, metrics = self.trainer.iterate(self.state)
-        metrics = jax.device_get(metrics)
+        drift, metrics = self._advance()
         elapsed = time.perf_counter() - before
         self.timings["training_s"] += elapsed
         self.iteration += 1
         for index, seed in enumerate(self.seeds):
-            scalars = {name: float(values[index]) for name, values in metrics.items()}
-            self._record("train", seed, scalars)
+            self._record("train", seed, _scalars(metrics, index))
+            if drift:
+                self._record("drift", seed, _scalars(drift, index))
         total = len(self.seeds) * self.env_steps
         self.progress.update(total, len(self.seeds) * self.config.steps_per_iteration / elapsed, self._last_return)
         interval, last = self.config.evaluation.interval, self.iteration == self.config.num_iterations
@@ -121,6 +127,33 @@ class Run:
             self.evaluate(self.config.evaluation.num_episodes_during)
         if last or time.perf_counter() - self._saved_at >= self.config.checkpoint_interval:
             self.save()
+
+    def _advance(self) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """Act, measure and control what is due, learn, distil; returns drift metrics, if any, and training metrics."""
+        trainer, config = self.trainer, self.config
+        learner, actor = self.state
+        actor, transitions = trainer.act(learner, actor)
+        drift = {}
+        if trainer.measures_drift and self.iteration % config.drift.interval == 0:
+            drift = jax.device_get(trainer.measure(learner, transitions))
+            if config.beta == "auto":
+                learner = trainer.control_beta(learner, drift["drift/gap_median"])
+        beta = np.asarray(learner.tunables.beta)
+        learner, metrics = trainer.learn(learner, transitions)
+        if config.distillation.interval > 0 and (self.iteration + 1) % config.distillation.interval == 0:
+            learner = trainer.distil(learner, transitions)
+        self.state = TrainState(learner, actor)
+        failures = np.asarray(actor.env.num_failures).sum(1)
+        return drift, {**jax.device_get(metrics), "beta": beta, "failed_simulations": failures}
+
+    def _distil_initially(self) -> None:
+        """The released control code's one-off phase: fit the initial policy to its own frozen copy's rollouts."""
+        learner, actor = self.state
+        teacher = jax.tree.map(lambda x: x.copy(), learner)
+        for _ in range(self.config.distillation.initial_iterations):
+            actor, transitions = self.trainer.act(teacher, actor)
+            learner = self.trainer.distil(learner, transitions)
+        self.state = TrainState(learner, actor)
 
     def evaluate(self, num_episodes: int) -> None:
         """Evaluate every seed, record it and say so."""
@@ -209,6 +242,10 @@ class Run:
         prefix = f"seed{seed}/" if len(self.seeds) > 1 else ""
         self.logger.log(self.env_steps, {prefix + n: v for n, v in numbers.items()})
         return record
+
+
+def _scalars(metrics: dict[str, np.ndarray], index: int) -> dict[str, float]:
+    return {name: float(values[index]) for name, values in metrics.items()}
 
 
 @contextmanager

@@ -28,7 +28,7 @@ class Tunables(NamedTuple):
         learning = config.learning
         options = config.ppo if config.objective == "ppo" else config.fpo
         last = learning.learning_rate if learning.final_learning_rate is None else learning.final_learning_rate
-        values = (config.beta, learning.learning_rate, last, options.clip_epsilon)
+        values = (config.initial_beta, learning.learning_rate, last, options.clip_epsilon)
         return cls(
             *map(jnp.float32, values),
             entropy_cost=jnp.float32(config.ppo.entropy_cost if config.objective == "ppo" else 0.0),
@@ -48,6 +48,7 @@ class LearnerState(NamedTuple):
 
     params: dict[str, Any]  # "policy" and "critic"
     optimizer: dict[str, Any]  # the same keys
+    distiller: Any  # optimiser of self-distillation, for the policy's parameters
     obs_statistics: RunningStatistics
     tunables: Tunables
     key: jax.Array  # ()

@@ -18,11 +18,13 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from dipod_jax import envs
 from dipod_jax.config import Config
 from dipod_jax.objectives import make_objective
-from dipod_jax.policies import Critic, make_policy
+from dipod_jax.policies import Critic, FlowPolicy, make_policy
+from dipod_jax.training.distillation import distil, init_distiller
+from dipod_jax.training.drift import control_beta, measure_drift
 from dipod_jax.training.evaluation import EpisodeReturns, evaluate
 from dipod_jax.training.learner import Learner
 from dipod_jax.training.rollout import rollout
-from dipod_jax.training.state import ActorState, LearnerState, TrainState, Tunables
+from dipod_jax.training.state import ActorState, LearnerState, TrainState, Transitions, Tunables
 from dipod_jax.training.statistics import RunningStatistics
 
 DATA, SEED = "data", "seed"
@@ -64,10 +66,19 @@ class Trainer:
         self._specs = TrainState(learner=per_seed, actor=per_env)  # pyright: ignore[reportArgumentType]
         shard = partial(jax.shard_map, mesh=self.mesh, check_vma=False)
         self._init = jax.jit(shard(self._over_seeds(self._init_seed), in_specs=per_seed, out_specs=self._specs))
-        self.iterate: Callable[[TrainState], tuple[TrainState, dict[str, jax.Array]]] = jax.jit(
-            shard(self._over_seeds(self._iterate_seed), in_specs=(self._specs,), out_specs=(self._specs, per_seed)),
-            donate_argnums=0,
+        acted = PartitionSpec(SEED, None, DATA)  # (S, T, B, ...)
+        self.act = jax.jit(
+            shard(self._over_seeds(self._act_seed), in_specs=(per_seed, per_env), out_specs=(per_env, acted)),
+            donate_argnums=1,
         )
+        learner_program = partial(shard, in_specs=(per_seed, acted))
+        self.learn = jax.jit(
+            learner_program(self._over_seeds(self._learn_seed), out_specs=(per_seed, per_seed)), donate_argnums=0
+        )
+        self.distil = jax.jit(
+            learner_program(self._over_seeds(self._distil_seed), out_specs=per_seed), donate_argnums=0
+        )
+        self.measure = jax.jit(learner_program(self._over_seeds(self._measure_seed), out_specs=per_seed))
         evaluation = config.evaluation
         self._chunk = -(-min(evaluation.num_episodes, evaluation.num_episodes_during) // self.shards)
         self._evaluate = jax.jit(
@@ -94,10 +105,35 @@ class Trainer:
         )
         return state._replace(learner=state.learner._replace(tunables=spread))
 
+    def control_beta(self, learner: LearnerState, gap: np.ndarray) -> LearnerState:
+        """The learner with beta moved by the gaps (S,) measured in nats per action."""
+        beta = learner.tunables.beta
+        moved = control_beta(beta, jnp.asarray(gap), self.config.beta_control, self.env.action_size)
+        return learner._replace(tunables=learner.tunables._replace(beta=jax.device_put(moved, beta.sharding)))
+
+    @property
+    def measures_drift(self) -> bool:
+        """Whether the drift meter runs: it measures a flow policy's bound against its exact likelihood."""
+        return self.config.drift.interval > 0 and isinstance(self.policy, FlowPolicy)
+
+    def iterate(self, state: TrainState) -> tuple[TrainState, dict[str, jax.Array]]:
+        """Act, then learn: one iteration of every seed, with metrics (S,). The state is consumed."""
+        actor, transitions = self.act(state.learner, state.actor)
+        learner, metrics = self.learn(state.learner, transitions)
+        return TrainState(learner, actor), metrics
+
     def compile(self) -> None:
-        """Compile the iteration and the evaluation ahead of their first use."""
+        """Compile every program of the run ahead of its first use."""
         state = self.abstract_state()
-        self.iterate = self.iterate.lower(state).compile()  # pyright: ignore[reportFunctionMemberAccess]
+        _, transitions = jax.eval_shape(self.act, state.learner, state.actor)
+        place = NamedSharding(self.mesh, PartitionSpec(SEED, None, DATA))
+        transitions = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), transitions)
+        self.act = self.act.lower(state.learner, state.actor).compile()
+        self.learn = self.learn.lower(state.learner, transitions).compile()
+        if self.measures_drift:
+            self.measure = self.measure.lower(state.learner, transitions).compile()
+        if self.config.distillation.enabled:
+            self.distil = self.distil.lower(state.learner, transitions).compile()
         chunks = jax.ShapeDtypeStruct(
             (len(self.seeds),), jnp.int32, sharding=NamedSharding(self.mesh, PartitionSpec(SEED))
         )
@@ -128,6 +164,7 @@ class Trainer:
         learner = LearnerState(
             params=params,
             optimizer=self.learner.init_optimizer(params),
+            distiller=init_distiller(params["policy"]),
             obs_statistics=RunningStatistics.zeros(self.env.observation_size),
             tunables=Tunables.of(self.config),
             key=learner_key,
@@ -143,17 +180,28 @@ class Trainer:
             ),
         )
 
-    def _iterate_seed(self, state: TrainState) -> tuple[TrainState, dict[str, jax.Array]]:
-        """Act, then learn: one iteration of one seed on one shard."""
-        learner, actor = state
-        shard_key = jax.random.fold_in(jax.random.fold_in(learner.key, learner.iteration), jax.lax.axis_index(DATA))
-        rollout_key, update_key = jax.random.split(shard_key)
-        actor, transitions = rollout(
-            self.env, self.policy, self.config.policy, learner, actor, rollout_key, self.config.rollout.num_steps
-        )
-        learner, metrics = self.learner.update(learner, transitions, update_key)
-        metrics["failed_simulations"] = jax.lax.psum(actor.env.num_failures.sum(), DATA)
-        return TrainState(learner._replace(iteration=learner.iteration + 1), actor), metrics
+    def _keys(self, learner: LearnerState) -> jax.Array:
+        """Keys (4,) of this iteration on this shard: to act, to learn, to measure, to distil."""
+        key = jax.random.fold_in(jax.random.fold_in(learner.key, learner.iteration), jax.lax.axis_index(DATA))
+        return jax.random.split(key, 4)
+
+    def _act_seed(self, learner: LearnerState, actor: ActorState) -> tuple[ActorState, Transitions]:
+        num_steps = self.config.rollout.num_steps
+        return rollout(self.env, self.policy, self.config.policy, learner, actor, self._keys(learner)[0], num_steps)
+
+    def _learn_seed(self, learner: LearnerState, transitions: Transitions) -> tuple[LearnerState, dict[str, jax.Array]]:
+        learner, metrics = self.learner.update(learner, transitions, self._keys(learner)[1])
+        return learner._replace(iteration=learner.iteration + 1), metrics
+
+    def _measure_seed(self, learner: LearnerState, transitions: Transitions) -> dict[str, jax.Array]:
+        assert isinstance(self.policy, FlowPolicy)
+        num_local = self.config.drift.num_samples // self.shards
+        keys = self._keys(learner)[2], jax.random.fold_in(learner.key, learner.iteration)
+        return measure_drift(self.learner, self.policy, learner, transitions, *keys, num_local, DATA)
+
+    def _distil_seed(self, learner: LearnerState, transitions: Transitions) -> LearnerState:
+        assert isinstance(self.policy, FlowPolicy)
+        return distil(self.config.distillation, self.policy, learner, transitions, self._keys(learner)[3], DATA)
 
     def _evaluate_seed(self, learner: LearnerState, chunk: jax.Array) -> EpisodeReturns:
         # Apart from the training stream: the learner's key is folded with a number that no iteration has.

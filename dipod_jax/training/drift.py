@@ -1,0 +1,80 @@
+"""Feeding the drift meter from a rollout, and the controller that sets beta by what it reads."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from dipod_jax.config import BetaControlConfig
+from dipod_jax.diagnostics import DriftBatch, MeterSettings, drift_metrics
+from dipod_jax.policies import FlowPolicy
+from dipod_jax.training.learner import Learner
+from dipod_jax.training.state import LearnerState, Transitions
+
+
+def measure_drift(
+    learner: Learner,
+    policy: FlowPolicy,
+    state: LearnerState,
+    rollout: Transitions,
+    shard_key: jax.Array,
+    shared_key: jax.Array,
+    num_samples: int,
+    axis_name: str | None = None,
+) -> dict[str, jax.Array]:
+    """Drift metrics on a random slice of a rollout that the parameters have acted but not learned from yet.
+
+    Args:
+        rollout: (T, B, ...) of this shard.
+        shard_key: this shard's own, to choose its slice; consumed.
+        shared_key: the same on every shard; consumed.
+        num_samples: transitions taken from this shard.
+        axis_name: gather the slices of all shards of this axis; every shard then measures the same.
+
+    Returns:
+        Scalars named `drift/...` (see `diagnostics.drift_metrics`). The gradient compared with the true one is the
+        objective's alone, without the beta term and the entropy bonus.
+    """
+    config = learner.config.policy
+    rows_key, draws_key = jax.random.split(shard_key)
+    advantage, _ = learner.advantages(state, rollout)
+    columns = (state.obs_statistics.normalise(rollout.obs), rollout.base_noise, rollout.action, advantage)
+    rows = jax.random.permutation(rows_key, advantage.size)[:num_samples]
+    obs, base_noise, action, advantage = (x.reshape(advantage.size, *x.shape[2:])[rows] for x in columns)
+    batch = DriftBatch(obs, base_noise, action, advantage, policy.sample_draws(draws_key, (num_samples,)))
+    if axis_name is not None:
+        batch = jax.tree.map(lambda x: jax.lax.all_gather(x, axis_name, tiled=True), batch)
+    params = state.params["policy"]
+    loss_old = jax.lax.stop_gradient(policy.loss(params, batch.obs, batch.action, batch.draws))
+    clip = state.tunables.clip_epsilon
+    return drift_metrics(
+        policy.velocity,
+        params,
+        batch,
+        shared_key,
+        times=policy.times,
+        loss_fn=lambda p: learner.objective(
+            policy.loss(p, batch.obs, batch.action, batch.draws), loss_old, batch.advantage, clip_epsilon=clip
+        ),
+        settings=MeterSettings(
+            method=config.sampler, form=config.loss_form, reduction=config.reduction, placement=config.draws
+        ),
+    )
+
+
+def control_beta(beta: jax.Array, gap: jax.Array, config: BetaControlConfig, action_size: int) -> jax.Array:
+    """The next beta, as PPO's adaptive KL penalty sets its weight: times `factor` where the gap is over
+    `tolerance` times the target, divided by it where it is under target / tolerance; within [minimum, maximum].
+
+    Args:
+        beta: (S,) present values.
+        gap: (S,) measured median of log pi - ELBO, nats per action.
+        config: target in nats per action dimension.
+        action_size: d.
+    """
+    target = config.gap_target * action_size
+    # A gap that is not finite is a policy far beyond its bound: push as for a large one.
+    high = ~(gap <= config.tolerance * target)
+    low = gap < target / config.tolerance
+    moved = jnp.where(high, beta * config.factor, jnp.where(low, beta / config.factor, beta))
+    return jnp.clip(moved, config.minimum, config.maximum)
