@@ -152,16 +152,17 @@ class Simulator:
             for name, (row, _, _) in fields.items():
                 if row == "derived":
                     sims.bind(name)
-            before = sims.warning[:, _FAILURES, 1].sum(-1)
+            # mj_step zeroes the counters of a simulation that it resets: only a count from 0 shows every failure.
+            sims.warning[...] = 0
+            failed = np.zeros(len(flat), bool)
             try:
                 if num_substeps:
                     sims.step(nstep=num_substeps)
                 else:
                     sims.forward()
-                failed = sims.warning[:, _FAILURES, 1].sum(-1) != before
             except batch.SimulationError as error:
-                failed = sims.warning[:, _FAILURES, 1].sum(-1) != before
                 failed[error.ids] = True
+            failed |= sims.warning[:, _FAILURES, 1].any(-1)
             for name, (row, where, _) in fields.items():
                 (state if row == "state" else derived)[:, where] = sims.bind(name).reshape(len(flat), -1)
         state[failed] = np.nan
