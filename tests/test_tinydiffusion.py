@@ -28,6 +28,12 @@ def random_table(length, vocab, scale=1.5, seed=0):
     return np.asarray(model.apply(model.init(jax.random.key(seed))))
 
 
+def exact_bounds(table, length, vocab, eubo, order):
+    """Compiled as one program: a hundred small ones, one an operation, are what would take the time."""
+    space = make_space(length, vocab)
+    return jax.jit(lambda t: bounds.all_bounds(t, space, eubo, order))(jnp.asarray(table))
+
+
 def context_number(tokens, vocab):
     """Base V + 1, the first position least significant, a masked position 0."""
     return sum((0 if token is None else token + 1) * (vocab + 1) ** i for i, token in enumerate(tokens))
@@ -57,32 +63,28 @@ def enumerated(table, length, vocab):
 
 @pytest.mark.parametrize("length,vocab", SIZES)
 def test_every_bound_equals_the_enumeration_of_all_orders(length, vocab):
-    table, space = random_table(length, vocab), make_space(length, vocab)
+    table = random_table(length, vocab)
     steps = enumerated(table, length, vocab)
     log_w = steps.sum(axis=-1)  # (X, L!)
     for order in (1.0, 1.5, 4.0):
-        renyi = bounds.all_bounds(jnp.asarray(table), space, "renyi", order)
+        renyi = exact_bounds(table, length, vocab, "renyi", order)
         np.testing.assert_allclose(renyi.log_prob, np.log(np.exp(log_w).mean(axis=-1)), atol=1e-12)
         np.testing.assert_allclose(renyi.elbo, log_w.mean(axis=-1), atol=1e-12)
         np.testing.assert_allclose(renyi.eubo, np.log(np.exp(order * log_w).mean(axis=-1)) / order, atol=1e-12)
-        spg = bounds.all_bounds(jnp.asarray(table), space, "spg", order).eubo
+        spg = exact_bounds(table, length, vocab, "spg", order).eubo
         np.testing.assert_allclose(spg, (np.log(np.exp(order * steps).mean(axis=1)) / order).sum(axis=-1), atol=1e-12)
 
 
-@pytest.mark.parametrize("length,vocab", [*SIZES, (6, 2), (5, 4)])
+@pytest.mark.parametrize("length,vocab", [*SIZES, (6, 2), (4, 4)])
 def test_probabilities_sum_to_one_and_the_bounds_enclose_the_likelihood(length, vocab):
-    table = jnp.asarray(random_table(length, vocab))
-    result = bounds.all_bounds(table, make_space(length, vocab), "spg", float(length))
+    result = exact_bounds(random_table(length, vocab), length, vocab, "spg", float(length))
     np.testing.assert_allclose(jnp.sum(jnp.exp(result.log_prob)), 1.0, atol=1e-12)
     assert jnp.min(result.lower_gap) > 0
     assert jnp.min(result.upper_gap) > 0, "SPG's EUBO is an upper bound at order L"
 
 
 def test_the_spg_eubo_of_order_1_5_is_under_some_likelihood_at_length_3():
-    gaps = [
-        bounds.all_bounds(jnp.asarray(random_table(3, 2, seed=seed)), make_space(3, 2), "spg", 1.5).upper_gap
-        for seed in range(5)
-    ]
+    gaps = [exact_bounds(random_table(3, 2, seed=seed), 3, 2, "spg", 1.5).upper_gap for seed in range(5)]
     assert np.min(gaps) < -0.01
 
 
@@ -115,10 +117,10 @@ def test_order_weights_count_the_orders_that_reveal_a_position_after_a_subset():
 @pytest.mark.parametrize("length,vocab", SIZES)
 def test_perfect_self_distillation_makes_every_bound_tight_and_moves_no_probability(length, vocab):
     space = make_space(length, vocab)
-    drifted = bounds.all_bounds(jnp.asarray(random_table(length, vocab)), space, "renyi", 2.0)
+    drifted = exact_bounds(random_table(length, vocab), length, vocab, "renyi", 2.0)
     assert jnp.max(drifted.lower_gap) > 0.1
     logits = bounds.self_distilled_table(jnp.exp(drifted.log_prob), space)
-    distilled = bounds.all_bounds(jax.nn.log_softmax(logits), space, "renyi", 2.0)
+    distilled = exact_bounds(jax.nn.log_softmax(logits), length, vocab, "renyi", 2.0)
     np.testing.assert_allclose(distilled.log_prob, drifted.log_prob, atol=1e-12)
     np.testing.assert_allclose(distilled.lower_gap, 0.0, atol=1e-12)
     np.testing.assert_allclose(distilled.upper_gap, 0.0, atol=1e-12)
@@ -127,9 +129,9 @@ def test_perfect_self_distillation_makes_every_bound_tight_and_moves_no_probabil
 @pytest.mark.parametrize("name", MODELS)
 def test_both_models_start_uniform_and_tight(name):
     model = MODELS[name](length=3, vocab_size=2)
-    table = model.apply(model.init(jax.random.key(0)))
+    table = jax.jit(model.init_with_output)(jax.random.key(0))[0]
     assert table.dtype == jnp.float64
-    result = bounds.all_bounds(table, make_space(3, 2), "spg", 1.5)
+    result = exact_bounds(table, 3, 2, "spg", 1.5)
     np.testing.assert_allclose(result.log_prob, math.log(1 / 8), atol=1e-12)
     np.testing.assert_allclose(result.lower_gap, 0.0, atol=1e-12)
 
@@ -174,13 +176,13 @@ def test_one_update_moves_the_expected_reward_by_the_gradient_squared():
     space, model, step = make_space(3, 2), ConditionalTable(3, 2), 1e-5
     reward = np.random.default_rng(0).uniform(size=8)
 
+    @jax.jit
+    @jax.vmap
     def expected_reward(logits):
-        table = jax.nn.log_softmax(jnp.asarray(logits))
-        return float(jnp.exp(bounds.all_bounds(table, space, "spg", 1.5).log_prob) @ reward)
+        return jnp.exp(bounds.all_bounds(jax.nn.log_softmax(logits), space, "spg", 1.5).log_prob) @ reward
 
-    start = np.zeros((27, 3, 2))
-    flat = np.eye(start.size).reshape(-1, *start.shape) * step
-    gradient = np.array([(expected_reward(start + d) - expected_reward(start - d)) / (2 * step) for d in flat])
+    shifts = np.eye(27 * 3 * 2).reshape(-1, 27, 3, 2) * step  # around all logits 0, the start
+    gradient = np.asarray(expected_reward(shifts) - expected_reward(-shifts)) / (2 * step)
     curves = training.train(
         training.Settings(model, 3, 2, steps=1, record_every=1, learning_rate=1e-6),
         training.make_runs(["policy-gradient"], 0.0, reward, 0),

@@ -9,10 +9,11 @@ from dipod_jax.tinydiffusion.training import train, train_interleaved
 NUM_UPDATES = (1, 3, 10, 30, 100, 300)
 BETAS = (0.0, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
 TOLERANCES = (1e-2, 1e-3)
+# Colour, marker, and where a point's label stands: offset in points and alignment.
 _STYLES = {
-    "Algorithm 1, 0.01": ("#56B4E9", "s"),
-    "Algorithm 1, 0.001": ("#0072B2", "o"),
-    "Algorithm 2": ("#D55E00", "^"),
+    "Algorithm 1, 0.01": ("#56B4E9", "s", (7, -3), "left"),
+    "Algorithm 1, 0.001": ("#0072B2", "o", (-7, -3), "right"),
+    "Algorithm 2": ("#D55E00", "^", (0, 7), "center"),
 }
 
 
@@ -28,9 +29,7 @@ def run(options: Options) -> Study:
     runs = seeded_runs(options, ["fpo+dipod"] * len(BETAS), BETAS)
     families.append(("Algorithm 2", "beta", BETAS, train(settings_of(options), runs)))
 
-    rows, arrays = [], {}
-    figure = Figure(figsize=(12, 4.8), layout="constrained")
-    axes = figure.subplots(1, 2, sharey=False)
+    rows, arrays, points = [], {}, []
     for name, knob, values, curves in families:
         shape = (len(values), options.seeds, -1)
         gap = np.asarray(curves.mean_gap).reshape(shape)
@@ -50,23 +49,47 @@ def run(options: Options) -> Study:
                     "mean gap, end": spread(gap[v, :, -1]),
                 }
             )
-        colour, marker = _STYLES[name]
-        for axis, when in zip(axes, (quarter, -1), strict=True):
-            x, y = gap.mean(axis=(1, 2)), share[:, :, when].mean(axis=1)
-            axis.plot(x, y, marker=marker, color=colour, lw=1, ls=":", label=name)
-            for v, value in enumerate(values):
-                above = 7 if name == "Algorithm 2" else -13
-                axis.annotate(f"{value:g}", (x[v], y[v]), xytext=(0, above), textcoords="offset points",
-                              ha="center", fontsize=8, color=colour)  # fmt: skip
+        points.append((name, values, gap, share))
         prefix = name.replace("Algorithm ", "algorithm").replace(", ", "_")
         arrays |= {f"{prefix}_gap": gap, f"{prefix}_gained": share, f"{prefix}_distilling": distilling}
-    axes[0].set_title(f"after {options.steps // 4} gradient steps")
-    axes[1].set_title(f"after {options.steps} gradient steps")
-    for axis in axes:
+    return Study(rows, draw(points, options.steps), arrays)
+
+
+def draw(points, steps: int) -> Figure:
+    """Reward gained against the gap averaged over training, after a quarter of the steps and after all.
+
+    Args:
+      points: (name of the algorithm, values of its knob, gap, share gained) with arrays (values, seeds, T).
+      steps: of each run.
+
+    Returns:
+      Figure.
+    """
+    figure = Figure(figsize=(12, 4.8), layout="constrained")
+    axes = figure.subplots(1, 2)
+    for axis, fraction in zip(axes, (4, 1), strict=True):
+        for name, values, gap, share in points:
+            colour, marker, offset, align = _STYLES[name]
+            when = (gap.shape[-1] - 1) // fraction
+            x, y = gap.mean(axis=(1, 2)), share[:, :, when].mean(axis=1)
+            axis.plot(x, y, marker=marker, color=colour, lw=1, ls=":", label=name)
+            _annotate(axis, x, y, values, xytext=offset, ha=align, color=colour)
         axis.set(xscale="log", xlabel="mean gap, averaged over all steps (nats)")
-        axis.set_ylabel("share of the possible reward gained")
+        axis.set(ylabel="share of the possible reward gained", title=f"after {steps // fraction} gradient steps")
+        axis.margins(x=0.08, y=0.1)
     tidy(*axes)
     title = "numbers at the points: n (Algorithm 1, with its tolerance in nats), beta (Algorithm 2)"
     handles = axes[0].get_legend_handles_labels()
     figure.legend(*handles, loc="outside upper center", ncols=3, frameon=False, title=title)
-    return Study(rows, figure, arrays)
+    return figure
+
+
+def _annotate(axis, x: np.ndarray, y: np.ndarray, values, **style) -> None:
+    """Write each point's value beside it; neighbours too close to tell apart share one label, first-last."""
+    first = 0
+    for v in range(len(values)):
+        apart = v + 1 == len(values) or abs(np.log10(x[v + 1] / x[first])) > 0.1 or abs(y[v + 1] - y[first]) > 0.012
+        if apart:
+            label = f"{values[first]:g}" if v == first else f"{values[first]:g}-{values[v]:g}"
+            axis.annotate(label, (x[v], y[v]), textcoords="offset points", fontsize=8, **style)
+            first = v + 1
