@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from dipod_jax.config import Config
 from dipod_jax.envs import BatchedEnv
 from dipod_jax.policies import Policy
 from dipod_jax.runs import RunFolder
@@ -22,6 +23,7 @@ VIDEO_FPS = 25
 
 
 def write_artifacts(
+    config: Config,
     folder: RunFolder,
     trainer: Trainer,
     learner: LearnerState,
@@ -32,7 +34,6 @@ def write_artifacts(
     """Write returns.png, drift.png where it was measured, policy.mp4 (first seed), report.html."""
     from dipod_jax.viz import has_drift, plot_drift, plot_returns, write_report
 
-    config = trainer.config
     title = f"{config.task}: {config.objective}, beta {config.beta_label}, {config.preset} preset"
     plot_returns(evaluations, folder.path / "returns.png", title=title, note=note)
     records = [r for r in folder.read_metrics() if r["kind"] != "evaluation"]

@@ -22,12 +22,13 @@ from dipod_jax.training.trainer import Trainer
 SINGLE_START_TASKS = ("BallInCup",)
 
 
-def train(config: Config, *, started: float | None = None) -> dict[str, Any]:
+def train(config: Config, *, started: float | None = None, trainer: Trainer | None = None) -> dict[str, Any]:
     """Train as `config` says, and leave everything in its run folder.
 
     Args:
         config: resolved; preset and backend are not "auto", `out` is set.
         started: `time.perf_counter()` at which the clock of the run began; now where None.
+        trainer: compiled programs to use again, made for a config that differs in `Tunables` and folders only.
 
     Returns:
         What `result.json` holds.
@@ -36,7 +37,7 @@ def train(config: Config, *, started: float | None = None) -> dict[str, Any]:
         RunFolderError, CheckpointError: the folder cannot be used.
         KeyboardInterrupt: on SIGINT or SIGTERM, after the running iteration was saved.
     """
-    run = Run(config, time.perf_counter() if started is None else started)
+    run = Run(config, time.perf_counter() if started is None else started, trainer)
     with run.progress, _stop_requested() as stop:
         run.start()
         while run.iteration < config.num_iterations:
@@ -51,10 +52,10 @@ def train(config: Config, *, started: float | None = None) -> dict[str, Any]:
 class Run:
     """One run's folder, clock and state."""
 
-    def __init__(self, config: Config, started: float):
+    def __init__(self, config: Config, started: float, trainer: Trainer | None = None):
         assert config.out is not None
         self.config, self.seeds = config, config.all_seeds
-        self._clock_zero = started
+        self._clock_zero, self._given_trainer = started, trainer
         self.folder = RunFolder.open(config.out) if config.resume else RunFolder.create(config.out, to_json(config))
         self.progress = Progress(config.num_iterations * config.steps_per_iteration * len(self.seeds), name=config.task)
         self.logger = make_logger(config.logger, self.folder.path, to_json(config), name=config.out.name)
@@ -76,10 +77,10 @@ class Run:
 
     def start(self) -> None:
         """Build or restore the state; compile; evaluate before the first update."""
-        self.trainer = Trainer(self.config, self.seeds)
+        self.trainer = self._given_trainer or Trainer(self.config, self.seeds)
         checkpoint = latest_checkpoint(self.folder.checkpoints) if self.config.resume else None
         if checkpoint is None:
-            self.state = self.trainer.init()
+            self.state = self.trainer.with_tunables(self.trainer.init(), Tunables.of(self.config))
         else:
             state = restore_checkpoint(checkpoint, self.trainer.abstract_state())
             beta = state.learner.tunables.beta
@@ -193,7 +194,13 @@ class Run:
         result = self.result()
         self.folder.write_result(result)
         write_artifacts(
-            self.folder, self.trainer, self.state.learner, self.evaluations, self.note(), self.progress.line
+            self.config,
+            self.folder,
+            self.trainer,
+            self.state.learner,
+            self.evaluations,
+            self.note(),
+            self.progress.line,
         )
         self.logger.close()
         self.folder.close()

@@ -53,7 +53,7 @@ class Trainer:
     """
 
     def __init__(self, config: Config, seeds: tuple[int, ...]):
-        self.config, self.seeds = config, seeds
+        self.config, self.seeds, self._compiled = config, seeds, False
         self.mesh = make_mesh(len(seeds), config)
         self.shards = self.mesh.shape[DATA]
         assert config.backend != "auto"
@@ -123,7 +123,10 @@ class Trainer:
         return TrainState(learner, actor), metrics
 
     def compile(self) -> None:
-        """Compile every program of the run ahead of its first use."""
+        """Compile every program of the run ahead of its first use; once."""
+        if self._compiled:
+            return
+        self._compiled = True
         state = self.abstract_state()
         _, transitions = jax.eval_shape(self.act, state.learner, state.actor)
         place = NamedSharding(self.mesh, PartitionSpec(SEED, None, DATA))

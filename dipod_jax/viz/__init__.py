@@ -1,5 +1,6 @@
 """Pictures of a run: curves, videos, drift, one report. Nothing here computes a result."""
 
+from dipod_jax.viz.comparison import DriftRecords, plot_drift_comparison
 from dipod_jax.viz.curves import plot_comparison, plot_returns
 from dipod_jax.viz.drift import has_drift, plot_drift
 from dipod_jax.viz.rendering import RenderingUnavailable
@@ -7,10 +8,12 @@ from dipod_jax.viz.report import write_report
 from dipod_jax.viz.video import write_frame, write_video
 
 __all__ = [
+    "DriftRecords",
     "RenderingUnavailable",
     "has_drift",
     "plot_comparison",
     "plot_drift",
+    "plot_drift_comparison",
     "plot_returns",
     "write_frame",
     "write_report",

@@ -29,6 +29,11 @@ class Line(NamedTuple):
     label: str
     style: Any = "-"
 
+    def curves(self, records: list[dict[str, Any]]) -> dict[int, Curve]:
+        """One curve over env steps per seed, of the first key that has data."""
+        found = (curves_by_seed(records, "env_steps", key) for key in self.keys)
+        return next((curves for curves in found if curves), {})
+
 
 class Panel(NamedTuple):
     """One panel: its y label, its lines, and what to do to its axes once they are drawn."""
@@ -36,6 +41,12 @@ class Panel(NamedTuple):
     label: str
     lines: tuple[Line, ...]
     scale: "Callable[[Axes], None]"
+    compared: tuple[int, ...] = (0,)
+    """Which of the lines a comparison of runs shows; the first of them in full."""
+
+    def shown_in_comparison(self) -> tuple[Line, ...]:
+        """The lines that a comparison of runs shows."""
+        return tuple(self.lines[index] for index in self.compared)
 
 
 def _from_zero(axes: "Axes") -> None:
@@ -78,6 +89,7 @@ RECORD_PANELS = (
             Line(("drift/gap_median",), "median", (0, (4, 2))),
         ),
         _log,
+        compared=(0, 1),
     ),
     Panel(
         "cosine of the\ntwo gradients",
@@ -86,6 +98,7 @@ RECORD_PANELS = (
             Line(("drift/gradient_cosine_ceiling",), "noise ceiling", (0, (1, 1.5))),
         ),
         _cosine,
+        compared=(0, 1),
     ),
     Panel("CFM loss on\nown actions", (Line(("cfm_loss", "drift/cfm_loss"), "CFM loss"),), _log),
     Panel("action magnitude\n(pre-tanh)", (Line(("action_magnitude",), "mean |a|"),), _log),
@@ -107,8 +120,7 @@ def plot_drift(records: list[dict[str, Any]], evaluations: list[dict[str, Any]],
     Raises:
         ValueError: no panel has data.
     """
-    panels = [(RETURN_PANEL, evaluations), *((panel, records) for panel in RECORD_PANELS)]
-    panels = [(panel, source) for panel, source in panels if _has_data(panel, source)]
+    panels = panels_with_data(records, evaluations)
     if not panels:
         raise ValueError("plot_drift: no record holds any of the quantities it draws")
     with figure(path, 8.0, 1.0 + 1.75 * len(panels)) as drawing:
@@ -120,23 +132,26 @@ def plot_drift(records: list[dict[str, Any]], evaluations: list[dict[str, Any]],
         _wall_clock_on_top(stack[0], [*records, *evaluations])
 
 
+def panels_with_data(
+    records: list[dict[str, Any]], evaluations: list[dict[str, Any]]
+) -> list[tuple[Panel, list[dict[str, Any]]]]:
+    """The panels that these metrics fill, from above, each with the list that fills it."""
+    panels = [(RETURN_PANEL, evaluations), *((panel, records) for panel in RECORD_PANELS)]
+    return [(panel, source) for panel, source in panels if _has_data(panel, source)]
+
+
 def has_drift(records: list[dict[str, Any]]) -> bool:
     """Whether `plot_drift` has more to show than the returns."""
     return any(_has_data(panel, records) for panel in RECORD_PANELS)
 
 
 def _has_data(panel: Panel, records: list[dict[str, Any]]) -> bool:
-    return any(_curves(line, records) for line in panel.lines)
-
-
-def _curves(line: Line, records: list[dict[str, Any]]) -> dict[int, Curve]:
-    found = (curves_by_seed(records, "env_steps", key) for key in line.keys)
-    return next((curves for curves in found if curves), {})
+    return any(line.curves(records) for line in panel.lines)
 
 
 def _draw_panel(axes: "Axes", panel: Panel, records: list[dict[str, Any]], colour: str) -> None:
     for line in panel.lines:
-        seeds = _curves(line, records)
+        seeds = line.curves(records)
         if len(seeds) > 1:
             for curve in seeds.values():
                 axes.plot(*curve, color=colour, linewidth=SEED_WIDTH, alpha=SEED_ALPHA, linestyle=line.style)

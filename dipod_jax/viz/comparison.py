@@ -1,0 +1,71 @@
+"""Several runs' drift on one time axis: what moves first, and what a remedy changes."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from dipod_jax.viz._series import mean_curve
+from dipod_jax.viz._style import COLOURS, MEAN_WIDTH, SEED_ALPHA, SEED_WIDTH, count_axis, figure, title_left
+from dipod_jax.viz.drift import Panel, panels_with_data
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+class DriftRecords(NamedTuple):
+    """One run's metrics: `records` of training and drift, `evaluations`, as in `plot_drift`."""
+
+    records: list[dict[str, Any]]
+    evaluations: list[dict[str, Any]]
+
+
+def plot_drift_comparison(runs: dict[str, DriftRecords], path: Path, *, title: str) -> None:
+    """Draw the panels of `plot_drift` with a colour a run; the mean over seeds thick, each seed thin.
+
+    Each panel shows its first quantity; the cosine's panel adds the noise ceiling, dotted.
+
+    Args:
+        runs: label -> records, in the order of the legend.
+        path: where the picture goes; replaced atomically.
+        title: one line.
+
+    Raises:
+        ValueError: no panel has data in any run.
+    """
+    together = DriftRecords(*([r for run in runs.values() for r in part(run)] for part in (_records, _evaluations)))
+    panels = panels_with_data(*together)
+    if not panels:
+        raise ValueError("plot_drift_comparison: no run holds any of the quantities it draws")
+    with figure(path, 8.0, 1.6 + 1.8 * len(panels)) as drawing:
+        stack = drawing.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
+        for axes, (panel, source) in zip(stack, panels, strict=True):
+            part = _evaluations if source is together.evaluations else _records
+            for index, (label, run) in enumerate(runs.items()):
+                _draw(axes, panel, part(run), COLOURS[index % len(COLOURS)], label)
+            axes.set_ylabel(panel.label)
+            panel.scale(axes)
+        drawing.align_ylabels(stack)
+        count_axis(stack[-1], "env steps of a seed")
+        handles, labels = stack[0].get_legend_handles_labels()
+        drawing.legend(handles, labels, loc="outside lower center", ncols=min(4, len(runs)))
+        title_left(drawing, title)
+
+
+def _records(run: DriftRecords) -> list[dict[str, Any]]:
+    return run.records
+
+
+def _evaluations(run: DriftRecords) -> list[dict[str, Any]]:
+    return run.evaluations
+
+
+def _draw(axes: "Axes", panel: Panel, records: list[dict[str, Any]], colour: str, label: str) -> None:
+    for number, line in enumerate(panel.shown_in_comparison()):
+        seeds = line.curves(records)
+        mean = mean_curve(seeds.values())
+        if number == 0 and len(seeds) > 1:
+            for curve in seeds.values():
+                axes.plot(*curve, color=colour, linewidth=SEED_WIDTH, alpha=SEED_ALPHA)
+        width = MEAN_WIDTH if number == 0 else 1.2
+        name = f"{label} ({len(seeds)} seed{'s' if len(seeds) > 1 else ''})" if number == 0 else None
+        if mean.x.size:
+            axes.plot(*mean, color=colour, linewidth=width, linestyle=line.style, label=name)

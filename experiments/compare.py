@@ -1,0 +1,93 @@
+"""Runs beside each other: `python -m experiments.compare RUN_DIR RUN_DIR ... --out DIR`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from dipod_jax.runs import RunFolder, check_writable
+from experiments._cli import run_cli
+
+
+@dataclass(frozen=True)
+class CompareConfig:
+    """Draw returns.png and drift.png of several runs of a task, a colour each, and print a table."""
+
+    run_dirs: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """run folders, one or more"""
+    out: Path = Path("runs/comparison")
+    """folder of the pictures"""
+    labels: tuple[str, ...] | None = None
+    """a name for each run; default objective and beta"""
+    title: str | None = None
+    """heading; default the task"""
+    x: Literal["wall_clock_s", "env_steps"] = "env_steps"
+    """horizontal axis of returns.png"""
+
+    def __post_init__(self):
+        if not self.run_dirs:
+            raise ValueError("run_dirs: value missing; allowed: one or more run folders")
+        if self.labels is not None and len(set(self.labels)) != len(self.run_dirs):
+            raise ValueError(f"--labels {' '.join(self.labels)} is not allowed: {len(self.run_dirs)} different names")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parse a command line and draw."""
+    run_cli(parse, draw, argv)
+
+
+def parse(arguments: list[str]) -> CompareConfig:
+    """The options, with the folders checked."""
+    config = tyro.cli(CompareConfig, args=arguments)
+    for path in config.run_dirs:
+        RunFolder.open(path)
+    check_writable(config.out)
+    return config
+
+
+def draw(options: CompareConfig) -> None:
+    """Write the pictures and print best, last and seconds to each threshold."""
+    from dipod_jax.viz import DriftRecords, plot_comparison, plot_drift_comparison
+
+    folders = [RunFolder.open(path) for path in options.run_dirs]
+    labels = options.labels or _labels(folders)
+    metrics = dict(zip(labels, (folder.read_metrics() for folder in folders), strict=True))
+    split = {
+        label: DriftRecords(
+            [r for r in records if r["kind"] != "evaluation"], [r for r in records if r["kind"] == "evaluation"]
+        )
+        for label, records in metrics.items()
+    }
+    title = options.title or ", ".join(dict.fromkeys(folder.config["task"] for folder in folders))
+    evaluations = {label: run.evaluations for label, run in split.items()}
+    plot_comparison(evaluations, options.out / "returns.png", x=options.x, title=title)
+    plot_drift_comparison(split, options.out / "drift.png", title=title)
+    print(table(evaluations))
+    print(f"pictures are in {options.out}")
+
+
+def table(evaluations: dict[str, list[dict]]) -> str:
+    """Best and last evaluation return of every seed, with the seconds to 500 and 900."""
+    from dipod_jax.training.results import best_and_last, seconds_to
+
+    lines = [f"{'run':<28} {'best':>24} {'last':>24}  seconds to 500 | 900"]
+    for label, records in evaluations.items():
+        seeds = tuple(dict.fromkeys(r["seed"] for r in records))
+        returns, times = best_and_last(records, seeds), seconds_to(records, seeds)
+        best, last = (" ".join(f"{x:.0f}" for x in returns[name]) for name in ("best", "last"))
+        reached = (" ".join("-" if t is None else f"{t:.0f}" for t in times[name]) for name in ("500", "900"))
+        lines.append(f"{label:<28} {best:>24} {last:>24}  {' | '.join(reached)}")
+    return "\n".join(lines)
+
+
+def _labels(folders: list[RunFolder]) -> list[str]:
+    names = [f"{f.config['objective']}, beta {f.config['beta']}" for f in folders]
+    return names if len(set(names)) == len(names) else [f.path.name for f in folders]
+
+
+if __name__ == "__main__":
+    main()
