@@ -1,0 +1,269 @@
+"""The drift meter on policies whose answers are known."""
+
+import math
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dipod_jax.bounds import cutoff_floor, integrate, log_prob_of_noise, sample_draws, time_grid
+from dipod_jax.diagnostics import (
+    DriftBatch,
+    MeterSettings,
+    cosine,
+    draw_losses,
+    drift_metrics,
+    exact_policy_gradient,
+    noise_ceiling,
+    norm,
+)
+from dipod_jax.diagnostics.synthetic import fit_velocity, gaussian_velocity, sample_target
+
+STD, STEPS, BATCH = 0.3, 10, 1024
+TIMES = time_grid(STEPS, kind="uniform")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quick_compilation():
+    """Most of the time here is compilation: leave the optimiser out, whose results are the same up to rounding."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
+
+
+def growth(params, obs, x, t):
+    """The optimal field of N(0, e^(2 log_std)), scaled by gain: a policy with two parameters."""
+    return params["gain"] * gaussian_velocity(jnp.exp(params["log_std"]), obs, x, t)
+
+
+PARAMS = {"log_std": jnp.log(STD), "gain": jnp.asarray(1.0)}
+
+
+def make_batch(velocity_fn, params, *, seed=0, batch=BATCH, clip=None, obs=None):
+    keys = jax.random.split(jax.random.key(seed), 4)
+    obs = jax.random.normal(keys[0], (batch, 3)) if obs is None else obs
+    noise = jax.random.normal(keys[1], (batch, 2))
+    action = integrate(lambda x, t: velocity_fn(params, obs, x, t), noise, TIMES, method="euler")
+    action = action if clip is None else jnp.clip(action, -clip, clip)
+    draws = sample_draws(keys[3], (batch,), 8, 2, placement="grid", times=TIMES)
+    return DriftBatch(obs, noise, action, jax.random.normal(keys[2], (batch,)), draws)
+
+
+NO_REFIT = MeterSettings(refit_steps=0)
+
+
+@partial(jax.jit, static_argnames=("velocity_fn", "settings", "proxy"))
+def meter(params, batch, key, *, velocity_fn=growth, settings=NO_REFIT, proxy=None):
+    loss_fn = None if proxy is None else partial(proxy, velocity_fn, batch)
+    return drift_metrics(velocity_fn, params, batch, key, times=TIMES, loss_fn=loss_fn, settings=settings)
+
+
+def exact_objective(velocity_fn, batch, params):
+    exact = log_prob_of_noise(velocity_fn, params, batch.obs, batch.base_noise, TIMES)
+    return -jnp.mean(batch.advantage * exact.log_prob)
+
+
+def bound_objective(velocity_fn, batch, params):
+    losses = draw_losses(velocity_fn, params, batch.obs, batch.action, batch.draws, form="eps", reduction="mean")
+    return jnp.mean(batch.advantage[:, None] * losses)
+
+
+def euler_std(std):
+    return float(integrate(lambda x, t: gaussian_velocity(std, x, x, t), jnp.ones((1, 1)), TIMES, method="euler")[0, 0])
+
+
+@pytest.fixture(scope="module")
+def gaussian():
+    """The meter on the optimal Gaussian field, the proxy being the exact objective itself."""
+    settings = MeterSettings(refit_steps=0, num_elbo_draws=64, num_floor_samples=BATCH, num_states=64, num_actions=256)
+    batch = make_batch(growth, PARAMS)
+    got = meter(PARAMS, batch, jax.random.key(1), settings=settings, proxy=exact_objective)
+    return batch, {name: float(value) for name, value in got.items()}
+
+
+def test_the_gap_of_a_gaussian_policy_is_the_closed_form(gaussian):
+    """E[log N(a; 0, f^2) + NELBO(a)] over a ~ N(0, f^2), f the std that Euler has, for the field of N(0, s^2)."""
+    batch, got = gaussian
+    f, delta = euler_std(STD), 0.05
+    # v_hat - v = (slope (1-t) + 1) a + (slope t - 1) eps, and the integral over t by quadrature.
+    u, w = np.polynomial.legendre.leggauss(200)
+    log_t, w = 0.5 * (u + 1) * math.log(delta), 0.5 * w
+    t = np.exp(log_t)
+    slope = (t - (1 - t) * STD**2) / ((1 - t) ** 2 * STD**2 + t**2)
+    squared_error = (slope * (1 - t) + 1) ** 2 * f**2 + (slope * t - 1) ** 2  # E over a and eps, per dimension
+    integral = -math.log(delta) * np.sum(w * (1 - t) * squared_error)
+    nelbo = 2 * (integral + 0.5 * math.log(2 * math.pi * math.e) + math.log(delta / (1 - delta)))
+    expected = nelbo - 2 * 0.5 * math.log(2 * math.pi * math.e * f**2)
+    assert got["drift/gap_se"] < 0.05
+    assert got["drift/gap"] == pytest.approx(expected, abs=3 * got["drift/gap_se"])
+    assert got["drift/log_prob"] == pytest.approx(-math.log(2 * math.pi * math.e * f**2), abs=4 / math.sqrt(BATCH))
+    assert got["drift/gap"] == pytest.approx(got["drift/log_prob"] - got["drift/elbo"], abs=1e-4)
+    assert batch.action.std() == pytest.approx(f, rel=0.05)
+
+
+def test_the_floor_is_the_likelihood_that_k_steps_add_to_that_of_the_ode(gaussian):
+    _, got = gaussian
+    f = euler_std(STD)
+    # log N(a; 0, f^2) - log N(a; 0, s^2) over a ~ N(0, f^2): the divergence of the two Gaussians, in two dimensions
+    expected = 2 * (math.log(STD / f) + 0.5 * (f / STD) ** 2 - 0.5)
+    assert got["drift/floor"] == pytest.approx(expected, abs=4 * got["drift/floor_se"] + 0.01)
+    assert got["drift/floor_cutoff"] == pytest.approx(float(cutoff_floor(jnp.full(2, f), delta=0.05)), rel=0.05)
+
+
+def test_contraction_and_spread_are_those_of_the_euler_map(gaussian):
+    _, got = gaussian
+    assert got["drift/contraction"] == pytest.approx(0.823, abs=0.01)  # M5, K = 10, s = .3
+    assert got["drift/action_std"] == pytest.approx(euler_std(STD), rel=0.02)
+    assert got["drift/saturation"] == 0.0 and got["drift/noninvertible"] == 0.0
+
+
+def test_the_cosine_is_one_when_the_proxy_is_the_exact_objective(gaussian):
+    _, got = gaussian
+    assert got["drift/gradient_cosine"] == pytest.approx(1.0, abs=1e-4)
+    assert got["drift/gradient_norm_proxy"] == pytest.approx(got["drift/gradient_norm_exact"], rel=1e-3)
+    assert -1.0 <= got["drift/gradient_cosine_ceiling"] <= 1.0
+
+
+def test_the_gaps_by_sign_of_the_advantage_average_to_the_gap(gaussian):
+    batch, got = gaussian
+    positive = float(jnp.mean(batch.advantage >= 0.0))
+    mixed = positive * got["drift/gap_positive_advantage"] + (1 - positive) * got["drift/gap_negative_advantage"]
+    assert mixed == pytest.approx(got["drift/gap"], abs=1e-4)
+    assert got["drift/gap_q05"] < got["drift/gap_q25"] < got["drift/gap_median"] < got["drift/gap_q95"]
+
+
+def test_the_exact_gradient_of_a_gaussian_policy_is_its_score_and_chunks_do_not_change_it():
+    batch = make_batch(growth, PARAMS, batch=256)
+    run = jax.jit(partial(exact_policy_gradient, growth, times=TIMES, method="euler"), static_argnames="chunk_size")
+    data = batch.obs, batch.base_noise, batch.advantage
+    first, second, _ = run(PARAMS, *data, chunk_size=128)
+    chunked = run(PARAMS, *data, chunk_size=50)  # 32, the largest divisor of 128 not above it
+    rate = jax.grad(
+        lambda log_std: jnp.log(
+            integrate(
+                lambda x, t: gaussian_velocity(jnp.exp(log_std), x, x, t), jnp.ones((1, 1)), TIMES, method="euler"
+            )[0, 0]
+        )
+    )(PARAMS["log_std"])
+    score = rate * jnp.sum(batch.base_noise**2 - 1.0, axis=-1)
+    for half, rows in ((first, slice(128)), (second, slice(128, 256))):
+        expected = -jnp.mean((batch.advantage * score)[rows])
+        assert float(half["log_std"]) == pytest.approx(float(expected), rel=2e-3)
+    for a, b in zip(jax.tree.leaves((first, second)), jax.tree.leaves(chunked[:2]), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(
+        chunked[2].path,
+        integrate(
+            lambda x, t: growth(PARAMS, batch.obs, x, t), batch.base_noise, TIMES, method="euler", return_path=True
+        ),
+        atol=1e-5,
+    )
+
+
+def test_a_clipped_action_is_measured_unclipped_and_reported():
+    batch, clipped = (make_batch(growth, PARAMS, batch=256, clip=clip) for clip in (None, 0.3))
+    plain, got = (meter(PARAMS, b, jax.random.key(0), proxy=bound_objective) for b in (batch, clipped))
+    for name in ("drift/gap", "drift/floor", "drift/gradient_cosine_ceiling", "drift/log_prob"):
+        assert float(got[name]) == float(plain[name])
+    share = float(jnp.mean(jnp.any(jnp.abs(batch.action) > 0.3 * 1.002, axis=-1)))
+    assert float(plain["drift/off_policy"]) == 0.0
+    assert float(got["drift/off_policy"]) == pytest.approx(share, abs=0.02)
+
+
+def test_parameters_other_than_those_that_acted_are_noticed():
+    batch = make_batch(growth, PARAMS, batch=256)
+    got = meter({**PARAMS, "gain": jnp.asarray(1.1)}, batch, jax.random.key(0), proxy=bound_objective)
+    assert float(got["drift/off_policy"]) > 0.95
+
+
+def test_folded_samples_are_counted_and_leave_every_average():
+    """In one dimension of two, one of the Euler steps maps x to x - 2 sin(x), which folds where cos(x) > 1/2."""
+
+    def folding(params, obs, x, t):
+        return params * jnp.where(t[..., None] == 1.0, 20.0, 0.0) * jnp.sin(x) * jnp.asarray([1.0, 0.0])
+
+    batch = make_batch(folding, jnp.asarray(1.0), batch=512)
+    got = meter(jnp.asarray(1.0), batch, jax.random.key(0), velocity_fn=folding)
+    folded = np.cos(np.asarray(batch.base_noise[:, 0])) >= 0.5
+    assert float(got["drift/noninvertible"]) == pytest.approx(folded.mean(), abs=1e-6)
+    assert float(got["drift/noninvertible_steps"]) == pytest.approx(folded.mean() / STEPS, abs=1e-6)
+    assert math.isfinite(float(got["drift/gap"])) and math.isfinite(float(got["drift/gradient_cosine_ceiling"]))
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    """A small network fitted to a Gaussian, and the same after a kick to its weights."""
+    velocity_fn, params = fit_velocity(
+        jax.random.key(0),
+        lambda key: sample_target(key, 256, target="gaussian", std=0.6),
+        batch=256,
+        num_steps=1000,
+        hidden_sizes=(32, 32),
+    )
+    leaves, tree = jax.tree.flatten(params)
+    keys = jax.random.split(jax.random.key(1), len(leaves))
+    kicked = [leaf + 0.15 * jax.random.normal(key, leaf.shape) for leaf, key in zip(leaves, keys, strict=True)]
+    return velocity_fn, params, jax.tree.unflatten(tree, kicked)
+
+
+def test_a_refit_gains_nothing_at_the_optimum_and_much_off_it(fitted):
+    velocity_fn, optimum, kicked = fitted
+    settings = MeterSettings(form="velocity", placement="monte-carlo", refit_steps=80, refit_learning_rate=3e-3)
+    results = []
+    for params in (optimum, kicked):
+        batch = make_batch(velocity_fn, params, seed=2, batch=512, obs=jnp.zeros((512, 1)))
+        got = meter(params, batch, jax.random.key(3), velocity_fn=velocity_fn, settings=settings)
+        results.append({name: float(value) for name, value in got.items()})
+    at_optimum, off = results
+    assert abs(at_optimum["drift/refit_gain"]) < 0.05 * at_optimum["drift/refit_loss"]
+    assert off["drift/refit_gain"] > 10 * off["drift/refit_gain_se"]
+    assert off["drift/refit_gain"] > 5 * abs(at_optimum["drift/refit_gain"])
+    assert off["drift/gap"] > at_optimum["drift/gap"] + 0.1  # the two measures of looseness agree on which is looser
+
+
+def test_cosine_and_norm_are_those_of_vectors_even_outside_the_range_of_squares():
+    x = {"a": jnp.asarray([3.0, 0.0]), "b": jnp.asarray(4.0)}
+    y = {"a": jnp.asarray([0.0, 1.0]), "b": jnp.asarray(1.0)}
+    assert float(norm(x)) == pytest.approx(5.0)
+    assert float(cosine(x, y)) == pytest.approx(4.0 / (5.0 * math.sqrt(2.0)))
+    for scale in (1e30, 1e-30):
+        scaled = jax.tree.map(lambda leaf, scale=scale: scale * leaf, x)
+        assert float(norm(scaled)) == pytest.approx(5.0 * scale, rel=1e-5)
+        assert float(cosine(scaled, y)) == pytest.approx(4.0 / (5.0 * math.sqrt(2.0)), rel=1e-5)
+    assert math.isnan(float(cosine(jax.tree.map(jnp.zeros_like, x), y)))
+
+
+def test_the_noise_ceiling_is_what_simulated_gradients_reach():
+    truth = jnp.zeros(400).at[0].set(1.0)
+    halves = truth + 0.05 * jax.random.normal(jax.random.key(0), (2000, 2, 400))
+    half_cosine = jnp.mean(jax.vmap(lambda h: cosine(h[0], h[1]))(halves))
+    full_cosine = jnp.mean(jax.vmap(lambda h: cosine(h.mean(0), truth))(halves))
+    assert float(noise_ceiling(half_cosine)) == pytest.approx(float(full_cosine), abs=0.01)
+    assert float(noise_ceiling(jnp.asarray(-0.3))) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"method": "rk4"}, "method 'rk4'"),
+        ({"form": "score"}, "form 'score'"),
+        ({"delta": 1.0}, "delta 1.0"),
+        ({"num_actions": 1}, "num_actions 1"),
+        ({"refit_learning_rate": math.nan}, "refit_learning_rate nan"),
+        ({"refit_steps": -1}, "refit_steps -1"),
+    ],
+)
+def test_illegal_settings_are_refused_with_their_value(change, message):
+    with pytest.raises(ValueError, match=message):
+        MeterSettings(**change)
+
+
+def test_a_batch_too_small_or_odd_is_refused():
+    batch = make_batch(growth, PARAMS, batch=256)
+    with pytest.raises(ValueError, match="batch of 64 is smaller"):
+        meter(PARAMS, jax.tree.map(lambda x: x[:64], batch), jax.random.key(0))
+    with pytest.raises(ValueError, match="batch of 129 must be even"):
+        meter(PARAMS, jax.tree.map(lambda x: x[:129], batch), jax.random.key(0))
