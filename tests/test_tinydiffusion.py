@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dipod_jax.tinydiffusion import bounds, training
+from dipod_jax.tinydiffusion import bounds, distillation, training
 from dipod_jax.tinydiffusion.model import MODELS, ConditionalTable, TinyTransformer
 from dipod_jax.tinydiffusion.space import make_space, training_bytes
 from dipod_jax.twotoken.options import METHODS, PAPER_METHODS
@@ -214,7 +214,7 @@ def test_algorithm_1_keeps_the_gap_below_what_its_tolerance_and_n_allow():
 def test_self_distillation_tightens_both_bounds_and_keeps_the_policy(rule):
     program = settings(3, steps=1000, record_every=500, learning_rate=1.0, eubo="renyi", eubo_order=2.0)
     reward = np.random.default_rng(1).uniform(0.7, 1.0, 8)
-    curves = training.drift_and_distil(program, training.make_runs(["fpo"], 0.0, reward, 0), 3000, rule)
+    curves = distillation.drift_and_distil(program, training.make_runs(["fpo"], 0.0, reward, 0), 3000, rule)
     loss, upper, kl = curves.loss[0], curves.eubo_excess[0], curves.kl[0]
     assert loss[0] > 0.01 and loss[-1] < 0.05 * loss[0]
     assert kl[0] == pytest.approx(0.0, abs=1e-14) and kl[-1] <= loss[-1] + 1e-12
@@ -227,11 +227,11 @@ def test_self_distillation_tightens_both_bounds_and_keeps_the_policy(rule):
 def test_the_projection_takes_out_exactly_what_rises_and_nothing_else():
     rise = {"a": jnp.array([1.0, 0.0]), "b": jnp.array([2.0])}
     up = {"a": jnp.array([3.0, 5.0]), "b": jnp.array([1.0])}  # inner product 5, of which 5 = |rise|^2: share 1
-    kept = training._without_rise(up, rise)
+    kept = training.without_rise(up, rise)
     np.testing.assert_allclose(kept["a"], [2.0, 5.0])
     np.testing.assert_allclose(kept["b"], [-1.0])
     down = jax.tree.map(jnp.negative, up)
-    jax.tree.map(np.testing.assert_array_equal, training._without_rise(down, rise), down)
+    jax.tree.map(np.testing.assert_array_equal, training.without_rise(down, rise), down)
 
 
 def test_the_monotone_constraint_keeps_the_upper_gap_from_rising():
@@ -246,7 +246,7 @@ def test_unknown_names_are_refused_by_name():
     with pytest.raises(ValueError, match="'ppo' is unknown"):
         training.make_runs(["ppo"], 0.0, REWARD, 0)
     with pytest.raises(ValueError, match="'up' is unknown"):
-        training.drift_and_distil(settings(), training.make_runs(["fpo"], 0.0, REWARD[:4], 0), 1, "up")
+        distillation.drift_and_distil(settings(), training.make_runs(["fpo"], 0.0, REWARD[:4], 0), 1, "up")
 
 
 def test_the_memory_estimate_grows_with_every_factor_and_is_near_the_size_of_the_arrays():

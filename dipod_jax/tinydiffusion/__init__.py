@@ -4,7 +4,7 @@
 `model`       one conditional table per (context, position), or a small Flax transformer
 `bounds`      exact log-likelihood, ELBO and EUBOs by dynamic programming over subsets of revealed positions
 `estimators`  Monte-Carlo ELBO and EUBO: uniform counts, antithetic pairs, GDPO's quadrature nodes
-`training`    Algorithm 2, Algorithm 1 and self-distillation alone, each one vmapped scan
+`training`    Algorithm 2 and Algorithm 1, each one vmapped scan; `distillation` self-distillation alone
 `studies`     the five questions; `figures` draws their answers
 
 Importing this package imports nothing else.

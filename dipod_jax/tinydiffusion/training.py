@@ -1,4 +1,4 @@
-"""Training over V^L with exact gradients, or with Monte-Carlo bounds: Algorithm 2, Algorithm 1, distillation alone.
+"""Training over V^L with exact gradients, or with Monte-Carlo bounds: Algorithm 2 and Algorithm 1.
 
 Each entry point trains a batch of runs as one vmapped scan, in float64, and returns numpy curves with leading axes
 (run, record). Records are `record_every` updates apart; the exact gap and cosine are measured there, whatever the
@@ -101,7 +101,7 @@ def train(settings: Settings, runs: Runs) -> Curves:
       Curves of numpy arrays (R, steps / record_every + 1); the first record is the initialisation.
     """
     with jax.enable_x64(True):
-        return _to_numpy(_train(settings, _to_jax(runs)))
+        return to_numpy(_train(settings, to_jax(runs)))
 
 
 def train_interleaved(settings: Settings, runs: Runs) -> Curves:
@@ -114,45 +114,22 @@ def train_interleaved(settings: Settings, runs: Runs) -> Curves:
     Args, returns: as `train`.
     """
     with jax.enable_x64(True):
-        return _to_numpy(_train_interleaved(settings, _to_jax(runs)))
+        return to_numpy(_train_interleaved(settings, to_jax(runs)))
 
 
-class DistilCurves(NamedTuple):
-    """Self-distillation of a drifted policy, step by step: each (R, T)."""
-
-    loss: Array  # E_ref[log pi_ref - ELBO], 0 when converged
-    eubo_excess: Array  # E_ref[EUBO - log pi_ref], which ought to fall to 0 from above
-    kl: Array  # KL(pi_ref | pi): the policy moved by so much
-    expected_reward: Array
-
-
-def drift_and_distil(settings: Settings, runs: Runs, distil_steps: int, rule: str) -> DistilCurves:
-    """Train for `settings.steps` (Algorithm 2), then self-distil the result for `distil_steps`.
-
-    `rule`: `elbo` ascends E_ref[ELBO]; `monotone` removes from each step the part that would raise E_ref[EUBO]
-    (first order); `sandwich` ascends E_ref[ELBO] - E_ref[EUBO], which lowers the EUBO outright.
-
-    Returns:
-      DistilCurves of numpy arrays (R, distil_steps + 1).
-
-    Raises:
-      ValueError: for an unknown rule.
-    """
-    if rule not in ("elbo", "monotone", "sandwich"):
-        raise ValueError(f"rule {rule!r} is unknown: choose from elbo, monotone, sandwich")
-    with jax.enable_x64(True):
-        return _to_numpy(_drift_and_distil(settings, distil_steps, rule, _to_jax(runs)))
-
-
-def _to_jax(runs: Runs) -> Runs:
+def to_jax(runs: Runs) -> Runs:
+    """Arrays of the current precision: call it inside `enable_x64`."""
     return jax.tree.map(jnp.asarray, runs)
 
 
-def _to_numpy(curves):
+def to_numpy(curves):
+    """The same tuple with numpy arrays."""
     return jax.tree.map(np.asarray, curves)
 
 
-def _bounds_fn(settings: Settings):
+def exact_bounds_fn(settings: Settings):
+    """params -> exact Bounds of (X,)."""
+
     def bounds_fn(params) -> Bounds:
         return all_bounds(settings.model.apply(params), settings.space, settings.eubo, settings.eubo_order)  # type: ignore[arg-type]
 
@@ -163,7 +140,7 @@ def _estimated_bounds_fn(settings: Settings, key: jax.Array):
     """The bounds as the method sees them: exact log-likelihood, estimated ELBO and EUBO on shared draws."""
     space = settings.space
     if settings.estimator == "exact":
-        return _bounds_fn(settings)
+        return exact_bounds_fn(settings)
     num_sequences = len(space.sequences)
     draws = sample_draws(key, settings.estimator, settings.num_draws, num_sequences, settings.length)
 
@@ -179,15 +156,17 @@ def _estimated_bounds_fn(settings: Settings, key: jax.Array):
     return bounds_fn
 
 
-def _add(weights: Bounds, other: Bounds, scale: jax.Array | float) -> Bounds:
+def add_weights(weights: Bounds, other: Bounds, scale: jax.Array | float) -> Bounds:
+    """weights + scale * other, field by field."""
     return jax.tree.map(lambda a, b: a + scale * b, weights, other)
 
 
-def _ascend(settings: Settings, params, direction):
+def ascend(settings: Settings, params, direction):
+    """One plain gradient step along a direction of ascent."""
     return jax.tree.map(lambda p, g: p + settings.learning_rate * g, params, direction)
 
 
-def _without_rise(direction, rise):
+def without_rise(direction, rise):
     """Remove from `direction` its component along `rise` where the two agree: to first order nothing rises."""
     dot = sum(jax.tree.leaves(jax.tree.map(jnp.vdot, direction, rise)))
     square = sum(jax.tree.leaves(jax.tree.map(jnp.vdot, rise, rise)))
@@ -200,16 +179,16 @@ def _policy_step(settings: Settings, run: Runs, params, key):
     bounds, pullback = jax.vjp(_estimated_bounds_fn(settings, key), params)
     prob = jnp.exp(bounds.log_prob)
     advantage = advantages(prob, run.reward, settings.baseline)
-    weights = _add(proxy_weights(run.proxy, prob, advantage), dipod_weights(prob), run.beta)
+    weights = add_weights(proxy_weights(run.proxy, prob, advantage), dipod_weights(prob), run.beta)
     (direction,) = pullback(weights)
     if settings.monotone:
         (rise,) = pullback(Bounds(log_prob=-prob, elbo=jnp.zeros_like(prob), eubo=prob))
-        direction = _without_rise(direction, rise)
+        direction = without_rise(direction, rise)
     return direction
 
 
 def _measure(settings: Settings, run: Runs, params, key, distilling) -> Curves:
-    bounds, pullback = jax.vjp(_bounds_fn(settings), params)
+    bounds, pullback = jax.vjp(exact_bounds_fn(settings), params)
     prob = jnp.exp(bounds.log_prob)
     advantage = advantages(prob, run.reward, settings.baseline)
     seen_pullback = (
@@ -250,15 +229,16 @@ def _scan_records(settings: Settings, update, measure, state):
 @partial(jax.jit, static_argnums=0)
 @partial(jax.vmap, in_axes=(None, 0))
 def _train(settings: Settings, run: Runs) -> Curves:
-    return _train_run(settings, run)[0]
+    return train_run(settings, run)[0]
 
 
-def _train_run(settings: Settings, run: Runs) -> tuple[Curves, Any]:
+def train_run(settings: Settings, run: Runs) -> tuple[Curves, Any]:
+    """One run of Algorithm 2 (no leading run axis): its curves and final parameters."""
     params, key = _init(settings, run)
 
     def update(params, step):
         direction = _policy_step(settings, run, params, jax.random.fold_in(key, step))
-        return _ascend(settings, params, direction)
+        return ascend(settings, params, direction)
 
     def measure(params):
         return _measure(settings, run, params, jax.random.fold_in(key, settings.steps), jnp.zeros(()))
@@ -277,7 +257,7 @@ class _Interleaved(NamedTuple):
 @partial(jax.vmap, in_axes=(None, 0))
 def _train_interleaved(settings: Settings, run: Runs) -> Curves:
     params, key = _init(settings, run)
-    bounds_fn = _bounds_fn(settings)
+    bounds_fn = exact_bounds_fn(settings)
 
     def update(state: _Interleaved, step) -> _Interleaved:
         bounds, pullback = jax.vjp(bounds_fn, state.params)
@@ -288,7 +268,7 @@ def _train_interleaved(settings: Settings, run: Runs) -> Curves:
         advantage = advantages(prob, run.reward, settings.baseline)
         policy_weights = proxy_weights(run.proxy, prob, advantage)
         weights = jax.tree.map(partial(jnp.where, distil), dipod_weights(ref_prob), policy_weights)
-        params = _ascend(settings, state.params, pullback(weights)[0])
+        params = ascend(settings, state.params, pullback(weights)[0])
         # After the last policy update the policy reached becomes the next reference.
         finished = ~distil & (left == 0)
         ref_log_prob = jnp.where(finished, bounds_fn(params).log_prob, state.ref_log_prob)
@@ -301,28 +281,3 @@ def _train_interleaved(settings: Settings, run: Runs) -> Curves:
     curves, _ = _scan_records(settings, update, measure, start)
     counts = jnp.diff(curves.distilling, prepend=0)
     return curves._replace(distilling=counts / settings.record_every)
-
-
-@partial(jax.jit, static_argnums=(0, 1, 2))
-@partial(jax.vmap, in_axes=(None, None, None, 0))
-def _drift_and_distil(settings: Settings, distil_steps: int, rule: str, run: Runs) -> DistilCurves:
-    _, params = _train_run(settings, run)
-    bounds_fn = _bounds_fn(settings)
-    ref_log_prob = bounds_fn(params).log_prob
-    ref_prob, zero = jnp.exp(ref_log_prob), jnp.zeros_like(ref_log_prob)
-    lower, upper = dipod_weights(ref_prob), Bounds(zero, zero, ref_prob)
-
-    def step(params, _):
-        bounds, pullback = jax.vjp(bounds_fn, params)
-        record = DistilCurves(
-            loss=ref_prob @ (ref_log_prob - bounds.elbo),
-            eubo_excess=ref_prob @ (bounds.eubo - ref_log_prob),
-            kl=ref_prob @ (ref_log_prob - bounds.log_prob),
-            expected_reward=jnp.exp(bounds.log_prob) @ run.reward,
-        )
-        (direction,) = pullback(_add(lower, upper, -1.0) if rule == "sandwich" else lower)
-        if rule == "monotone":
-            direction = _without_rise(direction, pullback(upper)[0])
-        return _ascend(settings, params, direction), record
-
-    return jax.lax.scan(step, params, length=distil_steps + 1)[1]

@@ -8,6 +8,7 @@ rise. Both are enforced to first order, by projecting the step.
 import numpy as np
 from matplotlib.figure import Figure
 
+from dipod_jax.tinydiffusion.distillation import drift_and_distil
 from dipod_jax.tinydiffusion.studies.common import (
     Options,
     Study,
@@ -19,7 +20,7 @@ from dipod_jax.tinydiffusion.studies.common import (
     spread,
     tidy,
 )
-from dipod_jax.tinydiffusion.training import drift_and_distil, train
+from dipod_jax.tinydiffusion.training import train
 from dipod_jax.twotoken.figures import COLOURS, LABELS
 
 RULES = ("elbo", "monotone", "sandwich")
