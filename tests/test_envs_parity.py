@@ -1,4 +1,4 @@
-"""Native physics against MJX: 64 environments x 50 random steps, and on BallInCup as many that start where they score."""
+"""Native physics against MJX: 64 environments x 50 random steps; on BallInCup as many from where they score."""
 
 import jax
 import jax.numpy as jnp
