@@ -108,7 +108,7 @@ def _raise_rejected(event: Any) -> None:
         raise _Rejected(f"{_flag(event.argument)}: value missing; allowed: {event.argument.lowered.metavar}")
     if kind == "MissingArgs":
         unknown = [token for token in event.unrecognized_tokens if token.startswith("--")]
-        missing = [f"{_flag(item.arg)} {item.arg.lowered.metavar}" for item in event.missing_arguments]
+        missing = [_usage(item.arg) for item in event.missing_arguments]
         also = f"{', '.join(unknown)}: unknown option; " if unknown else ""
         raise _Rejected(f"{also}required and missing: {', '.join(missing)}")
 
@@ -116,6 +116,12 @@ def _raise_rejected(event: Any) -> None:
 def _flag(argument: Any) -> str:
     """`--beta` for an option, its placeholder for a positional argument."""
     return argument.lowered.metavar if argument.is_positional() else argument.lowered.name_or_flags[0]
+
+
+def _usage(argument: Any) -> str:
+    """`--beta FLOAT` for an option, its placeholder for a positional argument."""
+    flag, metavar = _flag(argument), str(argument.lowered.metavar)
+    return metavar if argument.is_positional() else f"{flag} {metavar}"
 
 
 def _bad_value(flag: str, message: str, allowed: str) -> str:

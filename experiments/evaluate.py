@@ -19,7 +19,7 @@ from experiments._cli import run_cli
 class EvaluateConfig:
     """Evaluate a saved policy over episodes of 1000 steps, with random base noise and with base noise 0."""
 
-    run_dir: Annotated[Path, tyro.conf.Positional]
+    run_dir: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN_DIR")]
     """a run folder; nothing else is needed"""
     episodes: int = 128
     """episodes of each kind, >= 1"""
