@@ -16,6 +16,7 @@ from dipod_jax.diagnostics import (
     draw_losses,
     drift_metrics,
     exact_policy_gradient,
+    gap_metrics,
     noise_ceiling,
     norm,
 )
@@ -186,11 +187,21 @@ def test_folded_samples_are_counted_and_leave_every_average():
         return params * jnp.where(t[..., None] == 1.0, 20.0, 0.0) * jnp.sin(x) * jnp.asarray([1.0, 0.0])
 
     batch = make_batch(folding, jnp.asarray(1.0), batch=512)
-    got = meter(jnp.asarray(1.0), batch, jax.random.key(0), velocity_fn=folding)
+    run = partial(exact_policy_gradient, folding, times=TIMES, method="euler", chunk_size=256)
+    first, second, exact = jax.jit(run)(jnp.asarray(1.0), batch.obs, batch.base_noise, batch.advantage)
     folded = np.cos(np.asarray(batch.base_noise[:, 0])) >= 0.5
+    np.testing.assert_array_equal(exact.valid, ~folded)
+    assert float(first) != 0.0 and math.isfinite(float(first)) and math.isfinite(float(second))
+    bound = jnp.zeros(512)
+    got = gap_metrics(exact, bound, batch.advantage)
     assert float(got["drift/noninvertible"]) == pytest.approx(folded.mean(), abs=1e-6)
     assert float(got["drift/noninvertible_steps"]) == pytest.approx(folded.mean() / STEPS, abs=1e-6)
-    assert math.isfinite(float(got["drift/gap"])) and math.isfinite(float(got["drift/gradient_cosine_ceiling"]))
+    # x' = x - 2 sin x in the first dimension, nothing in the second
+    log_prob = -0.5 * np.sum(np.square(batch.base_noise), -1) - math.log(2 * math.pi)
+    log_prob = (log_prob - np.log(np.maximum(1 - 2 * np.cos(batch.base_noise[:, 0]), 1e-9)))[~folded]
+    assert float(got["drift/gap"]) == pytest.approx(log_prob.mean(), rel=1e-4)
+    assert float(got["drift/gap_median"]) == pytest.approx(np.median(log_prob), rel=1e-4)
+    assert float(got["drift/gap_se"]) == pytest.approx(log_prob.std(ddof=1) / math.sqrt(len(log_prob)), rel=1e-3)
 
 
 @pytest.fixture(scope="module")
@@ -201,7 +212,7 @@ def fitted():
         lambda key: sample_target(key, 256, target="gaussian", std=0.6),
         batch=256,
         num_steps=1000,
-        hidden_sizes=(32, 32),
+        hidden_sizes=(16, 16),
     )
     leaves, tree = jax.tree.flatten(params)
     keys = jax.random.split(jax.random.key(1), len(leaves))
@@ -211,7 +222,7 @@ def fitted():
 
 def test_a_refit_gains_nothing_at_the_optimum_and_much_off_it(fitted):
     velocity_fn, optimum, kicked = fitted
-    settings = MeterSettings(form="velocity", placement="monte-carlo", refit_steps=80, refit_learning_rate=3e-3)
+    settings = MeterSettings(form="velocity", placement="monte-carlo", refit_steps=60, refit_learning_rate=3e-3)
     results = []
     for params in (optimum, kicked):
         batch = make_batch(velocity_fn, params, seed=2, batch=512, obs=jnp.zeros((512, 1)))
@@ -219,7 +230,7 @@ def test_a_refit_gains_nothing_at_the_optimum_and_much_off_it(fitted):
         results.append({name: float(value) for name, value in got.items()})
     at_optimum, off = results
     assert abs(at_optimum["drift/refit_gain"]) < 0.05 * at_optimum["drift/refit_loss"]
-    assert off["drift/refit_gain"] > 10 * off["drift/refit_gain_se"]
+    assert off["drift/refit_gain"] > 6 * off["drift/refit_gain_se"]
     assert off["drift/refit_gain"] > 5 * abs(at_optimum["drift/refit_gain"])
     assert off["drift/gap"] > at_optimum["drift/gap"] + 0.1  # the two measures of looseness agree on which is looser
 
