@@ -48,7 +48,8 @@ def test_the_names_the_command_line_knows_are_those_of_the_library():
 @pytest.mark.parametrize(
     "studies",
     [
-        ["compare", "length", "interleave"],
+        ["compare"],
+        pytest.param(["length", "interleave"], marks=pytest.mark.slow),
         pytest.param(["beta", "monotone"], marks=pytest.mark.slow),
         pytest.param(["monte-carlo"], marks=pytest.mark.slow),
     ],
@@ -68,7 +69,13 @@ def test_a_study_writes_its_table_its_figure_and_its_arrays(studies, tmp_path, c
                 assert np.isfinite(arrays[name]).all(), (study, name)
 
 
-@pytest.mark.parametrize("extra", [["--model", "transformer"], ["--estimator", "antithetic", "--num-draws", "2"]])
+@pytest.mark.parametrize(
+    "extra",
+    [
+        pytest.param(["--model", "transformer"], marks=pytest.mark.slow),
+        ["--estimator", "antithetic", "--num-draws", "2"],
+    ],
+)
 def test_other_models_and_estimators_run(extra, tmp_path):
     tinydiffusion.main(["--length", "2", "--steps", "8", "--seeds", "1", *extra, "--out", str(tmp_path)])
     assert "FPO + DiPOD" in (tmp_path / "compare.md").read_text()

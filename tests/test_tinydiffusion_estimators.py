@@ -30,14 +30,19 @@ def float64():
 @pytest.fixture
 def log_probs():
     model = ConditionalTable(LENGTH, VOCAB, init_scale=1.5)
-    return bounds.token_log_probs(model.apply(model.init(jax.random.key(0))), SPACE)
+    return jax.jit(lambda key: bounds.token_log_probs(model.init_with_output(key)[0], SPACE))(jax.random.key(0))
 
 
 def elbo_statistics(log_probs, estimator, num_draws, repeats=4000):
     """Mean and its standard error over repeated estimates, each (X,)."""
     keys = jax.random.split(jax.random.key(1), repeats)
-    draw = jax.jit(jax.vmap(lambda k: sample_draws(k, estimator, num_draws, VOCAB**LENGTH, LENGTH)))
-    estimates = jax.vmap(lambda d: estimated_elbo(log_probs, d))(draw(keys))
+
+    @jax.jit
+    @jax.vmap
+    def estimate(key):
+        return estimated_elbo(log_probs, sample_draws(key, estimator, num_draws, VOCAB**LENGTH, LENGTH))
+
+    estimates = estimate(keys)
     return estimates.mean(axis=0), estimates.std(axis=0) / repeats**0.5
 
 
@@ -103,7 +108,7 @@ def test_draws_that_cover_every_subset_in_proportion_give_the_exact_bounds(log_p
     )
     np.testing.assert_allclose(estimated_elbo(log_probs, draws), bounds.elbo(log_probs, SPACE), atol=1e-12)
     for order in (1.0, 1.5, 3.0):
-        ours = estimated_eubo(log_probs, draws, SPACE.masked, order)
+        ours = jax.jit(estimated_eubo)(log_probs, draws, SPACE.masked, order)
         np.testing.assert_allclose(ours, bounds.eubo_spg(log_probs, SPACE, order), atol=1e-12)
 
 
@@ -114,7 +119,7 @@ def test_estimated_bounds_have_finite_gradients_although_some_tokens_are_never_m
         lambda z: jnp.sum(estimated_elbo(z, draws)),
         lambda z: jnp.sum(estimated_eubo(z, draws, SPACE.masked, 1.5)),
     ):
-        assert bool(jnp.all(jnp.isfinite(jax.grad(function)(log_probs))))
+        assert bool(jnp.all(jnp.isfinite(jax.jit(jax.grad(function))(log_probs))))
 
 
 def test_the_eubo_of_a_single_draw_has_the_gradient_of_its_unweighted_log_probabilities(log_probs):
