@@ -91,7 +91,7 @@ class Run:
                 self.state = self.state._replace(learner=learner._replace(tunables=tunables))
         self.iteration = self._first_iteration = int(np.asarray(self.state.learner.iteration)[0])
         if self.config.resume:
-            self._continue_records()
+            self._continue_records(after_iteration=-1 if checkpoint is None else self.iteration)
         jax.block_until_ready(self.state)
         self.timings["setup_s"] = self.wall_clock_s
         before = time.perf_counter()
@@ -101,9 +101,9 @@ class Run:
             self._distil_initially()
             self.evaluate(self.config.evaluation.num_episodes)
 
-    def _continue_records(self) -> None:
-        """Take up the metrics where the checkpoint stands, and the clock where they stop."""
-        self.folder.truncate_metrics(after_iteration=self.iteration)
+    def _continue_records(self, after_iteration: int) -> None:
+        """Take up the metrics where the checkpoint stands (-1: there is none), and the clock where they stop."""
+        self.folder.truncate_metrics(after_iteration=after_iteration)
         records = self.folder.read_metrics()
         self.evaluations = [r for r in records if r["kind"] == "evaluation"]
         self._clock_zero -= max((r["wall_clock_s"] for r in records), default=0.0)
@@ -150,14 +150,18 @@ class Run:
     def _distil_initially(self) -> None:
         """The released control code's one-off phase: fit the initial policy to its own frozen copy's rollouts."""
         learner, actor = self.state
-        teacher = jax.tree.map(lambda x: x.copy(), learner)
-        for _ in range(self.config.distillation.initial_iterations):
-            actor, transitions = self.trainer.act(teacher, actor)
-            learner = self.trainer.distil(learner, transitions)
-        self.state = TrainState(learner, actor)
+        teacher, key = jax.tree.map(lambda x: x.copy(), learner), learner.key
+        for phase in range(self.config.distillation.initial_iterations):
+            # The iteration stays 0, so the phases' draws are told apart by the key.
+            of_phase = jax.device_put(
+                jax.vmap(lambda k, p=phase: jax.random.fold_in(k, 2**31 + 3 + p))(key), key.sharding
+            )
+            actor, transitions = self.trainer.act(teacher._replace(key=of_phase), actor)
+            learner = self.trainer.distil(learner._replace(key=of_phase.copy()), transitions)
+        self.state = TrainState(learner._replace(key=key), actor)
 
-    def evaluate(self, num_episodes: int) -> None:
-        """Evaluate every seed, record it and say so."""
+    def evaluate(self, num_episodes: int, *, recorded: bool = False) -> None:
+        """Evaluate every seed, record it unless it was `recorded` before, and say so."""
         before = time.perf_counter()
         returns = jax.device_get(self.trainer.evaluate(self.state.learner, num_episodes))
         self.timings["evaluation_s"] += time.perf_counter() - before
@@ -171,7 +175,8 @@ class Run:
                 "zero_noise_return_mean": float(zero.mean()),
                 "num_episodes": num_episodes,
             }
-            self.evaluations.append(self._record("evaluation", seed, record))
+            if not recorded:
+                self.evaluations.append(self._record("evaluation", seed, record))
         self._returns = returns
         self._last_return = float(returns.random_noise.mean())
         per_seed = " ".join(f"{x:.0f}" for x in returns.random_noise.mean(1))
@@ -190,7 +195,7 @@ class Run:
     def finish(self) -> dict[str, Any]:
         """Write the result and the pictures; say where they are."""
         if not hasattr(self, "_returns"):  # resumed after the last iteration
-            self.evaluate(self.config.evaluation.num_episodes)
+            self.evaluate(self.config.evaluation.num_episodes, recorded=True)
         result = self.result()
         self.folder.write_result(result)
         write_artifacts(
@@ -205,10 +210,11 @@ class Run:
         self.logger.close()
         self.folder.close()
         self.progress.close()
-        final = result["final_return"]
+        final, rate = result["final_return"], result["env_steps_per_s"]
         self.progress.line(
             f"final return {final['mean']:.1f}, zero noise {result['final_return_zero_noise']['mean']:.1f}, "
-            f"{result['env_steps_per_s']:.0f} env steps/s; everything is in {self.folder.path}"
+            + ("" if rate is None else f"{rate:.0f} env steps/s; ")
+            + f"everything is in {self.folder.path}"
         )
         return result
 
