@@ -1,6 +1,6 @@
 """Where to put (t, eps): noise of the ELBO, of the training loss and of their gradients, at N evaluations for everyone.
 
-    python -m benchmarks.draw_placements --run runs/ballincup-fpo     # a trained policy
+    python -m benchmarks.draw_placements --run runs/ballincup    # a trained policy
     python -m benchmarks.draw_placements                              # a small network fitted here
 
 Prints a table and writes DIR/draw_placements.json.
@@ -77,7 +77,7 @@ def parse(argv: list[str]) -> Config:
 
     config = tyro.cli(Config, args=argv, prog="python -m benchmarks.draw_placements")
     if config.run is not None:
-        kind = RunFolder.open(config.run).config.get("algo")
+        kind = RunFolder.open(config.run).config.get("objective")
         _require(kind != "ppo", "run", str(config.run), "a run of a flow policy, not of Gaussian PPO")
     check_writable(config.folder)
     return config

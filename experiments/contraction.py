@@ -220,7 +220,7 @@ class _Distillation:
             return 1.0  # the pairs lie on straight lines, which Euler follows without error
 
         def one_round(s: Any, _: None) -> tuple[Any, None]:
-            field = lambda x, t: gaussian_velocity(s, x, x, t)  # noqa: E731
+            field = lambda x, t: gaussian_velocity(s, x, x, t)
             return integrate(field, jnp.ones((1, 1)), times, method=arm.method)[0, 0], None
 
         return float(jax.lax.scan(one_round, jnp.float32(std), length=self.config.rounds)[0] / std)

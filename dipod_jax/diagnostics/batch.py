@@ -58,11 +58,11 @@ class MeterSettings:
     num_elbo_draws: int = 16
     "Draws per action for the ELBO, stratified in log t; >= 1."
     num_floor_samples: int = 128
-    "Samples on which the discretisation floor is estimated; >= 2, at most B."
+    "Samples on which the discretisation floor is estimated; >= 2; all B where there are fewer."
     fine_factor: int = 4
     "Heun steps per sampler step in the stand-in for infinitely many; >= 1."
     num_states: int = 32
-    "States whose action distribution is sampled; >= 1, at most B."
+    "States whose action distribution is sampled; >= 1; all B where there are fewer."
     num_actions: int = 32
     "Actions drawn in each of these states; >= 2."
     refit_steps: int = 32

@@ -33,7 +33,7 @@ def drift_metrics(
 
     Args:
       velocity_fn, params: the policy.
-      batch: ``DriftBatch`` of B samples, B even, at least ``num_states`` and ``num_floor_samples``.
+      batch: ``DriftBatch`` of B samples, B even and at least 4. Shuffled here.
       key: PRNG key, consumed.
       times: (K+1,) the acting sampler's grid.
       loss_fn: the objective's loss of *this batch* as a function of the parameters, its bonus and clipping included,
@@ -44,10 +44,10 @@ def drift_metrics(
       Flat dict of float scalars, keys ``drift/...``. In a collapse some are inf or NaN; none is replaced.
 
     Raises:
-      ValueError: if B is odd or too small for the settings.
+      ValueError: if B is odd.
     """
     settings = MeterSettings() if settings is None else settings
-    _check_batch(batch, settings)
+    chex.assert_equal_shape([batch.base_noise, batch.action])
     key_order, key_elbo, key_actions, key_refit = jax.random.split(key, 4)
     # Rollouts are ordered by time and environment; halves and slices must be samples of all of it.
     order = jax.random.permutation(key_order, batch.obs.shape[0])
@@ -105,13 +105,6 @@ def drift_metrics(
     if settings.refit_steps > 0:
         metrics |= _refit_metrics(velocity_fn, params, batch.obs, likelihood.action, key_refit, times, settings)
     return {name: jnp.asarray(value, jnp.float32) for name, value in metrics.items()}
-
-
-def _check_batch(batch: DriftBatch, settings: MeterSettings) -> None:
-    size, least = batch.obs.shape[0], max(settings.num_states, settings.num_floor_samples)
-    if size < least:
-        raise ValueError(f"batch of {size} is smaller than num_states or num_floor_samples ({least})")
-    chex.assert_equal_shape([batch.base_noise, batch.action])
 
 
 def _refit_metrics(
