@@ -10,6 +10,8 @@ from dipod_jax import presets
 from dipod_jax.config import (
     TASKS,
     Config,
+    DistillationConfig,
+    DriftConfig,
     FpoConfig,
     LearningConfig,
     PolicyConfig,
@@ -112,6 +114,9 @@ def test_differences_name_options_as_the_command_line_does():
         (lambda: Config(beta=math.nan), "--beta nan"),
         (lambda: Config(beta=math.inf), "--beta inf"),
         (lambda: Config(beta=-1e-9), "--beta -1e-09"),
+        (lambda: Config(beta="auto", objective="ppo"), "--beta auto"),
+        (lambda: Config(beta="auto", drift=DriftConfig(interval=0)), "--beta auto"),
+        (lambda: Config(objective="ppo", distillation=DistillationConfig(interval=1)), "--distillation.interval 1"),
         (lambda: Config(seeds=0), "--seeds 0"),
         (lambda: Config(seed_list=()), "--seed-list"),
         (lambda: Config(seed_list=(1, 1)), "--seed-list 1 1"),
