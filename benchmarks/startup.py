@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -53,13 +54,14 @@ def measure(options: StartupOptions) -> list:
             starts = [start(options, Path(scratch), f"{name}{i}") for i in range(repeats)]
             what = f"start, {name} compile cache"
             total = [s["from_command"] for s in starts]
-            samples = [Sample(s, float("nan")) for s in total]
+            samples = [Sample(s["from_command"], s["cpu"]) for s in starts]
             rows.append(Row(what, "first iteration", Spread.of(total), "s", target=target, samples=samples))
             rows += [
                 Row(what, label, Spread.of([s[key] for s in starts]), "s", note=note)
                 for label, key, note in (
                     ("first iteration, run's clock", "iteration", "wall_clock_s in metrics.jsonl"),
                     ("first evaluation", "evaluation", "wall_clock_s in metrics.jsonl; part of the above"),
+                    ("CPU time", "cpu", "of all threads: what other processes on the machine do not lengthen"),
                 )
             ]
     return rows
@@ -70,7 +72,7 @@ def start(options: StartupOptions, scratch: Path, name: str) -> dict[str, float]
 
     Returns:
         Seconds `from_command` to the first iteration as seen from outside, and the run's own clock at the first
-        `evaluation` and the first `iteration`.
+        `evaluation` and the first `iteration`; `cpu` seconds of all its threads.
     """
     out = scratch / name
     command = [sys.executable, "-m", "experiments.train", "--task", options.task, "--preset", options.preset]
@@ -91,10 +93,18 @@ def start(options: StartupOptions, scratch: Path, name: str) -> dict[str, float]
                 if time.perf_counter() - started > options.timeout:
                     raise TimeoutError(f"no iteration within {options.timeout:g} s")
                 time.sleep(0.02)
-            return times | {"from_command": time.perf_counter() - started}
+            times["from_command"] = time.perf_counter() - started
         finally:
             process.kill()
+            before = _children_cpu()
             process.wait()
+    return times | {"cpu": _children_cpu() - before}
+
+
+def _children_cpu() -> float:
+    """CPU seconds of every child that has been waited for."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def _times(path: Path) -> dict[str, float] | None:
