@@ -10,15 +10,19 @@ import pytest
 
 from dipod_jax.bounds import cutoff_floor, integrate, log_prob_of_noise, sample_draws, time_grid
 from dipod_jax.diagnostics import (
+    CfmSpec,
     DriftBatch,
     MeterSettings,
     cosine,
     draw_losses,
     drift_metrics,
+    elbo_of_actions,
     exact_policy_gradient,
     gap_metrics,
     noise_ceiling,
     norm,
+    refit,
+    refit_metrics,
 )
 from dipod_jax.diagnostics.synthetic import fit_velocity, gaussian_velocity, sample_target
 
@@ -222,17 +226,45 @@ def fitted():
 
 def test_a_refit_gains_nothing_at_the_optimum_and_much_off_it(fitted):
     velocity_fn, optimum, kicked = fitted
-    settings = MeterSettings(form="velocity", placement="monte-carlo", refit_steps=60, refit_learning_rate=3e-3)
-    results = []
-    for params in (optimum, kicked):
-        batch = make_batch(velocity_fn, params, seed=2, batch=512, obs=jnp.zeros((512, 1)))
-        got = meter(params, batch, jax.random.key(3), velocity_fn=velocity_fn, settings=settings)
-        results.append({name: float(value) for name, value in got.items()})
-    at_optimum, off = results
+    spec, obs = CfmSpec("velocity", "mean", "monte-carlo", 8), jnp.zeros((256, 1))
+
+    @jax.jit
+    def measure(params):
+        keys = jax.random.split(jax.random.key(2), 4)
+        refitted = refit(
+            velocity_fn,
+            params,
+            obs,
+            keys[0],
+            action_size=2,
+            times=TIMES,
+            method="euler",
+            spec=spec,
+            num_steps=60,
+            learning_rate=3e-3,
+        )
+        exact = log_prob_of_noise(velocity_fn, params, obs, jax.random.normal(keys[1], (256, 2)), TIMES)
+        got = refit_metrics(velocity_fn, params, refitted, obs, exact.action, keys[2], times=TIMES, spec=spec)
+        bound = elbo_of_actions(velocity_fn, params, obs, exact.action, keys[3], delta=0.05, num_draws=16)
+        return got | gap_metrics(exact, bound, jnp.ones(256))
+
+    at_optimum, off = ({name: float(value) for name, value in measure(params).items()} for params in (optimum, kicked))
     assert abs(at_optimum["drift/refit_gain"]) < 0.05 * at_optimum["drift/refit_loss"]
     assert off["drift/refit_gain"] > 6 * off["drift/refit_gain_se"]
     assert off["drift/refit_gain"] > 5 * abs(at_optimum["drift/refit_gain"])
     assert off["drift/gap"] > at_optimum["drift/gap"] + 0.1  # the two measures of looseness agree on which is looser
+
+
+def test_the_meter_reports_every_number_of_the_issue_as_a_finite_scalar(gaussian):
+    batch = jax.tree.map(lambda x: x[:128], gaussian[0])
+    got = meter(PARAMS, batch, jax.random.key(0), settings=MeterSettings(refit_steps=2), proxy=bound_objective)
+    required = (
+        "gap gap_se gap_median gap_q05 gap_q95 gap_positive_advantage gap_negative_advantage floor floor_cutoff "
+        "correlation gradient_cosine gradient_cosine_ceiling refit_gain action_std saturation contraction "
+        "noninvertible_steps cfm_loss"
+    )
+    assert {f"drift/{name}" for name in required.split()} <= set(got)
+    assert all(value.shape == () and bool(jnp.isfinite(value)) for value in got.values())
 
 
 def test_cosine_and_norm_are_those_of_vectors_even_outside_the_range_of_squares():
