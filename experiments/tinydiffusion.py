@@ -14,7 +14,8 @@ from pathlib import Path
 
 from dipod_jax.tinydiffusion.space import training_bytes
 from dipod_jax.twotoken.options import BASELINES, EUBOS
-from experiments.twotoken import make_folder, parse, require, require_choices
+from experiments._cli import run_cli
+from experiments.twotoken import parse, require, require_choices
 
 STUDIES = ("compare", "length", "monotone", "interleave", "beta", "monte-carlo")
 MODELS = ("table", "transformer")
@@ -85,8 +86,15 @@ class Config:
 
 
 def main(argv: list[str] | None = None) -> None:
-    config = parse(Config, argv)
-    out = make_folder(config.out, "tinydiffusion")
+    """Parse a command line and run the studies."""
+    run_cli(lambda arguments: parse(Config, "tinydiffusion", arguments), run, argv)
+
+
+def run(config: Config) -> None:
+    """Run each study; write its table, picture and arrays."""
+    out = config.out
+    assert out is not None
+    out.mkdir(parents=True, exist_ok=True)
 
     import numpy as np
 

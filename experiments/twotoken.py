@@ -5,25 +5,24 @@
 writes DIR/result.json, DIR/curves.npz, DIR/drift.png and DIR/drift.gif.
 """
 
-import contextlib
 import dataclasses
-import io
 import json
 import math
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import tyro
 
+from dipod_jax.runs import check_writable
 from dipod_jax.twotoken.options import BASELINES, EUBOS, METHODS, OPTIMIZERS, PAPER_METHODS
+from experiments._cli import run_cli
 
-ConfigT = TypeVar("ConfigT")
+ConfigT = TypeVar("ConfigT", bound=Any)
 _BYTES_PER_STEP = 8 * 22  # one method and init: 22 float64 numbers recorded at each step
 _MEMORY_LIMIT_GIB = 2.0
-_TYRO_PREFIX = "Error parsing Config: "  # tyro puts it before the ValueError of a config's own checks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,39 +88,12 @@ def require_choices(option: str, values: tuple[str, ...], allowed: tuple[str, ..
         raise ValueError(f"{option} {' '.join(values)}: give each value once")
 
 
-def parse(config_class: Callable[..., ConfigT], argv: list[str] | None = None) -> ConfigT:
-    """Read a config dataclass from the command line; on bad input print one line to stderr and exit with 2.
-
-    Tyro catches the config's own ValueError too and explains every error in a box of several lines: its first
-    paragraph is kept, on one line. The config class must be named `Config`.
-    """
-    prog = Path(sys.argv[0]).stem
-    complaint = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(complaint):
-            return tyro.cli(config_class, args=argv, prog=prog)
-    except SystemExit as stop:
-        if stop.code in (None, 0):
-            raise
-        lines = [line.strip("│╭╮╰╯ ") for line in complaint.getvalue().splitlines()]
-        rules = [i for i, line in enumerate(lines) if line and set(line) <= {"─"}]
-        kept = " ".join(line for line in lines[1 : rules[0] if rules else None] if line)
-        print(f"{prog}: {kept.removeprefix(_TYRO_PREFIX)}", file=sys.stderr)
-        sys.exit(2)
-
-
-def make_folder(out: Path | None, name: str) -> Path:
-    """Make the output folder, by default runs/<name>/<time>; one line and exit 2 where it cannot be written."""
-    folder = out if out is not None else Path("runs") / name / time.strftime("%Y%m%d-%H%M%S")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".writable"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        print(f"{name}: --out {folder}: must be a folder that can be written ({error.strerror})", file=sys.stderr)
-        sys.exit(2)
-    return folder
+def parse(config_class: Callable[..., ConfigT], name: str, arguments: list[str]) -> ConfigT:
+    """A config dataclass from the command line, its `out` filled in (runs/<name>/<time>) and checked."""
+    config = tyro.cli(config_class, args=arguments, prog=f"python -m experiments.{name}")
+    out = config.out or Path("runs") / name / time.strftime("%Y%m%d-%H%M%S")
+    check_writable(out)
+    return dataclasses.replace(config, out=out)
 
 
 def summarise(curves, config: Config) -> dict:
@@ -172,8 +144,15 @@ def table(result: dict) -> str:
 
 
 def main(argv: list[str] | None = None) -> None:
-    config = parse(Config, argv)
-    out = make_folder(config.out, "twotoken")
+    """Parse a command line and train."""
+    run_cli(lambda arguments: parse(Config, "twotoken", arguments), run, argv)
+
+
+def run(config: Config) -> None:
+    """Train every method from every start; write the result, its curves and its pictures."""
+    out = config.out
+    assert out is not None
+    out.mkdir(parents=True, exist_ok=True)
 
     import numpy as np
 
