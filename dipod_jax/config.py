@@ -240,7 +240,8 @@ class DistillationConfig:
     minibatch_size: int = 2048
     """transitions per step on one device, >= 1"""
     target: Literal["fresh-noise", "pre-image"] = "fresh-noise"
-    """what an action is paired with: fresh noise (the CFM loss), or the base noise that the sampler made it of"""
+    """what an action is paired with: fresh noise (the CFM loss), or the base noise that the sampler made it of, which
+    keeps the spread and loosens the bound"""
 
     def __post_init__(self):
         _check_number("distillation.interval", self.interval, 0)
