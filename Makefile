@@ -11,6 +11,9 @@ LOCKED := $(shell $(PYTHON) -c 'import sys; print("-c requirements.lock" if sys.
 BETA ?= 0.002
 SEEDS ?= 1
 ARGS ?=
+JOBS ?= auto
+# Compiled test programs are kept, so that worker and child processes share them and a second run is quick.
+export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.jax_cache
 
 .PHONY: setup ballincup test test-all check bench clean
 
@@ -27,10 +30,10 @@ ballincup: $(READY)
 	$(BIN)/python -m experiments.ballincup --beta $(BETA) --seeds $(SEEDS) $(ARGS)
 
 test: $(READY)
-	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) -m "not slow" $(ARGS)
 
 test-all: $(READY)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) $(ARGS)
 
 check: $(READY)
 	$(BIN)/ruff check .
