@@ -30,4 +30,5 @@ def prepare_jax(config: Config) -> None:
     if not jax.config.jax_compilation_cache_dir:
         cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "dipod-jax"
         jax.config.update("jax_compilation_cache_dir", str(cache))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+    # A run compiles many small programs besides the large ones; together they are seconds of every start.
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
