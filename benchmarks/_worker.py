@@ -19,12 +19,8 @@ class Worker:
 
     def __init__(self, *, cores: int, **trainer: Any):
         """Start it on the first `cores` of this process's cores; `trainer` is what `end_to_end.make_loop` takes."""
-        allowed = sorted(os.sched_getaffinity(0))[:cores]
-        command = [sys.executable, "-m", "benchmarks._worker", json.dumps(trainer)]
-        pin = lambda: os.sched_setaffinity(0, allowed)
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, preexec_fn=pin
-        )
+        command = [sys.executable, "-m", "benchmarks._worker", str(cores), json.dumps(trainer)]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.work = float(self._answer())
 
     def __enter__(self) -> Worker:
@@ -51,12 +47,13 @@ class Worker:
 
 
 def main() -> None:
-    """Set up, say how many env steps an iteration has, then iterate once for every line on standard input."""
+    """Pin, set up, say how many env steps an iteration has, then iterate once for every line on standard input."""
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: int(sys.argv[1])])  # before JAX counts its devices
     from benchmarks._setup import set_up
     from benchmarks.end_to_end import make_loop
 
     set_up()
-    iterate, work = make_loop(**json.loads(sys.argv[1]))
+    iterate, work = make_loop(**json.loads(sys.argv[2]))
     iterate()
     print("done", work, flush=True)
     for _ in sys.stdin:
