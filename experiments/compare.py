@@ -22,7 +22,7 @@ class CompareConfig:
     out: Path = Path("runs/comparison")
     """folder of the pictures"""
     labels: tuple[str, ...] | None = None
-    """a name for each run; default objective and beta"""
+    """a name for each run, default objective and beta; runs of one name are drawn as seeds of one curve"""
     title: str | None = None
     """heading; default the task"""
     x: Literal["wall_clock_s", "env_steps"] = "env_steps"
@@ -31,8 +31,8 @@ class CompareConfig:
     def __post_init__(self):
         if not self.run_dirs:
             raise ValueError("run_dirs: value missing; allowed: one or more run folders")
-        if self.labels is not None and len(set(self.labels)) != len(self.run_dirs):
-            raise ValueError(f"--labels {' '.join(self.labels)} is not allowed: {len(self.run_dirs)} different names")
+        if self.labels is not None and len(self.labels) != len(self.run_dirs):
+            raise ValueError(f"--labels {' '.join(self.labels)} is not allowed: {len(self.run_dirs)} names")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -55,7 +55,9 @@ def draw(options: CompareConfig) -> None:
 
     folders = [RunFolder.open(path) for path in options.run_dirs]
     labels = options.labels or _labels(folders)
-    metrics = dict(zip(labels, (folder.read_metrics() for folder in folders), strict=True))
+    metrics: dict[str, list[dict]] = {}
+    for label, folder in zip(labels, folders, strict=True):
+        metrics.setdefault(label, []).extend(folder.read_metrics())
     split = {
         label: DriftRecords(
             [r for r in records if r["kind"] != "evaluation"], [r for r in records if r["kind"] == "evaluation"]

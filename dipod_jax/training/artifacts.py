@@ -20,6 +20,7 @@ from dipod_jax.training.trainer import Trainer
 
 VIDEO_EPISODES = 4
 VIDEO_FPS = 25
+FRAME_STEP = 150
 
 
 def write_artifacts(
@@ -54,14 +55,20 @@ def write_policy_video(
     key: jax.Array,
     say: Callable[[str], None],
 ) -> bool:
-    """Record a few episodes side by side with the return burnt in; False, after one warning, where no OpenGL works."""
-    from dipod_jax.viz import RenderingUnavailable, write_video
+    """Film a few episodes side by side with the return burnt in, and one frame of it as a PNG of the same name.
+
+    Returns:
+        False, after one warning, where no OpenGL works.
+    """
+    from dipod_jax.viz import RenderingUnavailable, write_frame, write_video
 
     run = jax.jit(lambda k: record(env, policy, params, statistics, k, VIDEO_EPISODES))
     episode = jax.tree.map(np.asarray, run(key))
     mocap = {"mocap_pos": episode.mocap_pos, "mocap_quat": episode.mocap_quat} if env.mj_model.nmocap else {}
     try:
         write_video(env.mj_model, episode.qpos, episode.reward, path, fps=VIDEO_FPS, **mocap)
+        frame = path.with_suffix(".png")
+        write_frame(env.mj_model, episode.qpos, episode.reward, frame, step=FRAME_STEP, **mocap)
     except RenderingUnavailable as error:
         say(f"warning: no video: {error}")
         return False
