@@ -69,6 +69,17 @@ class VelocityField(nn.Module):
         bias = self.param("input_bias", nn.initializers.zeros, (self.hidden_sizes[0],))
         splits = (obs.shape[-1], obs.shape[-1] + x_t.shape[-1])
         parts = jnp.split(kernel, splits)
-        x = sum(value @ part for value, part in zip(inputs, parts, strict=True)) + bias
+        x = sum(_product(value, part) for value, part in zip(inputs, parts, strict=True)) + bias
         x = ACTIVATIONS[self.activation](x)
-        return self.output_scale * MLP(self.hidden_sizes[1:], self.action_size, self.activation)(x)
+        rows = x.reshape(-1, x.shape[-1])
+        velocity = MLP(self.hidden_sizes[1:], self.action_size, self.activation)(rows)
+        return self.output_scale * velocity.reshape(*x.shape[:-1], self.action_size)
+
+
+def _product(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """x (..., I) @ kernel (I, H) as one product of matrices.
+
+    XLA's CPU backend differentiates a product with two leading axes much more slowly than one of matrices: the policy's
+    gradient is 1.6 times as fast this way.
+    """
+    return (x.reshape(-1, x.shape[-1]) @ kernel).reshape(*x.shape[:-1], kernel.shape[-1])
