@@ -108,6 +108,25 @@ class SlimData:
         return SlimData(state, self.derived, self.layout)
 
 
+class _Lane:
+    """A `Batch`, with where a call writes and reads in it looked up once."""
+
+    def __init__(self, model: mujoco.MjModel, layout: Layout, size: int, num_threads: int):
+        self.sims = batch.Batch(model, size, num_threads)
+        self.columns = np.concatenate([self._columns(name) for name in STATE_FIELDS])  # of sims.state, in row order
+        self.derived = [
+            (where, self.sims.bind(name)) for name, (row, where, _) in layout.fields.items() if row == "derived"
+        ]
+
+    def _columns(self, field: str) -> np.ndarray:
+        """Columns of `sims.state` that the live view of a state field covers."""
+        state, view = self.sims.state, self.sims.bind(field)
+        if view.size == 0:
+            return np.zeros(0, np.intp)
+        start = (view.ctypes.data - state.ctypes.data) // state.itemsize
+        return np.arange(start, start + view[0].size)
+
+
 class Simulator:
     """Steps rows of simulations on MuJoCo's thread pool; holds no state between calls.
 
@@ -117,19 +136,19 @@ class Simulator:
 
     def __init__(self, model: mujoco.MjModel, layout: Layout, num_threads: int):
         self.model, self.layout, self.num_threads = model, layout, num_threads
-        self._idle: dict[int, list[batch.Batch]] = {}
+        self._idle: dict[int, list[_Lane]] = {}
         self._lock = threading.Lock()
 
     @contextlib.contextmanager
-    def _batch(self, size: int) -> Iterator[batch.Batch]:
+    def _lane(self, size: int) -> Iterator[_Lane]:
         with self._lock:
             idle = self._idle.setdefault(size, [])
-            sims = idle.pop() if idle else None
-        if sims is None:
-            sims = batch.Batch(self.model, size, self.num_threads)
-        yield sims
+            lane = idle.pop() if idle else None
+        if lane is None:
+            lane = _Lane(self.model, self.layout, size, self.num_threads)
+        yield lane
         with self._lock:
-            idle.append(sims)
+            idle.append(lane)
 
     def advance(self, rows: np.ndarray, num_substeps: int) -> tuple[np.ndarray, np.ndarray]:
         """Step (or, for 0 substeps, forward) simulations.
@@ -142,16 +161,10 @@ class Simulator:
             State rows (..., S), all NaN where MuJoCo reported a failed simulation, and derived rows (..., D).
         """
         flat = rows.reshape(-1, rows.shape[-1])
-        fields = self.layout.fields
-        state = np.empty_like(flat)
         derived = np.empty((len(flat), self.layout.sizes["derived"]), np.float32)
-        with self._batch(len(flat)) as sims:
-            for name in STATE_FIELDS:
-                target = sims.bind(name)
-                target[...] = flat[:, fields[name][1]].reshape(target.shape)
-            for name, (row, _, _) in fields.items():
-                if row == "derived":
-                    sims.bind(name)
+        with self._lane(len(flat)) as lane:
+            sims = lane.sims
+            sims.state[:, lane.columns] = flat
             # mj_step zeroes the counters of a simulation that it resets: only a count from 0 shows every failure.
             sims.warning[...] = 0
             failed = np.zeros(len(flat), bool)
@@ -163,11 +176,13 @@ class Simulator:
             except batch.SimulationError as error:
                 failed[error.ids] = True
             failed |= sims.warning[:, _FAILURES, 1].any(-1)
-            for name, (row, where, _) in fields.items():
-                (state if row == "state" else derived)[:, where] = sims.bind(name).reshape(len(flat), -1)
-        state[failed] = np.nan
-        # mj_step resets a simulation that went bad and carries on; what it computed after that is not the task's state.
-        derived[failed] = np.nan
+            state = sims.state[:, lane.columns].astype(np.float32)
+            for where, value in lane.derived:
+                derived[:, where] = value.reshape(len(flat), -1)
+        if failed.any():
+            # mj_step resets a simulation that went bad and carries on; what it computed after is not the task's state.
+            state[failed] = np.nan
+            derived[failed] = np.nan
         return state.reshape(rows.shape), derived.reshape(*rows.shape[:-1], -1)
 
 
