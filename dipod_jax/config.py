@@ -260,13 +260,13 @@ class DistillationConfig:
 class BetaControlConfig:
     """The controller behind `--beta auto`: it holds the measured gap near a target."""
 
-    gap_target: float = 1.25
+    gap_target: float = 0.75
     """nats per action dimension of log-likelihood minus ELBO (median over samples), > 0"""
     tolerance: float = 1.1
     """the gap may leave the target by this factor before beta moves, > 1"""
     factor: float = 1.5
     """by which beta moves at one measurement, > 1"""
-    initial: float = 0.005
+    initial: float = 0.02
     """first value of beta, > 0"""
     minimum: float = 1e-4
     """smallest beta, > 0"""

@@ -1,0 +1,88 @@
+"""The command lines that lay runs beside each other: experiments.sweep and experiments.compare."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from dipod_jax.config import to_json
+from dipod_jax.presets import smoke
+from dipod_jax.runs import RunFolder
+from experiments import compare, sweep
+
+
+def errors_of(command, arguments, capsys) -> str:
+    with pytest.raises(SystemExit) as stopped:
+        command.main(arguments)
+    assert stopped.value.code == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    return lines[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--betas"], "--betas"),
+        ([], "--betas"),
+        (["--betas", "0", "0"], "different"),
+        (["--betas", "0", "nan"], "--beta nan"),
+        (["--betas", "0", "--resume"], "--resume"),
+        (["--betas", "0", "--task", "Foo"], "--task Foo"),
+    ],
+)
+def test_a_mistake_in_a_sweep_is_one_line_and_writes_nothing(arguments, words, capsys, tmp_path):
+    out = tmp_path / "sweep"
+    assert words in errors_of(sweep, [*arguments, "--out", str(out)], capsys)
+    assert not out.exists()
+
+
+def test_help_of_a_sweep_says_that_it_resumes_by_itself(capsys):
+    sweep.main(["--help"])
+    assert "a sweep\nthat was stopped goes on" in capsys.readouterr().out
+
+
+def run_folder(path, beta: float, returns: dict[int, list[float]]) -> None:
+    folder = RunFolder.create(path, to_json(smoke("BallInCup", "fpo")) | {"beta": beta})
+    for seed, values in returns.items():
+        for index, value in enumerate(values):
+            head = {"seed": seed, "iteration": index, "env_steps": 1000 * index, "wall_clock_s": 10.0 * index}
+            folder.append_metrics({"kind": "evaluation", **head, "return_mean": value, "zero_noise_return_mean": 0.0})
+            folder.append_metrics({"kind": "train", **head, "cfm_loss": 0.5})
+
+
+def test_comparing_prints_best_last_and_times_and_draws_both_pictures(tmp_path, capsys):
+    run_folder(tmp_path / "a", 0.0, {1: [0, 600, 300], 2: [0, 100, 950]})
+    run_folder(tmp_path / "b", 0.5, {1: [0, 10, 20]})
+    compare.main([str(tmp_path / "a"), str(tmp_path / "b"), "--out", str(tmp_path / "c")])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].split() == ["fpo,", "beta", "0.0", "600", "950", "300", "950", "10", "20", "|", "-", "20"]
+    assert lines[2].split() == ["fpo,", "beta", "0.5", "20", "20", "-", "|", "-"]
+    assert all((tmp_path / "c" / name).stat().st_size > 10_000 for name in ("returns.png", "drift.png"))
+
+
+def test_runs_of_one_label_are_seeds_of_one_curve(tmp_path, capsys):
+    run_folder(tmp_path / "a", 0.0, {1: [0, 600]})
+    run_folder(tmp_path / "b", 0.0, {2: [0, 100]})
+    folders = [str(tmp_path / "a"), str(tmp_path / "b")]
+    compare.main([*folders, "--labels", "same", "same", "--out", str(tmp_path / "c")])
+    row = capsys.readouterr().out.splitlines()[1].split()
+    assert row == ["same", "600", "100", "600", "100", "10", "-", "|", "-", "-"]
+
+
+def test_comparing_what_is_no_run_folder_is_one_line(tmp_path, capsys):
+    assert "is not a run folder" in errors_of(compare, [str(tmp_path)], capsys)
+
+
+@pytest.mark.slow
+def test_a_sweep_trains_every_beta_and_goes_on_where_it_was_left(tmp_path):
+    command = [sys.executable, "-m", "experiments.sweep", "--preset", "smoke", "--betas", "0", "0.01"]
+    command += ["--logger", "none", "--out", str(tmp_path / "s")]
+    first = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "finished before" not in first.stdout
+    for beta in (0.0, 0.01):
+        result = json.loads((tmp_path / "s" / f"beta{beta:g}" / "result.json").read_text())
+        assert result["beta"] == beta and result["env_steps"] == 8192
+    second = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert second.stdout.count("finished before") == 2

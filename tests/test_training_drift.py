@@ -1,0 +1,85 @@
+"""Self-distillation and the controller of beta."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dipod_jax.config import BetaControlConfig, DistillationConfig, PolicyConfig
+from dipod_jax.policies import FlowPolicy
+from dipod_jax.training.distillation import distil, init_distiller
+from dipod_jax.training.drift import control_beta
+from dipod_jax.training.state import LearnerState, Transitions
+from dipod_jax.training.statistics import RunningStatistics
+
+CONTROL = BetaControlConfig(gap_target=1.0, tolerance=1.1, factor=1.5, initial=0.01, minimum=0.004, maximum=0.02)
+
+
+def test_beta_rises_over_the_target_falls_under_it_and_rests_between():
+    # target 1 nat a dimension, d = 2: rests in [2 / 1.1, 2 * 1.1] = [1.82, 2.2]
+    gap = jnp.array([2.3, 2.1, 1.9, 1.7])
+    moved = control_beta(jnp.full(4, 0.01), gap, CONTROL, action_size=2)
+    np.testing.assert_allclose(moved, [0.015, 0.01, 0.01, 0.01 / 1.5], rtol=1e-6)
+
+
+def test_beta_stays_within_its_bounds_and_a_gap_that_is_not_finite_counts_as_large():
+    gap = jnp.array([jnp.nan, jnp.inf, 100.0, 0.0])
+    moved = control_beta(jnp.array([0.01, 0.01, 0.019, 0.0041]), gap, CONTROL, action_size=2)
+    np.testing.assert_allclose(moved, [0.015, 0.015, 0.02, 0.004], rtol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def acted():
+    """A small policy, the rollout it acted, and its learner state."""
+    policy = FlowPolicy(PolicyConfig(hidden_sizes=(32, 32), num_steps=5), observation_size=1, action_size=1)
+    keys = jax.random.split(jax.random.key(0), 4)
+    params = {"policy": policy.init(keys[0]), "critic": {"w": jnp.ones(3)}}
+    obs = jax.random.normal(keys[1], (8, 64, 1))
+    base_noise = jax.random.normal(keys[2], (8, 64, 1))
+    # Far from what the field was fitted to: an untrained field's samples are wide, these are narrow.
+    action = 0.2 * policy.act(params["policy"], obs, base_noise) + 1.0
+    zero, no = jnp.zeros((8, 64)), jnp.zeros((8, 64), bool)
+    rollout = Transitions(obs, obs, base_noise, action, zero, no, no, zero, zero.astype(jnp.int32))
+    learner = LearnerState(
+        params=params,
+        optimizer={"policy": jnp.ones(2)},
+        distiller=init_distiller(params["policy"]),
+        obs_statistics=RunningStatistics.zeros(1),
+        tunables=None,  # pyright: ignore
+        key=keys[3],
+        iteration=jnp.zeros((), jnp.int32),
+    )
+    return policy, rollout, learner
+
+
+@pytest.mark.parametrize("target", ["fresh-noise", "pre-image"])
+def test_distilling_fits_the_actions_and_touches_nothing_else(acted, target):
+    policy, rollout, learner = acted
+    config = DistillationConfig(interval=1, num_steps=200, learning_rate=3e-3, minibatch_size=256, target=target)
+    after = jax.jit(lambda state: distil(config, policy, state, rollout, jax.random.key(1)))(learner)
+
+    draws = policy.sample_draws(jax.random.key(2), (8, 64))
+    loss = lambda state: float(policy.loss(state.params["policy"], rollout.obs, rollout.action, draws).mean())
+    assert loss(after) < 0.6 * loss(learner)
+    for part in ("optimizer", "obs_statistics", "iteration"):
+        jax.tree.map(np.testing.assert_array_equal, getattr(after, part), getattr(learner, part))
+    np.testing.assert_array_equal(after.params["critic"]["w"], learner.params["critic"]["w"])
+    assert int(jax.tree.leaves(after.distiller)[0]) == 200  # its own optimiser counted every step
+
+
+def test_distilled_actions_move_to_the_actions_that_were_distilled(acted):
+    policy, rollout, learner = acted
+    config = DistillationConfig(interval=1, num_steps=400, learning_rate=3e-3, minibatch_size=256)
+    after = jax.jit(lambda state: distil(config, policy, state, rollout, jax.random.key(1)))(learner)
+    acted_now = policy.act(after.params["policy"], rollout.obs, rollout.base_noise)
+    assert abs(float(acted_now.mean() - rollout.action.mean())) < 0.1
+    assert abs(float(policy.act(learner.params["policy"], rollout.obs, rollout.base_noise).mean()) - 1.0) > 0.5
+
+
+def test_distillation_is_refused_where_there_is_no_bound():
+    from dipod_jax.presets import cpu
+
+    with pytest.raises(ValueError, match=r"--distillation\.interval 5 is not allowed: 0 with the objective ppo"):
+        dataclasses.replace(cpu("BallInCup", "ppo"), distillation=DistillationConfig(interval=5))
