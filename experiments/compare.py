@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def parse(arguments: list[str]) -> CompareConfig:
     """The options, with the folders checked."""
-    config = tyro.cli(CompareConfig, args=arguments)
+    config = tyro.cli(CompareConfig, args=arguments, prog="python -m experiments.compare")
     for path in config.run_dirs:
         RunFolder.open(path)
     check_writable(config.out)

@@ -49,7 +49,7 @@ def parse(arguments: list[str]) -> EvaluateConfig:
     from dipod_jax.config import from_json
     from dipod_jax.runs import RunFolder
 
-    config = tyro.cli(EvaluateConfig, args=arguments)
+    config = tyro.cli(EvaluateConfig, args=arguments, prog="python -m experiments.evaluate")
     seeds = from_json(RunFolder.open(config.run_dir).config).all_seeds
     if config.seed is not None and config.seed not in seeds:
         trained = ", ".join(map(str, seeds))

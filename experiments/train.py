@@ -30,7 +30,8 @@ def parse(arguments: list[str], task: str | None = None) -> Config:
     import tyro
 
     start, announcement = _starting_config(arguments, task)
-    config = tyro.cli(Config, args=arguments, default=start, description=_description(task))
+    prog = f"python -m experiments.{task.lower() if task else 'train'}"
+    config = tyro.cli(Config, args=arguments, default=start, prog=prog, description=_description(task))
     if task is not None and config.task != task:
         raise ValueError(f"--task {config.task} is not allowed: this command trains {task}; use experiments.train")
     if announcement:
