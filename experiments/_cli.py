@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -13,6 +14,7 @@ Config = TypeVar("Config")
 
 USAGE_ERROR = 2
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+BROKEN_PIPE = 141  # 128 + SIGPIPE
 _SEE_HELP = "; see --help"
 _BOX_BORDER = "─│╭╮╰╯┌┐└┘|+- "
 # How Python's own constructors, called by tyro, say that a word is no value of their type.
@@ -54,6 +56,9 @@ def run_cli(
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(INTERRUPTED)
+    except BrokenPipeError:  # whoever read our output has left, as `| head` does; Python would complain at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(BROKEN_PIPE)
 
 
 def _parse(parse: Callable[[list[str]], Config], arguments: list[str]) -> Config:

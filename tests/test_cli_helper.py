@@ -187,3 +187,9 @@ def test_ctrl_c_ends_a_process_with_one_line(script):
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=20)
     assert (process.returncode, err) == (130, "interrupted\n")
+
+
+def test_help_into_a_pipe_that_closes_early_ends_without_a_traceback():
+    command = f"{sys.executable} -m experiments.train --help | head -n 1"
+    ended = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
+    assert ended.stdout.startswith("usage: python -m experiments.train") and ended.stderr == ""
