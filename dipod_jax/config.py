@@ -68,7 +68,7 @@ class PpoConfig:
 
 @dataclass(frozen=True)
 class PolicyConfig:
-    """The acting network; for `ppo` only the sizes and the activation count."""
+    """The acting network; for `ppo` what is about flows (sampler, draws, loss, time, output scale) does not count."""
 
     hidden_sizes: tuple[int, ...] = (32, 32, 32, 32)
     """widths of the hidden layers, each >= 1"""
@@ -91,7 +91,7 @@ class PolicyConfig:
     output_scale: float = 0.25
     """factor on the network's output, > 0"""
     noise_correlation: float = 0.0
-    """AR(1) coefficient of the base noise between steps of an episode, 0 <= rho < 1; the marginal stays N(0, I)"""
+    """AR(1) coefficient of the base noise between steps, 0 <= rho < 1; the marginal stays N(0, I)"""
     action_clip: float | None = None
     """bound on |stored pre-tanh action|, > 0; none: unbounded"""
     action_noise: float = 0.0
@@ -302,7 +302,7 @@ class Config:
     seeds: int = 1
     """number of seeds, 0 .. seeds - 1, trained in one program, >= 1"""
     seed_list: tuple[int, ...] | None = None
-    """the seeds themselves, each >= 0 and used once; instead of --seeds"""
+    """the seeds themselves, each >= 0 and used once; --seeds does not count then"""
     total_steps: int = 60_000_000
     """env steps of each seed, >= 1; rounded up to whole iterations"""
     out: Path | None = None

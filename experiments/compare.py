@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from dipod_jax.runs import RunFolder, check_writable
+from dipod_jax.runs import RunFolder, RunFolderError, check_writable
 from experiments._cli import run_cli
 
 
@@ -57,7 +57,13 @@ def draw(options: CompareConfig) -> None:
     labels = options.labels or _labels(folders)
     metrics: dict[str, list[dict]] = {}
     for label, folder in zip(labels, folders, strict=True):
-        metrics.setdefault(label, []).extend(folder.read_metrics())
+        records = folder.read_metrics()
+        known = {record["seed"] for record in metrics.get(label, [])}
+        if repeated := known & {record["seed"] for record in records}:
+            raise RunFolderError(
+                f"{folder.path}: seed {min(repeated)} is in {label!r} already; give --labels that differ"
+            )
+        metrics.setdefault(label, []).extend(records)
     split = {
         label: DriftRecords(
             [r for r in records if r["kind"] != "evaluation"], [r for r in records if r["kind"] == "evaluation"]
@@ -88,7 +94,7 @@ def table(evaluations: dict[str, list[dict]]) -> str:
 
 def _labels(folders: list[RunFolder]) -> list[str]:
     names = [f"{f.config['objective']}, beta {f.config['beta']}" for f in folders]
-    return names if len(set(names)) == len(names) else [f.path.name for f in folders]
+    return names if len(set(names)) == len(names) else [str(f.path) for f in folders]
 
 
 if __name__ == "__main__":

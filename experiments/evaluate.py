@@ -47,13 +47,16 @@ def main(argv: Sequence[str] | None = None) -> None:
 def parse(arguments: list[str]) -> EvaluateConfig:
     """The options, with the run folder and the seed checked before jax is imported."""
     from dipod_jax.config import from_json
-    from dipod_jax.runs import RunFolder
+    from dipod_jax.runs import RunFolder, check_writable
+    from experiments.train import check_backend
 
     config = tyro.cli(EvaluateConfig, args=arguments, prog="python -m experiments.evaluate")
     seeds = from_json(RunFolder.open(config.run_dir).config).all_seeds
     if config.seed is not None and config.seed not in seeds:
         trained = ", ".join(map(str, seeds))
         raise ValueError(f"--seed {config.seed} is not allowed: the run in {config.run_dir} trained {trained}")
+    check_backend(config.backend)
+    check_writable(config.run_dir)
     return config
 
 
@@ -73,7 +76,7 @@ def evaluate(options: EvaluateConfig) -> None:
     from dipod_jax.training.artifacts import write_policy_video
     from dipod_jax.training.evaluation import evaluate as run_episodes
     from dipod_jax.training.loading import restore_policy
-    from dipod_jax.training.results import summarise
+    from dipod_jax.training.results import start_note, summarise
 
     trained = restore_policy(options.run_dir, options.seed)
     env = envs.make(trained.config.task, backend, episode_length=1000, num_threads=available_cores())
@@ -87,6 +90,7 @@ def evaluate(options: EvaluateConfig) -> None:
         "episodes": options.episodes,
         "return": summarise(returns.random_noise[None]),
         "return_zero_noise": summarise(returns.zero_noise[None]),
+        "note": start_note(trained.config.task),
     }
     print(json.dumps(result, indent=1))
     folder.write_json("evaluation.json", result)

@@ -41,7 +41,7 @@ def parse(arguments: list[str]) -> list[Config]:
         raise ValueError(f"{error.argument_name}: {error.message}") from error
     if not known.betas or len(set(known.betas)) != len(known.betas):
         raise ValueError(f"--betas {' '.join(known.betas)} is not allowed: one or more different values")
-    if "--resume" in rest or "--beta" in rest:
+    if any(option.split("=")[0] in ("--resume", "--beta") for option in rest):
         raise ValueError(
             "--beta and --resume are not options of a sweep: use --betas; a stopped sweep resumes by itself"
         )

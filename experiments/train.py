@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import get_args
 
 from dipod_jax.config import Backend, Config, ObjectiveName, Preset, differences, from_json
-from dipod_jax.presets import make_config
+from dipod_jax.presets import accelerator, make_config
 from experiments._cli import run_cli
 
 STARTED = time.perf_counter()
@@ -78,6 +78,7 @@ def _check_folder(config: Config, start: Config) -> Config:
     from dipod_jax.runs import check_logger, check_unused, check_writable
 
     check_logger(config.logger)
+    check_backend(config.backend)
     if config.preset == "auto":
         config = dataclasses.replace(config, preset=start.preset)
     if config.backend == "auto":
@@ -95,6 +96,12 @@ def _check_folder(config: Config, start: Config) -> Config:
     check_unused(config.out)
     check_writable(config.out)
     return config
+
+
+def check_backend(backend: Backend) -> None:
+    """Raise ValueError where the backend's device is missing."""
+    if backend == "warp" and accelerator() != "cuda":
+        raise ValueError("--backend warp is not allowed: it needs CUDA and none was found; use native or mjx")
 
 
 def _train(config: Config) -> None:

@@ -207,3 +207,14 @@ def test_a_task_that_reads_what_the_native_engine_lacks_says_so_in_one_line():
 def test_a_derived_field_cannot_be_set(swing):
     with pytest.raises(ValueError, match="xpos is computed"):
         swing[0].physics.data.replace(xpos=jnp.zeros(3))
+
+
+def test_an_action_that_is_not_a_number_ends_that_episode_and_no_other():
+    # mj_step itself would take the control as 0 and carry on
+    env = envs.make("BallInCup", "native")
+    step = jax.jit(env.step)
+    action = jnp.zeros((2, 2)).at[0, 0].set(jnp.nan)
+    state, result = step(jax.jit(lambda key: env.reset(key, 2))(jax.random.key(0)), action)
+    assert result.terminated.tolist() == [True, False]
+    assert state.num_failures.tolist() == [1, 0]
+    assert bool(jnp.isfinite(state.obs).all() & jnp.isfinite(result.next_obs).all())

@@ -60,8 +60,8 @@ class BatchedEnv:
 
     Both methods are pure and can be jitted, scanned, vmapped (over seeds) and sharded along B. An episode ends
     `truncated` at `episode_length` steps, or `terminated` where the task says so or the simulation leaves the finite
-    numbers; it then continues from a start state drawn from `state.starts`. A failed simulation yields reward 0 and its
-    last finite observation, is counted in `num_failures`, and touches no other environment.
+    numbers, its action included; it then continues from a start state drawn from `state.starts`. A failed simulation
+    yields reward 0 and its last finite observation, is counted in `num_failures`, and touches no other environment.
     """
 
     def __init__(self, task: Any, episode_length: int):
@@ -108,7 +108,7 @@ class BatchedEnv:
         """
         chex.assert_shape(action, (*state.clock.shape, self.action_size))
         physics = _strong(jax.vmap(self._task.step)(state.physics, action))
-        finite = jnp.isfinite(physics.obs).all(-1) & jnp.isfinite(physics.reward)
+        finite = jnp.isfinite(physics.obs).all(-1) & jnp.isfinite(physics.reward) & jnp.isfinite(action).all(-1)
         terminated = ~finite | (physics.done > 0)
         reward = jnp.where(finite, physics.reward, 0.0)
         length, clock = state.length + 1, state.clock + 1

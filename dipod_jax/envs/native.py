@@ -42,10 +42,8 @@ DERIVED_FIELDS = (
     *("subtree_com", "cvel", "cinert", "sensordata", "actuator_force", "actuator_length", "actuator_velocity", "qacc"),
     *("qfrc_actuator", "qfrc_bias", "qfrc_passive", "ten_length", "ten_velocity", "subtree_linvel", "subtree_angmom"),
 )
-_FAILURES = tuple(
-    int(w)
-    for w in (mujoco.mjtWarning.mjWARN_BADQPOS, mujoco.mjtWarning.mjWARN_BADQVEL, mujoco.mjtWarning.mjWARN_BADQACC)
-)
+# MuJoCo sets bad controls to 0 and carries on; the task never asked for that.
+_FAILURES = tuple(int(getattr(mujoco.mjtWarning, f"mjWARN_BAD{what}")) for what in ("QPOS", "QVEL", "QACC", "CTRL"))
 _MATRICES = ("xmat", "ximat", "geom_xmat", "site_xmat")  # (n, 9) in MuJoCo, (n, 3, 3) in MJX
 
 # Tracing replaces functions of two modules; one trace at a time.

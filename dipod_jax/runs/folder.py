@@ -76,6 +76,11 @@ class RunFolder:
             raise RunFolderError(f'{path / CONFIG} is not a run\'s: it has no "config"; name one that a run wrote')
         return cls(path, record)
 
+    def update_config(self, config: dict[str, Any]) -> None:
+        """Replace the configuration in `config.json`, as a resumed run may change some of it; provenance stays."""
+        self.config = plain(config)
+        write_json(self.path / CONFIG, {"config": self.config, **self.provenance})
+
     @property
     def checkpoints(self) -> Path:
         """Where the checkpoints lie (see `dipod_jax.runs.checkpoints`)."""

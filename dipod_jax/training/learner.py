@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -232,6 +231,3 @@ def _summarise(name: str, values: jax.Array) -> jax.Array:
     if name == "first_ratio_error":
         return values[0, 0]
     return values.sum() if name == "skipped_updates" else values.mean()
-
-
-UpdateFn = Callable[[LearnerState, Transitions, jax.Array], tuple[LearnerState, dict[str, jax.Array]]]

@@ -14,12 +14,9 @@ import numpy as np
 from dipod_jax.config import Config, to_json
 from dipod_jax.runs import Progress, RunFolder, latest_checkpoint, make_logger, restore_checkpoint, save_checkpoint
 from dipod_jax.training.artifacts import write_artifacts
-from dipod_jax.training.results import best_and_last, interval95, seconds_to, summarise
+from dipod_jax.training.results import best_and_last, interval95, seconds_to, start_note, summarise
 from dipod_jax.training.state import TrainState, Tunables
 from dipod_jax.training.trainer import Trainer
-
-# Tasks whose reset ignores its key: an interval over episodes then holds policy noise only.
-SINGLE_START_TASKS = ("BallInCup",)
 
 
 def train(config: Config, *, started: float | None = None, trainer: Trainer | None = None) -> dict[str, Any]:
@@ -42,7 +39,7 @@ def train(config: Config, *, started: float | None = None, trainer: Trainer | No
         run.start()
         while run.iteration < config.num_iterations:
             run.iterate()
-            if stop.is_set():
+            if stop.is_set() and run.iteration < config.num_iterations:
                 run.save()
                 run.progress.line(f"stopped and saved; continue with --resume --out {run.folder.path}")
                 raise KeyboardInterrupt
@@ -55,8 +52,13 @@ class Run:
     def __init__(self, config: Config, started: float, trainer: Trainer | None = None):
         assert config.out is not None
         self.config, self.seeds = config, config.all_seeds
-        self._clock_zero, self._given_trainer = started, trainer
-        self.folder = RunFolder.open(config.out) if config.resume else RunFolder.create(config.out, to_json(config))
+        self._started = self._clock_zero = started
+        self._given_trainer = trainer
+        if config.resume:
+            self.folder = RunFolder.open(config.out)
+            self.folder.update_config(to_json(config))  # a longer --total-steps must outlive the next kill
+        else:
+            self.folder = RunFolder.create(config.out, to_json(config))
         self.progress = Progress(config.num_iterations * config.steps_per_iteration * len(self.seeds), name=config.task)
         self.logger = make_logger(config.logger, self.folder.path, to_json(config), name=config.out.name)
         self.timings = {"setup_s": 0.0, "compile_s": 0.0, "training_s": 0.0, "evaluation_s": 0.0}
@@ -93,7 +95,7 @@ class Run:
         if self.config.resume:
             self._continue_records(after_iteration=-1 if checkpoint is None else self.iteration)
         jax.block_until_ready(self.state)
-        self.timings["setup_s"] = self.wall_clock_s
+        self.timings["setup_s"] = time.perf_counter() - self._started
         before = time.perf_counter()
         self.trainer.compile()
         self.timings["compile_s"] = time.perf_counter() - before
@@ -204,7 +206,7 @@ class Run:
             self.trainer,
             self.state.learner,
             self.evaluations,
-            self.note(),
+            start_note(self.config.task),
             self.progress.line,
         )
         self.logger.close()
@@ -238,14 +240,8 @@ class Run:
             "final_return_zero_noise": summarise(self._returns.zero_noise),
             "seconds_to": seconds_to(self.evaluations, self.seeds),
             "evaluation_return": best_and_last(self.evaluations, self.seeds),
-            "note": self.note(),
+            "note": start_note(self.config.task),
         }
-
-    def note(self) -> str | None:
-        """What must be said beside an interval over episodes."""
-        if self.config.task in SINGLE_START_TASKS:
-            return f"{self.config.task} always starts in the same state: episodes differ by the policy's noise only"
-        return None
 
     def _record(self, kind: str, seed: int, scalars: dict[str, Any]) -> dict[str, Any]:
         head = {"kind": kind, "seed": seed, "iteration": self.iteration, "env_steps": self.env_steps}

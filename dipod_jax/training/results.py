@@ -8,6 +8,15 @@ from typing import Any
 import numpy as np
 
 THRESHOLDS = (500, 900)
+# Tasks whose reset ignores its key: an interval over episodes then holds policy noise only.
+SINGLE_START_TASKS = ("BallInCup",)
+
+
+def start_note(task: str) -> str | None:
+    """What must be said beside an interval over a task's episodes, None where nothing."""
+    if task in SINGLE_START_TASKS:
+        return f"{task} always starts in the same state: episodes differ by the policy's noise only"
+    return None
 
 
 def interval95(samples: np.ndarray) -> list[float] | None:

@@ -143,7 +143,7 @@ class Trainer:
         self._evaluate = self._evaluate.lower(state.learner, chunks).compile()
 
     def evaluate(self, learner: LearnerState, num_episodes: int) -> EpisodeReturns:
-        """Returns (S, E) of E episodes of each kind; the draws depend on the seed and the iteration alone.
+        """Returns (S, E) of E episodes of each kind; the draws depend on seed, iteration and number of devices alone.
 
         Episodes run in chunks of the smaller evaluation, so that one compiled program serves every E.
         """
@@ -198,7 +198,7 @@ class Trainer:
 
     def _measure_seed(self, learner: LearnerState, transitions: Transitions) -> dict[str, jax.Array]:
         assert isinstance(self.policy, FlowPolicy)
-        num_local = self.config.drift.num_samples // self.shards
+        num_local = self.config.drift.num_samples // (2 * self.shards) * 2  # the meter halves its batch
         keys = self._keys(learner)[2], jax.random.fold_in(learner.key, learner.iteration)
         return measure_drift(self.learner, self.policy, learner, transitions, *keys, num_local, DATA)
 
