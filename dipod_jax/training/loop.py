@@ -85,12 +85,10 @@ class Run:
             self.state = self.trainer.with_tunables(self.trainer.init(), Tunables.of(self.config))
         else:
             state = restore_checkpoint(checkpoint, self.trainer.abstract_state())
-            beta = state.learner.tunables.beta
-            self.state = self.trainer.with_tunables(state, Tunables.of(self.config))
+            tunables = Tunables.of(self.config)
             if self.config.beta == "auto":  # where the controller left it
-                learner = self.state.learner
-                tunables = learner.tunables._replace(beta=beta)
-                self.state = self.state._replace(learner=learner._replace(tunables=tunables))
+                tunables = tunables._replace(beta=state.learner.tunables.beta)
+            self.state = self.trainer.with_tunables(state, tunables)
         self.iteration = self._first_iteration = int(np.asarray(self.state.learner.iteration)[0])
         if self.config.resume:
             self._continue_records(after_iteration=-1 if checkpoint is None else self.iteration)

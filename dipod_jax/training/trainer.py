@@ -99,7 +99,7 @@ class Trainer:
         )
 
     def with_tunables(self, state: TrainState, tunables: Tunables) -> TrainState:
-        """The same state under other hyper-parameters, every seed the same."""
+        """The same state under other hyper-parameters, () for all seeds alike or (S,) one each."""
         spread = jax.tree.map(
             lambda new, old: jax.device_put(jnp.full_like(old, new), old.sharding), tunables, state.learner.tunables
         )
