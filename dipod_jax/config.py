@@ -18,7 +18,7 @@ TASKS = (
 
 Preset = Literal["auto", "cpu", "paper", "smoke"]
 Backend = Literal["auto", "native", "mjx", "warp"]
-ObjectiveName = Literal["fpo", "ppo"]
+ObjectiveName = Literal["fpo", "exact-ppo", "ppo"]
 
 
 def _require(allowed: bool, flag: str, value: Any, what: str) -> None:
@@ -54,12 +54,12 @@ class FpoConfig:
 
 @dataclass(frozen=True)
 class PpoConfig:
-    """Proximal policy optimization of a Gaussian policy (arXiv 1707.06347)."""
+    """Proximal policy optimization on a likelihood (arXiv 1707.06347): of a Gaussian policy, or a flow's exact one."""
 
     clip_epsilon: float = 0.1
     """half width of the ratio's trust region, > 0"""
     entropy_cost: float = 1e-2
-    """weight of the squashed policy's entropy, >= 0"""
+    """weight of the squashed Gaussian policy's entropy, >= 0; a flow has none"""
 
     def __post_init__(self):
         _check_number("ppo.clip-epsilon", self.clip_epsilon, 0.0, open_low=True)
@@ -289,7 +289,8 @@ class Config:
     task: str = "BallInCup"
     """one of Playground's 25 DM-Control tasks"""
     objective: ObjectiveName = "fpo"
-    """what the update maximises: fpo (flow policy) or ppo (Gaussian policy)"""
+    """what the update maximises: fpo (flow policy, a ratio of CFM losses), exact-ppo (flow policy, the ratio of its
+    sampler's exact likelihoods; about ten times fpo's cost) or ppo (Gaussian policy)"""
     beta: float | Literal["auto"] = 0.0
     """DiPOD's weight of the ELBO on the rollout's own samples, >= 0; 0 is the plain objective; auto sets it by the
     measured drift"""
@@ -340,6 +341,10 @@ class Config:
         _require(
             plain, "distillation.interval", self.distillation.interval, "0 with the objective ppo: it has no bound"
         )
+        if self.objective == "exact-ppo":
+            for name in ("action_clip", "action_noise"):
+                what = "unset with the objective exact-ppo: such an action has no exact likelihood under the flow"
+                _require(not (value := getattr(self.policy, name)), f"policy.{name.replace('_', '-')}", value, what)
         _check_number("seeds", self.seeds, 1)
         if self.seed_list is not None:
             seeds = self.seed_list

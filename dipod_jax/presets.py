@@ -46,8 +46,8 @@ def cpu(task: str, objective: ObjectiveName) -> Config:
         total_steps=3_000_000,
         fpo=FpoConfig(clip_epsilon=0.05, negative_advantages="spo", log_ratio_clip=3.0),
         ppo=PpoConfig(clip_epsilon=0.2, entropy_cost=1e-2),
-        # A clipped action has no density under a Gaussian; a flow's surrogate takes it as any other.
-        policy=PolicyConfig(noise_correlation=0.8, action_clip=None if objective == "ppo" else 2.0),
+        # A clipped action has no density; the CFM loss takes it as any other.
+        policy=PolicyConfig(noise_correlation=0.8, action_clip=2.0 if objective == "fpo" else None),
         critic=CriticConfig(hidden_sizes=(64, 64, 64)),
         rollout=RolloutConfig(num_envs=256, num_steps=32, episode_length=250, stagger=True),
         learning=LearningConfig(

@@ -163,7 +163,7 @@ CONTRACT_IDS = [f"{n}-{c.fpo.ratio}-{c.fpo.negative_advantages}-{c.fpo.log_ratio
 @pytest.mark.parametrize(("name", "config"), CONTRACT, ids=CONTRACT_IDS)
 def test_contract_of_every_objective(name, config):
     objective = make_objective(config)
-    new, old, advantage = as_jax(*random_batch(num_draws=1 if name == "ppo" else 8))
+    new, old, advantage = as_jax(*random_batch(num_draws=8 if name == "fpo" else 1))
     loss = lambda n, o, a: objective(n, o, a, clip_epsilon=jnp.float32(EPS))
 
     assert loss(new, old, advantage).shape == ()

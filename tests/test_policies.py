@@ -4,13 +4,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.optimize
 import scipy.stats
 from numpy.testing import assert_allclose, assert_array_equal
 
 from dipod_jax.bounds import Draws
 from dipod_jax.config import Config, CriticConfig, PolicyConfig
 from dipod_jax.networks import time_embedding
-from dipod_jax.policies import Critic, FlowPolicy, GaussianPolicy, make_policy
+from dipod_jax.policies import Critic, ExactFlowPolicy, FlowPolicy, GaussianPolicy, make_policy
 from dipod_jax.training.rollout import correlated_noise
 
 OBS, ACTION = 5, 3
@@ -118,6 +119,40 @@ def test_stored_draws_lie_on_the_samplers_grid_where_the_paper_says_so(flow):
     assert set(np.unique(draws.t)) == {1.0, 0.75, 0.5, 0.25}
 
 
+def test_the_exact_loss_is_the_density_of_the_samplers_image_under_moved_parameters(flow):
+    """Against scipy's root of the whole sampler and a Jacobian by finite differences, in float64 numpy."""
+    _, params = flow
+    policy = ExactFlowPolicy(PolicyConfig(**SMALL), OBS, ACTION)
+    obs, noise, _ = batch((2, 3))
+    obs32, noise32 = jnp.float32(obs), jnp.float32(noise)
+    action = policy.act(params, obs32, noise32)
+    prepared = policy.prepare(params, jax.random.key(0), obs32, noise32)
+    moved = jax.tree.map(lambda x: 1.05 * x, params)
+    loss = jax.jit(policy.loss)(moved, obs32, action, prepared)
+    assert loss.shape == (2, 3, 1)
+
+    def act(x, o):
+        for t in (1.0, 0.75, 0.5, 0.25):
+            x = x - 0.25 * numpy_velocity(moved, o, x, np.float64(t), policy.config)
+        return x
+
+    for index in np.ndindex(2, 3):
+        o, target = obs[index], np.float64(action[index])
+        root = scipy.optimize.fsolve(lambda x, o=o, target=target: act(x, o) - target, noise[index], xtol=1e-12)
+        columns = [(act(root + h, o) - act(root - h, o)) / 2e-6 for h in 1e-6 * np.eye(ACTION)]
+        log_prob = scipy.stats.norm.logpdf(root).sum() - np.linalg.slogdet(np.array(columns))[1]
+        assert_allclose(-loss[index][0], log_prob, atol=1e-3)
+
+
+def test_the_exact_loss_is_nan_where_no_noise_leads_to_the_action(flow):
+    _, params = flow
+    policy = ExactFlowPolicy(PolicyConfig(**SMALL), OBS, ACTION)
+    obs, noise, _ = map(jnp.float32, batch())
+    action = policy.act(params, obs, noise).at[2].set(jnp.inf)
+    loss = policy.loss(params, obs, action, policy.prepare(params, jax.random.key(0), obs, noise))
+    assert_array_equal(np.isnan(loss[:, 0]), np.arange(7) == 2)
+
+
 def test_a_flow_has_no_entropy_to_offer(flow):
     policy, params = flow
     assert_array_equal(policy.entropy(params, jnp.ones((7, OBS)), jnp.ones((7, ACTION))), np.zeros(7))
@@ -181,7 +216,9 @@ def test_critic_equals_a_numpy_network():
     assert_allclose(value, numpy_mlp(dense_layers(params["params"]), obs)[..., 0], atol=1e-5)
 
 
-@pytest.mark.parametrize(("objective", "kind"), [("fpo", FlowPolicy), ("ppo", GaussianPolicy)])
+@pytest.mark.parametrize(
+    ("objective", "kind"), [("fpo", FlowPolicy), ("exact-ppo", ExactFlowPolicy), ("ppo", GaussianPolicy)]
+)
 def test_the_objective_decides_the_kind_of_policy(objective, kind):
     assert type(make_policy(Config(objective=objective), OBS, ACTION)) is kind
 

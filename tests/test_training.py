@@ -31,7 +31,7 @@ from dipod_jax.runs import RunFolder
 from dipod_jax.training import loop
 from dipod_jax.training import trainer as trainer_module
 from dipod_jax.training.evaluation import evaluate
-from dipod_jax.training.learner import Learner, _segments, learning_rate
+from dipod_jax.training.learner import Learner, _segments, learning_rate, where_known
 from dipod_jax.training.loop import Run
 from dipod_jax.training.state import Tunables
 from dipod_jax.training.statistics import RunningStatistics
@@ -81,15 +81,20 @@ def assert_same_bits(a, b):
         assert_array_equal(left, right)
 
 
+def unclipped(objective):
+    """BASE for an objective on likelihoods, which a clipped action has none of."""
+    return replace(BASE, objective=objective, policy=replace(BASE.policy, action_clip=None))
+
+
 @pytest.fixture(scope="module")
 def fpo():
     return make_trainer()
 
 
-@pytest.fixture(scope="module", params=["fpo", "ppo"])
+@pytest.fixture(scope="module", params=["fpo", "exact-ppo", "ppo"])
 def trained(request, fpo):
     """Trainer, evaluation before, state, metrics of every iteration, evaluation after."""
-    trainer = fpo if request.param == "fpo" else make_trainer(replace(BASE, objective="ppo"))
+    trainer = fpo if request.param == "fpo" else make_trainer(unclipped(request.param))
     state = trainer.init()
     before = trainer.evaluate(state.learner, 64)
     history = []
@@ -324,7 +329,7 @@ def test_gradients_of_two_shards_average_to_that_of_the_whole_batch(gaussian, on
             assert_allclose(a, b, rtol=1e-4, atol=1e-7)
     for a, b in zip(one.obs_statistics, two.obs_statistics, strict=True):
         assert_allclose(a, b, rtol=1e-5, atol=1e-6)
-    for name in ("reward", "episodes", "policy_loss", "value_loss", "cfm_loss"):
+    for name in ("reward", "episodes", "policy_loss", "value_loss", "negative_log_prob"):
         assert_allclose(one_metrics[name], two_metrics[name], rtol=1e-4, atol=1e-6)
 
 
@@ -422,3 +427,27 @@ def test_a_resumed_run_may_go_further_than_it_was_meant_to(train_again):
     run(total_steps=2 * size)
     train = lambda records: [r for r in records if r["kind"] == "train"]
     assert train(run(total_steps=3 * size, resume=True)) == train(long)
+
+
+def test_a_sample_of_unknown_likelihood_changes_neither_ratio_nor_gradient():
+    old = jnp.array([[1.0], [jnp.nan], [2.0], [3.0]])
+    advantage = jnp.array([1.0, 5.0, -5.0, -1.0])
+    objective = make_objective(unclipped("exact-ppo"))
+
+    def loss(new):
+        new, known_old, known = where_known(new, old)
+        return objective(new, known_old, advantage, clip_epsilon=0.1), known
+
+    (_, known), gradient = jax.value_and_grad(loss, has_aux=True)(jnp.array([[1.0], [1.0], [jnp.nan], [3.0]]))
+    assert_array_equal(known[:, 0], [True, False, False, True])
+    # at ratio 1 the gradient in the loss is A / B
+    assert_allclose(gradient[:, 0], [0.25, 0.0, 0.0, -0.25])
+
+
+def test_the_cosine_of_exact_likelihood_ppo_with_the_exact_policy_gradient_is_one():
+    config = replace(unclipped("exact-ppo"), drift=DriftConfig(interval=1, num_samples=64))
+    trainer = make_trainer(config)
+    state = trainer.init()
+    _, transitions = trainer.act(state.learner, state.actor)
+    metrics = trainer.measure(state.learner, transitions)
+    assert_allclose(metrics["drift/gradient_cosine"], 1.0, atol=1e-4)

@@ -25,7 +25,7 @@ def drift_metrics(
     loss_fn: Callable[[Any], Array] | None = None,
     settings: MeterSettings | None = None,
 ) -> dict[str, Array]:
-    """Measure how tight the bound is and where its gradient points; issue 5's drift meter.
+    """Measure how tight the bound is and where its gradient points: the drift meter.
 
     Pure; jit it with ``velocity_fn``, ``loss_fn`` and ``settings`` closed over. Must be called with the parameters
     that drew the batch, before they are updated: ``drift/off_policy`` is the share of stored actions that

@@ -38,7 +38,11 @@ def _fpo(config: Config) -> ObjectiveFn:
     )
 
 
-OBJECTIVES: dict[str, Callable[[Config], ObjectiveFn]] = {"fpo": _fpo, "ppo": lambda config: ppo_loss}
+OBJECTIVES: dict[str, Callable[[Config], ObjectiveFn]] = {
+    "fpo": _fpo,
+    "exact-ppo": lambda config: ppo_loss,
+    "ppo": lambda config: ppo_loss,
+}
 
 
 def make_objective(config: Config) -> ObjectiveFn:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from dipod_jax.config import Config
 from dipod_jax.policies.base import Policy
 from dipod_jax.policies.critic import Critic
-from dipod_jax.policies.flow import FlowPolicy
+from dipod_jax.policies.flow import ExactFlowPolicy, FlowPolicy
 from dipod_jax.policies.gaussian import GaussianPolicy
 
-__all__ = ["Critic", "FlowPolicy", "GaussianPolicy", "Policy", "make_policy"]
+__all__ = ["Critic", "ExactFlowPolicy", "FlowPolicy", "GaussianPolicy", "Policy", "make_policy"]
+
+POLICIES: dict[str, Callable[..., Policy]] = {"fpo": FlowPolicy, "exact-ppo": ExactFlowPolicy, "ppo": GaussianPolicy}
 
 
 def make_policy(config: Config, observation_size: int, action_size: int) -> Policy:
-    """The policy that the config's objective trains: a Gaussian one for `ppo`, else a flow."""
-    kind = GaussianPolicy if config.objective == "ppo" else FlowPolicy
-    return kind(config.policy, observation_size, action_size)
+    """The policy that the config's objective trains."""
+    return POLICIES[config.objective](config.policy, observation_size, action_size)

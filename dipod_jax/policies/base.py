@@ -15,6 +15,7 @@ class Policy(Protocol):
     """
 
     action_size: int
+    loss_name: str  # what the mean of `loss` is called in the metrics
 
     def init(self, key: jax.Array) -> Any:
         """Parameters."""
@@ -24,12 +25,13 @@ class Policy(Protocol):
         """Pre-tanh action (..., d) for obs (..., O) and base noise (..., d)."""
         ...
 
-    def sample_draws(self, key: jax.Array, batch_shape: tuple[int, ...]) -> Any:
-        """The points at which `loss` is evaluated, drawn once at rollout and kept for every update on it."""
+    def prepare(self, params: Any, key: jax.Array, obs: jax.Array, base_noise: jax.Array) -> Any:
+        """What `loss` needs of actions drawn from base_noise (..., d), made once under the acting parameters and kept
+        for every update on them; leading axes (...)."""
         ...
 
-    def loss(self, params: Any, obs: jax.Array, action: jax.Array, draws: Any) -> jax.Array:
-        """(..., N) surrogate of -log pi(action | obs); lower is more likely."""
+    def loss(self, params: Any, obs: jax.Array, action: jax.Array, prepared: Any) -> jax.Array:
+        """(..., N) surrogate of -log pi(action | obs); lower is more likely, NaN where it is not known."""
         ...
 
     def entropy(self, params: Any, obs: jax.Array, base_noise: jax.Array) -> jax.Array:

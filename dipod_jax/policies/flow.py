@@ -7,9 +7,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from dipod_jax.bounds import Draws, cfm_loss, integrate, interpolate, sample_draws, time_grid
+from dipod_jax.bounds import Draws, cfm_loss, integrate, interpolate, log_prob_of_action, sample_draws, time_grid
 from dipod_jax.config import PolicyConfig
 from dipod_jax.networks import VelocityField
+
+# A step of an update moves a path little: one or two corrections reach the tolerance, the rest is for stragglers.
+NEWTON_ITERATIONS = 5
+NEWTON_TOLERANCE = 1e-4
 
 
 class FlowPolicy:
@@ -17,6 +21,8 @@ class FlowPolicy:
 
     The action is pre-tanh; the environment is given tanh(a).
     """
+
+    loss_name = "cfm_loss"
 
     def __init__(self, config: PolicyConfig, observation_size: int, action_size: int):
         self.config, self.observation_size, self.action_size = config, observation_size, action_size
@@ -43,7 +49,16 @@ class FlowPolicy:
         c = self.config
         return sample_draws(key, batch_shape, c.num_draws, self.action_size, placement=c.draws, times=self.times)
 
-    def loss(self, params: Any, obs: jax.Array, action: jax.Array, draws: Draws) -> jax.Array:
+    def prepare(self, params: Any, key: jax.Array, obs: jax.Array, base_noise: jax.Array) -> Any:
+        """The draws of `loss`."""
+        del params, obs
+        return self.sample_draws(key, base_noise.shape[:-1])
+
+    def loss(self, params: Any, obs: jax.Array, action: jax.Array, prepared: Any) -> jax.Array:
+        """(..., N) CFM loss of each draw."""
+        return self.cfm_loss(params, obs, action, prepared)
+
+    def cfm_loss(self, params: Any, obs: jax.Array, action: jax.Array, draws: Draws) -> jax.Array:
         """(..., N) CFM loss of each draw, in the config's form and reduction."""
         x_t = interpolate(action, draws.t, draws.eps)
         velocity = self.velocity(params, obs[..., None, :], x_t, draws.t)
@@ -53,3 +68,37 @@ class FlowPolicy:
         """0: a flow's entropy has no closed form, and no objective here asks for it."""
         del params, base_noise
         return jnp.zeros(obs.shape[:-1])
+
+
+class ExactFlowPolicy(FlowPolicy):
+    """The same flow, with the exact likelihood of its K-step sampler in place of the CFM loss.
+
+    `loss` is -log pi(a | obs) (`bounds.log_prob_of_action`): the sampler is inverted under the present parameters by
+    Newton's method, each step starting from the path that the action took when it was drawn. Where a path is not found
+    or the sampler folds space, the likelihood is not known and the loss NaN.
+    """
+
+    loss_name = "negative_log_prob"
+
+    def prepare(self, params: Any, key: jax.Array, obs: jax.Array, base_noise: jax.Array) -> jax.Array:
+        """(..., K+1, d) the states from base noise to action."""
+        del key
+        field = lambda x, t: self.velocity(params, obs, x, t)
+        path = integrate(field, base_noise, self.times, method=self.config.sampler, return_path=True)
+        return jnp.moveaxis(path, 0, -2)
+
+    def loss(self, params: Any, obs: jax.Array, action: jax.Array, prepared: Any) -> jax.Array:
+        """(..., 1) -log pi of each action in nats, summed over its dimensions (the tanh cancels in ratios)."""
+        flat = lambda x, rank: x.reshape(-1, *x.shape[x.ndim - rank :])
+        exact = log_prob_of_action(
+            self.velocity,
+            params,
+            flat(obs, 1),
+            flat(action, 1),
+            self.times,
+            method=self.config.sampler,
+            guess_path=jnp.moveaxis(flat(prepared, 2), 1, 0),
+            max_iterations=NEWTON_ITERATIONS,
+            tolerance=NEWTON_TOLERANCE,
+        )
+        return -exact.log_prob.reshape(*action.shape[:-1], 1)

@@ -16,6 +16,8 @@ MIN_STD = 1e-3
 class GaussianPolicy:
     """pi(a | obs) = N(mu(obs), diag(sigma(obs))^2), sigma = softplus(raw) + 1e-3; the environment is given tanh(a)."""
 
+    loss_name = "negative_log_prob"
+
     def __init__(self, config: PolicyConfig, observation_size: int, action_size: int):
         self.config, self.observation_size, self.action_size = config, observation_size, action_size
         self._network = MLP(config.hidden_sizes, 2 * action_size, config.activation)
@@ -34,14 +36,14 @@ class GaussianPolicy:
         mean, std = self.distribution(params, obs)
         return mean + std * base_noise
 
-    def sample_draws(self, key: jax.Array, batch_shape: tuple[int, ...]) -> tuple[()]:
-        """Nothing: the likelihood is exact."""
-        del key, batch_shape
+    def prepare(self, params: Any, key: jax.Array, obs: jax.Array, base_noise: jax.Array) -> tuple[()]:
+        """Nothing: the likelihood has a closed form."""
+        del params, key, obs, base_noise
         return ()
 
-    def loss(self, params: Any, obs: jax.Array, action: jax.Array, draws: Any) -> jax.Array:
+    def loss(self, params: Any, obs: jax.Array, action: jax.Array, prepared: Any) -> jax.Array:
         """(..., 1) exact -log N(action; mu, sigma), summed over action dimensions (the tanh cancels in ratios)."""
-        del draws
+        del prepared
         mean, std = self.distribution(params, obs)
         log_prob = -0.5 * jnp.square((action - mean) / std) - jnp.log(std) - 0.5 * jnp.log(2 * jnp.pi)
         return -log_prob.sum(-1, keepdims=True)

@@ -54,7 +54,7 @@ def distil(
         draws = policy.sample_draws(draws_key, (size,))
         if config.target == "pre-image":
             draws = Draws(draws.t, jnp.broadcast_to(base_noise[rows][:, None], draws.eps.shape))
-        gradient = jax.grad(lambda p: policy.loss(p, obs[rows], action[rows], draws).mean())(params)
+        gradient = jax.grad(lambda p: policy.cfm_loss(p, obs[rows], action[rows], draws).mean())(params)
         if axis_name is not None:
             gradient = jax.lax.pmean(gradient, axis_name)
         gradient, _ = _GRADIENT_CLIP.update(gradient, optax.EmptyState())

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from dipod_jax.config import BetaControlConfig
 from dipod_jax.diagnostics import DriftBatch, MeterSettings, drift_metrics
 from dipod_jax.policies import FlowPolicy
-from dipod_jax.training.learner import Learner
+from dipod_jax.training.learner import Learner, where_known
 from dipod_jax.training.state import LearnerState, Transitions
 
 
@@ -36,26 +36,31 @@ def measure_drift(
         objective's alone, without the beta term and the entropy bonus.
     """
     config = learner.config.policy
-    rows_key, draws_key = jax.random.split(shard_key)
+    draws_key, prepare_key, meter_key = jax.random.split(shared_key, 3)
     advantage, _ = learner.advantages(state, rollout)
     columns = (state.obs_statistics.normalise(rollout.obs), rollout.base_noise, rollout.action, advantage)
-    rows = jax.random.permutation(rows_key, advantage.size)[:num_samples]
-    obs, base_noise, action, advantage = (x.reshape(advantage.size, *x.shape[2:])[rows] for x in columns)
-    batch = DriftBatch(obs, base_noise, action, advantage, policy.sample_draws(draws_key, (num_samples,)))
+    rows = jax.random.permutation(shard_key, advantage.size)[:num_samples]
+    columns = [x.reshape(advantage.size, *x.shape[2:])[rows] for x in columns]
     if axis_name is not None:
-        batch = jax.tree.map(lambda x: jax.lax.all_gather(x, axis_name, tiled=True), batch)
+        columns = jax.tree.map(lambda x: jax.lax.all_gather(x, axis_name, tiled=True), columns)
+    obs, base_noise, action, advantage = columns
+    draws = policy.sample_draws(draws_key, advantage.shape)
+    batch = DriftBatch(obs, base_noise, action, advantage, draws)
     params = state.params["policy"]
-    loss_old = jax.lax.stop_gradient(policy.loss(params, batch.obs, batch.action, batch.draws))
-    clip = state.tunables.clip_epsilon
+    prepared = policy.prepare(params, prepare_key, obs, base_noise)
+    loss_old = jax.lax.stop_gradient(policy.loss(params, obs, action, prepared))
+
+    def objective(p):
+        loss_new, old, _ = where_known(policy.loss(p, obs, action, prepared), loss_old)
+        return learner.objective(loss_new, old, advantage, clip_epsilon=state.tunables.clip_epsilon)
+
     return drift_metrics(
         policy.velocity,
         params,
         batch,
-        shared_key,
+        meter_key,
         times=policy.times,
-        loss_fn=lambda p: learner.objective(
-            policy.loss(p, batch.obs, batch.action, batch.draws), loss_old, batch.advantage, clip_epsilon=clip
-        ),
+        loss_fn=objective,
         settings=MeterSettings(
             method=config.sampler, form=config.loss_form, reduction=config.reduction, placement=config.draws
         ),

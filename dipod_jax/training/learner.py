@@ -22,7 +22,7 @@ class Batch(NamedTuple):
 
     obs: jax.Array  # (..., O) normalised
     action: jax.Array  # (..., d)
-    draws: Any  # (..., N) points of the loss
+    prepared: Any  # (...) what the policy's loss needs besides, such as (t, eps) draws
     loss_old: jax.Array  # (..., N) under the acting parameters
     advantage: jax.Array  # (...) standardised; unused where computed in the minibatch
     value_target: jax.Array  # (...)
@@ -101,12 +101,13 @@ class Learner:
         """Losses under the acting parameters, and advantages where they are computed once."""
         c = self.config.learning
         obs, next_obs = map(state.obs_statistics.normalise, (rollout.obs, rollout.next_obs))
-        draws = self.policy.sample_draws(key, rollout.reward.shape)
+        acting = state.params["policy"]
+        prepared = self.policy.prepare(acting, key, obs, rollout.base_noise)
         batch = Batch(
             obs=obs,
             action=rollout.action,
-            draws=draws,
-            loss_old=self.policy.loss(state.params["policy"], obs, rollout.action, draws),
+            prepared=prepared,
+            loss_old=self.policy.loss(acting, obs, rollout.action, prepared),
             advantage=jnp.zeros_like(rollout.reward),
             value_target=jnp.zeros_like(rollout.reward),
             reward=c.reward_scale * rollout.reward,
@@ -169,12 +170,13 @@ class Learner:
             )
             advantage = self._clip_advantage(standardise(advantage, self.axis_name))
             weight = 1.0 - batch.truncated
-        loss_new = self.policy.loss(params["policy"], batch.obs, batch.action, batch.draws)
-        policy_loss = self.objective(loss_new, batch.loss_old, advantage, clip_epsilon=tunables.clip_epsilon)
+        loss_new = self.policy.loss(params["policy"], batch.obs, batch.action, batch.prepared)
+        loss_new, loss_old, known = where_known(loss_new, batch.loss_old)
+        policy_loss = self.objective(loss_new, loss_old, advantage, clip_epsilon=tunables.clip_epsilon)
         entropy = self.policy.entropy(params["policy"], batch.obs, jax.random.normal(key, batch.action.shape)).mean()
         value_loss = jnp.square((target - value) * weight).mean()
         total = policy_loss + dipod_loss(loss_new, tunables.beta) - tunables.entropy_cost * entropy
-        log_ratio = (batch.loss_old - loss_new).mean(-1)
+        log_ratio = (loss_old - loss_new).mean(-1)
         metrics = {
             "policy_loss": policy_loss,
             "value_loss": value_loss,
@@ -182,6 +184,7 @@ class Learner:
             "loss_change": -log_ratio.mean(),
             "clip_fraction": (jnp.abs(jnp.expm1(log_ratio)) > tunables.clip_epsilon).mean(),
             "first_ratio_error": jnp.abs(jnp.expm1(log_ratio)).max(),
+            "unknown_likelihood": 1.0 - known.mean(),
         }
         return total + c.value_coefficient * value_loss, metrics
 
@@ -193,7 +196,7 @@ class Learner:
             "length_sum": rollout.episode_length.sum().astype(jnp.float32),
         }
         means = {
-            "cfm_loss": batch.loss_old.mean(),
+            self.policy.loss_name: jnp.nanmean(batch.loss_old),
             "action_magnitude": jnp.abs(rollout.action).mean(),
             "reward": rollout.reward.mean(),
         }
@@ -206,6 +209,16 @@ class Learner:
             "episode_return": nan_if_none(sums["return_sum"]),
             "episode_length": nan_if_none(sums["length_sum"]),
         }
+
+
+def where_known(loss_new: jax.Array, loss_old: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Both losses with 0 where one of them is NaN, which makes the ratio 1 and the gradient 0 there; and where not.
+
+    Args:
+        loss_new, loss_old: (..., N).
+    """
+    known = ~(jnp.isnan(loss_new) | jnp.isnan(loss_old))
+    return jnp.where(known, loss_new, 0.0), jnp.where(known, loss_old, 0.0), known
 
 
 def learning_rate(state: LearnerState) -> jax.Array:

@@ -26,7 +26,7 @@ class Tunables(NamedTuple):
     def of(cls, config: Config) -> Tunables:
         """The config's values."""
         learning = config.learning
-        options = config.ppo if config.objective == "ppo" else config.fpo
+        options = config.fpo if config.objective == "fpo" else config.ppo
         last = learning.learning_rate if learning.final_learning_rate is None else learning.final_learning_rate
         values = (config.initial_beta, learning.learning_rate, last, options.clip_epsilon)
         return cls(
