@@ -198,9 +198,9 @@ class EvaluationConfig:
     """Episodes of 1000 steps with random base noise, and as many with base noise 0 (for `ppo`: the mean action)."""
 
     num_episodes: int = 128
-    """episodes of each kind before the first and after the last update, >= 1"""
+    """episodes of each kind after the last update, >= 1"""
     num_episodes_during: int = 128
-    """episodes of each kind in the evaluations between, >= 1"""
+    """episodes of each kind in the evaluations before, >= 1"""
     interval: int = 6_000_000
     """env steps between evaluations, >= 1"""
 
@@ -258,25 +258,31 @@ class DistillationConfig:
 
 @dataclass(frozen=True)
 class BetaControlConfig:
-    """The controller behind `--beta auto`: it holds the measured gap near a target."""
+    """The controller behind `--beta auto`: it holds the measured gap near a target.
+
+    A gap answers late, and one that has opened is hard to close: beta starts high, rises fast and is let go slowly.
+    """
 
     gap_target: float = 0.75
     """nats per action dimension of log-likelihood minus ELBO (median over samples), > 0"""
     tolerance: float = 1.1
     """the gap may leave the target by this factor before beta moves, > 1"""
-    factor: float = 1.5
-    """by which beta moves at one measurement, > 1"""
-    initial: float = 0.02
+    rise: float = 1.5
+    """factor on beta at a measurement over the target, > 1"""
+    release: float = 1.05
+    """divisor of beta at a measurement under the target, > 1"""
+    initial: float = 0.05
     """first value of beta, > 0"""
-    minimum: float = 1e-4
+    minimum: float = 1e-3
     """smallest beta, > 0"""
-    maximum: float = 0.1
+    maximum: float = 0.5
     """largest beta, at least the smallest"""
 
     def __post_init__(self):
         _check_number("beta-control.gap-target", self.gap_target, 0.0, open_low=True)
         _check_number("beta-control.tolerance", self.tolerance, 1.0, open_low=True)
-        _check_number("beta-control.factor", self.factor, 1.0, open_low=True)
+        _check_number("beta-control.rise", self.rise, 1.0, open_low=True)
+        _check_number("beta-control.release", self.release, 1.0, open_low=True)
         _check_number("beta-control.minimum", self.minimum, 0.0, open_low=True)
         _check_number("beta-control.maximum", self.maximum, self.minimum)
         _check_number("beta-control.initial", self.initial, self.minimum, self.maximum)

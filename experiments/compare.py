@@ -79,15 +79,15 @@ def draw(options: CompareConfig) -> None:
 
 
 def table(evaluations: dict[str, list[dict]]) -> str:
-    """Best and last evaluation return of every seed, with the seconds to 500 and 900."""
-    from dipod_jax.training.results import best_and_last, seconds_to
+    """Best and last evaluation return of every seed, with the seconds to each threshold."""
+    from dipod_jax.training.results import THRESHOLDS, best_and_last, seconds_to
 
-    lines = [f"{'run':<28} {'best':>24} {'last':>24}  seconds to 500 | 900"]
+    lines = [f"{'run':<28} {'best':>24} {'last':>24}  seconds to {' | '.join(map(str, THRESHOLDS))}"]
     for label, records in evaluations.items():
         seeds = tuple(dict.fromkeys(r["seed"] for r in records))
         returns, times = best_and_last(records, seeds), seconds_to(records, seeds)
         best, last = (" ".join(f"{x:.0f}" for x in returns[name]) for name in ("best", "last"))
-        reached = (" ".join("-" if t is None else f"{t:.0f}" for t in times[name]) for name in ("500", "900"))
+        reached = (" ".join("-" if t is None else f"{t:.0f}" for t in times[str(name)]) for name in THRESHOLDS)
         lines.append(f"{label:<28} {best:>24} {last:>24}  {' | '.join(reached)}")
     return "\n".join(lines)
 

@@ -99,7 +99,7 @@ def test_a_run_leaves_what_the_readme_promises(finished):
     assert (result["task"], result["objective"], result["beta"]) == ("PendulumSwingup", "fpo", 0.01)
     assert (result["seeds"], result["env_steps"]) == ([4, 2], 64 * ITERATIONS)
     assert set(result["final_return"]) >= {"mean", "ci95", "per_seed"} and len(result["final_return"]["per_seed"]) == 2
-    assert set(result["seconds_to"]) == {"500", "900"}
+    assert set(result["seconds_to"]) == {"500", "700", "900"}
 
 
 def test_where_no_picture_can_be_drawn_one_warning_says_so_and_the_run_goes_on(finished):
@@ -112,7 +112,7 @@ def test_metrics_have_a_line_per_iteration_and_evaluation_and_seed(finished):
     assert train == [(i, seed) for i in range(1, ITERATIONS + 1) for seed in (4, 2)]
     evaluations = [(r["iteration"], r["seed"], r["num_episodes"]) for r in records(finished[0], "evaluation")]
     # before the first update, at 192 env steps (the third iteration), after the last
-    assert evaluations == [(i, seed, n) for i, n in ((0, 4), (3, 2), (6, 4)) for seed in (4, 2)]
+    assert evaluations == [(i, seed, n) for i, n in ((0, 2), (3, 2), (6, 4)) for seed in (4, 2)]
     assert all(r["env_steps"] == 64 * r["iteration"] for r in records(finished[0]))
 
 

@@ -68,8 +68,8 @@ def measure_drift(
 
 
 def control_beta(beta: jax.Array, gap: jax.Array, config: BetaControlConfig, action_size: int) -> jax.Array:
-    """The next beta, as PPO's adaptive KL penalty sets its weight: times `factor` where the gap is over
-    `tolerance` times the target, divided by it where it is under target / tolerance; within [minimum, maximum].
+    """The next beta, in the manner of PPO's adaptive KL penalty: times `rise` where the gap is over `tolerance` times
+    the target, divided by `release` where it is under target / tolerance; within [minimum, maximum].
 
     Args:
         beta: (S,) present values.
@@ -81,5 +81,5 @@ def control_beta(beta: jax.Array, gap: jax.Array, config: BetaControlConfig, act
     # A gap that is not finite is a policy far beyond its bound: push as for a large one.
     high = ~(gap <= config.tolerance * target)
     low = gap < target / config.tolerance
-    moved = jnp.where(high, beta * config.factor, jnp.where(low, beta / config.factor, beta))
+    moved = jnp.where(high, beta * config.rise, jnp.where(low, beta / config.release, beta))
     return jnp.clip(moved, config.minimum, config.maximum)

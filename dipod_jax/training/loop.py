@@ -99,7 +99,7 @@ class Run:
         self.timings["compile_s"] = time.perf_counter() - before
         if self.iteration == 0:
             self._distil_initially()
-            self.evaluate(self.config.evaluation.num_episodes)
+            self.evaluate(self.config.evaluation.num_episodes_during)  # where untrained policies stand needs no more
 
     def _continue_records(self, after_iteration: int) -> None:
         """Take up the metrics where the checkpoint stands (-1: there is none), and the clock where they stop."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-THRESHOLDS = (500, 900)
+THRESHOLDS = (500, 700, 900)
 # Tasks whose reset ignores its key: an interval over episodes then holds policy noise only.
 SINGLE_START_TASKS = ("BallInCup",)
 
