@@ -1,0 +1,78 @@
+"""Runs that are compared with each other: one folder an arm, none run twice, pictures of all at the end."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from dipod_jax.config import Config
+from experiments import train as train_command
+
+
+def split_arguments(
+    arguments: list[str], listed: str, command: str, values: Sequence[str] = ()
+) -> tuple[list[str], Path, list[str]]:
+    """The values after `--<listed>`, the folder of all arms, and what is left for `experiments.train`.
+
+    Args:
+        arguments: of the command line.
+        listed: name of the option that chooses arms.
+        command: name of the command, for the default folder.
+        values: the arms there are, also the default; empty where any value may be asked for and one must be.
+
+    Raises:
+        ValueError: one line for the user.
+    """
+    own = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    own.add_argument(f"--{listed}", nargs="+", default=list(values))
+    own.add_argument("--out", type=Path, default=Path("runs") / command / time.strftime("%Y%m%d-%H%M%S"))
+    try:
+        known, rest = own.parse_known_args(arguments)
+    except argparse.ArgumentError as error:
+        raise ValueError(f"{error.argument_name}: {error.message}") from error
+    chosen = getattr(known, listed)
+    if not chosen or len(set(chosen)) != len(chosen):
+        raise ValueError(f"--{listed} {' '.join(chosen)} is not allowed: one or more different values")
+    if values and (unknown := [x for x in chosen if x not in values]):
+        raise ValueError(f"--{listed} {' '.join(unknown)} is not allowed: {', '.join(values)}")
+    return chosen, known.out, rest
+
+
+def parse_arm(rest: list[str], own: Sequence[str], out: Path) -> Config:
+    """The config of one arm: `rest` is common to all, `own` comes after it; an arm begun before is resumed."""
+    resume = ["--resume"] if (out / "config.json").exists() else []
+    return train_command.parse([*rest, *own, "--out", str(out), *resume])
+
+
+def run_arms(arms: Mapping[str, Config], *, started: float, one_program: bool) -> None:
+    """Train what is not finished, one arm after the other, then draw returns.png and drift.png of all of them.
+
+    Args:
+        arms: label -> config, each with a folder of its own beside the others.
+        started: `time.perf_counter()` at the start of the command, the first run's clock.
+        one_program: the configs differ in `Tunables` only, so that what is compiled serves all.
+    """
+    from dipod_jax.runs import RunFolder
+    from dipod_jax.training.setup import prepare_jax
+
+    prepare_jax(next(iter(arms.values())))
+    from dipod_jax.training.loop import train
+    from dipod_jax.training.trainer import Trainer
+
+    trainer = None
+    for label, config in arms.items():
+        assert config.out is not None
+        if config.resume and RunFolder.open(config.out).read_result() is not None:
+            print(f"{label}: finished before, in {config.out}")
+            continue
+        print(f"{label}: {config.out}")
+        if trainer is None or not one_program:
+            trainer = Trainer(config, config.all_seeds)
+        train(config, started=started, trainer=trainer)
+        started = time.perf_counter()
+    from experiments.compare import CompareConfig, draw
+
+    folders = tuple(config.out for config in arms.values() if config.out is not None)
+    draw(CompareConfig(folders, out=folders[0].parent, labels=tuple(arms)))
