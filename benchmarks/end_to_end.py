@@ -3,6 +3,7 @@
     python -m benchmarks.end_to_end
 
 - `loop`: `Trainer.iterate` of the cpu preset (acting and learning) against `mujoco.rollout` on the same cores.
+- `meter`: the drift meter's time as a share of that of the iterations between two measurements.
 - `seeds`: 1, 2 and 8 seeds in one program, against one seed on all cores.
 - `cores`: one seed on all cores against one seed on one core, each in a process of its own.
 - `paper`: the paper preset on native (on an accelerator: its backend) against mjx. The whole iteration has 983,040
@@ -20,8 +21,8 @@ from typing import Any
 
 from benchmarks._command import Options, require, require_each, require_tasks, run
 
-PARTS = ("loop", "seeds", "cores", "paper")
-LOOP_TARGET, SEEDS_TARGET, PAPER_TARGET = 0.4, 1.3, 1.5
+PARTS = ("loop", "meter", "seeds", "cores", "paper")
+LOOP_TARGET, METER_TARGET, SEEDS_TARGET, PAPER_TARGET = 0.4, 0.05, 1.3, 1.5
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class EndToEndOptions(Options):
     preset: str = "cpu"
     """preset of every part but paper: cpu, paper or smoke"""
     parts: tuple[str, ...] = PARTS
-    """what to measure: loop, seeds, cores, paper"""
+    """what to measure: loop, meter, seeds, cores, paper"""
     num_seeds: tuple[int, ...] = (1, 2, 8)
     """numbers of seeds trained at once, each >= 1, the first being what the others are compared with"""
     paper_num_envs: int = 1024
@@ -65,7 +66,7 @@ def measure(options: EndToEndOptions) -> list:
     from benchmarks._setup import set_up
 
     backend, rows = set_up(), []
-    measures = {"loop": _loop, "seeds": _seeds, "cores": _cores, "paper": _paper}
+    measures = {"loop": _loop, "meter": _meter, "seeds": _seeds, "cores": _cores, "paper": _paper}
     for part in options.parts:
         rows += measures[part](options, backend)
     return rows
@@ -120,6 +121,26 @@ def _loop(options: EndToEndOptions, backend: Any) -> list:
     on_cpu = jax.default_backend() == "cpu"
     what = f"{options.task} {options.preset} loop"
     return compare(what, samples, _setup.RAW, targets=targets, cpu_time=on_cpu)
+
+
+def _meter(options: EndToEndOptions, backend: Any) -> list:
+    """One measurement against the iterations that it is made for, one seed."""
+    import jax
+
+    from benchmarks._report import Row
+    from benchmarks._timing import Spread, interleave
+
+    iterate, trainer, state = _make_loop(options.task, options.preset, backend, 1)
+    learner, actor = jax.tree.map(lambda x: x.copy(), state())
+    _, transitions = trainer.act(learner, actor)
+    measure = lambda: jax.block_until_ready(trainer.measure(learner, transitions))
+    samples = interleave({"iteration": (iterate, 1.0), "measurement": (measure, 1.0)}, options.repeats)
+    interval = trainer.config.drift.interval
+    pairs = zip(samples["measurement"], samples["iteration"], strict=True)
+    share = Spread.of([m.seconds / (interval * i.seconds) for m, i in pairs])
+    what, variant = f"{options.task} {options.preset} drift meter", f"every {interval} iterations"
+    row = Row(what, variant, share, "of training time", target=METER_TARGET, samples=samples["measurement"])
+    return [row]
 
 
 def _seeds(options: EndToEndOptions, backend: Any) -> list:

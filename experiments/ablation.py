@@ -1,0 +1,58 @@
+"""The recipe with one part removed at a time: `python -m experiments.ablation --task BallInCup --seeds 3`."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+
+from dipod_jax.config import Config
+from experiments._arms import parse_arm, run_arms, split_arguments
+from experiments._cli import run_cli
+
+STARTED = time.perf_counter()
+# What takes each part of the `cpu` preset away: the option's value without it.
+PARTS: dict[str, tuple[str, ...]] = {
+    "recipe": (),
+    "no-beta": ("--beta", "0"),
+    "no-quadratic": ("--fpo.negative-advantages", "clip"),
+    "no-correlation": ("--policy.noise-correlation", "0"),
+    "no-action-clip": ("--policy.action-clip", "None"),
+    "no-rate-decay": ("--learning.final-learning-rate", "None"),
+    "no-short-episodes": ("--rollout.episode-length", "1000"),
+    "8-draws": ("--policy.num-draws", "8"),
+    "small-critic": ("--critic.hidden-sizes", "64", "64", "64"),
+}
+USAGE = f"""usage: python -m experiments.ablation [--parts PART [PART ...]] [--out DIR] [options of experiments.train]
+
+Train the `cpu` preset and the same with one part removed, each into DIR/<part>, one after the other, then draw
+DIR/returns.png and DIR/drift.png. Parts, all of them by default: {", ".join(PARTS)}.
+A run that is finished is left as it is and one that is not is continued. `python -m experiments.train --help` lists the
+other options.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parse a command line and run the ablation."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if {"-h", "--help"} & set(arguments):
+        print(USAGE, end="")
+        return
+    run_cli(parse, ablate, arguments)
+
+
+def parse(arguments: list[str]) -> dict[str, Config]:
+    """One config per part; all of them validated before the first run."""
+    parts, out, rest = split_arguments(arguments, "parts", "ablation", tuple(PARTS))
+    if any(option.split("=")[0] in ("--resume", "--preset") for option in rest):
+        raise ValueError("--preset and --resume are not options of an ablation: it is of the cpu preset, and resumes")
+    return {part: parse_arm(["--preset", "cpu", *rest], PARTS[part], out / part) for part in parts}
+
+
+def ablate(arms: dict[str, Config]) -> None:
+    """Run what is not finished, then compare."""
+    run_arms(arms, started=STARTED, one_program=False)
+
+
+if __name__ == "__main__":
+    main()
