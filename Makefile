@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 # requirements.lock holds the versions the project was tested with on Python 3.11; others take the newest that fit.
 LOCKED := $(shell $(PYTHON) -c 'import sys; print("-c requirements.lock" if sys.version_info[:2] == (3, 11) else "")' 2>/dev/null)
 
-BETA ?= 0.002
+BETA ?= 0.02
 SEEDS ?= 1
 ARGS ?=
 JOBS ?= auto

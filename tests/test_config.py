@@ -22,7 +22,7 @@ from dipod_jax.config import (
 )
 
 
-@pytest.mark.parametrize("objective", ["fpo", "ppo"])
+@pytest.mark.parametrize("objective", ["fpo", "exact-ppo", "ppo"])
 @pytest.mark.parametrize("name", ["paper", "cpu", "smoke"])
 def test_every_preset_constructs_for_every_task(name, objective):
     for task in TASKS:
@@ -161,3 +161,11 @@ def test_iterations_are_rounded_up_to_whole_ones():
     )
     assert (c.steps_per_iteration, c.num_iterations) == (240, 2)
     assert Config(seeds=3).all_seeds == (0, 1, 2) and Config(seeds=3, seed_list=(7,)).all_seeds == (7,)
+
+
+@pytest.mark.parametrize("option", [{"action_clip": 2.0}, {"action_noise": 0.1}])
+def test_exact_likelihood_is_refused_for_actions_that_have_none(option):
+    with pytest.raises(
+        ValueError, match=r"--policy\.action-\w+ \S+ is not allowed: unset with the objective exact-ppo"
+    ):
+        Config(objective="exact-ppo", policy=PolicyConfig(**option))

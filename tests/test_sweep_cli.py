@@ -6,10 +6,10 @@ import sys
 
 import pytest
 
-from dipod_jax.config import to_json
-from dipod_jax.presets import smoke
+from dipod_jax.config import differences, to_json
+from dipod_jax.presets import cpu, smoke
 from dipod_jax.runs import RunFolder
-from experiments import compare, sweep
+from experiments import ablation, compare, sweep
 
 
 def errors_of(command, arguments, capsys) -> str:
@@ -36,6 +36,30 @@ def test_a_mistake_in_a_sweep_is_one_line_and_writes_nothing(arguments, words, c
     out = tmp_path / "sweep"
     assert words in errors_of(sweep, [*arguments, "--out", str(out)], capsys)
     assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--parts", "recipe", "no-such-part"], "--parts no-such-part is not allowed: recipe, "),
+        (["--preset", "paper"], "--preset"),
+        (["--parts", "no-beta", "--task", "Foo"], "--task Foo"),
+    ],
+)
+def test_a_mistake_in_an_ablation_is_one_line_and_writes_nothing(arguments, words, capsys, tmp_path):
+    out = tmp_path / "ablation"
+    assert words in errors_of(ablation, [*arguments, "--out", str(out)], capsys)
+    assert not out.exists()
+
+
+def test_every_part_of_an_ablation_differs_from_the_recipe_in_that_part_alone(tmp_path):
+    arms = ablation.parse(["--task", "BallInCup", "--out", str(tmp_path / "a")])
+    assert arms.pop("recipe").preset == "cpu"
+    changed = {part: set(differences(cpu("BallInCup", "fpo"), arm)) - {"out", "backend"} for part, arm in arms.items()}
+    assert changed == {part: {PARTS_OPTION[part]} for part in arms}
+
+
+PARTS_OPTION = {part: options[0].removeprefix("--") for part, options in ablation.PARTS.items() if options}
 
 
 def test_help_of_a_sweep_says_that_it_resumes_by_itself(capsys):
