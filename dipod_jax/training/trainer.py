@@ -8,6 +8,7 @@ for threads inside each small operation, and several seeds never wait for each o
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import jax
@@ -131,16 +132,18 @@ class Trainer:
         _, transitions = jax.eval_shape(self.act, state.learner, state.actor)
         place = NamedSharding(self.mesh, PartitionSpec(SEED, None, DATA))
         transitions = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), transitions)
-        self.act = self.act.lower(state.learner, state.actor).compile()
-        self.learn = self.learn.lower(state.learner, transitions).compile()
-        if self.measures_drift:
-            self.measure = self.measure.lower(state.learner, transitions).compile()
-        if self.config.distillation.enabled:
-            self.distil = self.distil.lower(state.learner, transitions).compile()
         chunks = jax.ShapeDtypeStruct(
             (len(self.seeds),), jnp.int32, sharding=NamedSharding(self.mesh, PartitionSpec(SEED))
         )
-        self._evaluate = self._evaluate.lower(state.learner, chunks).compile()
+        arguments = {"learn": (state.learner, transitions), "_evaluate": (state.learner, chunks), "act": state}
+        if self.measures_drift:
+            arguments["measure"] = (state.learner, transitions)
+        if self.config.distillation.enabled:
+            arguments["distil"] = (state.learner, transitions)
+        with ThreadPoolExecutor() as pool:  # a program is compiled while the next is traced
+            compiled = {name: pool.submit(getattr(self, name).lower(*args).compile) for name, args in arguments.items()}
+            for name, program in compiled.items():
+                setattr(self, name, program.result())
 
     def evaluate(self, learner: LearnerState, num_episodes: int) -> EpisodeReturns:
         """Returns (S, E) of E episodes of each kind; the draws depend on seed, iteration and number of devices alone.
