@@ -1,4 +1,4 @@
-"""The recipe with one part removed at a time: `python -m experiments.ablation --task BallInCup --seeds 3`."""
+"""The recipe with one part removed or replaced at a time: `python -m experiments.ablation --task BallInCup --seeds 3`."""
 
 from __future__ import annotations
 
@@ -11,22 +11,25 @@ from experiments._arms import parse_arm, run_arms, split_arguments
 from experiments._cli import run_cli
 
 STARTED = time.perf_counter()
-# What takes each part of the `cpu` preset away: the option's value without it.
+# What takes a part of the `cpu` preset away, or puts another in its place.
 PARTS: dict[str, tuple[str, ...]] = {
     "recipe": (),
     "no-beta": ("--beta", "0"),
+    "beta-auto": ("--beta", "auto"),
     "no-quadratic": ("--fpo.negative-advantages", "clip"),
     "no-correlation": ("--policy.noise-correlation", "0"),
     "no-action-clip": ("--policy.action-clip", "None"),
     "no-rate-decay": ("--learning.final-learning-rate", "None"),
     "no-short-episodes": ("--rollout.episode-length", "1000"),
+    "euler": ("--policy.sampler", "euler", "--policy.num-steps", "10"),
     "8-draws": ("--policy.num-draws", "8"),
     "small-critic": ("--critic.hidden-sizes", "64", "64", "64"),
 }
 USAGE = f"""usage: python -m experiments.ablation [--parts PART [PART ...]] [--out DIR] [options of experiments.train]
 
-Train the `cpu` preset and the same with one part removed, each into DIR/<part>, one after the other, then draw
-DIR/returns.png and DIR/drift.png. Parts, all of them by default: {", ".join(PARTS)}.
+Train the `cpu` preset and the same with one part removed or replaced, each into DIR/<part>, one after the other, then
+draw DIR/returns.png and DIR/drift.png. Parts, all of them by default:
+{", ".join(PARTS)}.
 A run that is finished is left as it is and one that is not is continued. `python -m experiments.train --help` lists the
 other options.
 """
