@@ -1,4 +1,4 @@
-"""The recipe with one part removed or replaced at a time: `python -m experiments.ablation --task BallInCup --seeds 3`."""
+"""The recipe with a part removed or replaced: `python -m experiments.ablation --task BallInCup --seeds 3`."""
 
 from __future__ import annotations
 
