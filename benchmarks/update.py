@@ -93,10 +93,10 @@ def _steps_to_time(options: UpdateOptions) -> list[tuple[str, bool, int, int]]:
     """(name, whether it is a policy, minibatch, gradient steps in one call)."""
     steps = options.gradient_steps
     small = [
-        ("policy 4x32, N 8", True, options.policy_minibatch, steps),
-        ("critic 3x64", False, options.critic_minibatch, steps),
+        ("policy of cpu", True, options.policy_minibatch, steps),
+        ("critic of cpu", False, options.critic_minibatch, steps),
     ]
-    large = [("critic 5x256", False, options.paper_minibatch, 1)]
+    large = [("critic of paper", False, options.paper_minibatch, 1)]
     return small + (large if options.paper_minibatch else [])
 
 
@@ -106,8 +106,7 @@ def _networks(task: str, name: str) -> tuple[Any, int, int]:
     from dipod_jax.presets import PRESETS
 
     env = envs.make(task, "native") if _is_cpu() else envs.make(task, "mjx")
-    preset = "paper" if name == "critic 5x256" else "cpu"
-    return PRESETS[preset](task, "fpo"), env.observation_size, env.action_size
+    return PRESETS[name.split()[-1]](task, "fpo"), env.observation_size, env.action_size
 
 
 def _is_cpu() -> bool:
