@@ -63,12 +63,14 @@ def _one(options: RolloutOptions, backend: Any, num_envs: int) -> list:
     return compare(f"{options.task} {num_envs} envs", samples, _setup.RAW, notes=notes, cpu_time=on_cpu)
 
 
-def make_trainer(task: str, backend: Any, num_envs: int, num_steps: int, preset: str = "cpu", **learning: Any) -> Any:
+def make_trainer(
+    task: str, backend: Any, num_envs: int, num_steps: int, preset: str = "cpu", objective: Any = "fpo", **learning: Any
+) -> Any:
     """A trainer of one seed of `preset` at the given batch."""
     from dipod_jax.presets import PRESETS
     from dipod_jax.training.trainer import Trainer
 
-    config = replace(PRESETS[preset](task, "fpo"), backend=backend)
+    config = replace(PRESETS[preset](task, objective), backend=backend)
     minibatch = min(config.learning.minibatch_size, num_envs * num_steps)
     config = replace(
         config,

@@ -203,25 +203,35 @@ def critic_gradient(task: str, name: str, mesh: Any, minibatch: int, steps: int)
 
 
 def _update(options: UpdateOptions, backend: Any) -> list:
-    """The learner's update of one iteration of the cpu preset: all epochs, advantages, Adam and statistics."""
+    """The learner's update of one iteration of the cpu preset under each objective, against that of fpo: all epochs,
+    losses under the acting parameters, advantages, Adam and statistics."""
+    import jax
+
+    from benchmarks._report import compare
+    from benchmarks._timing import interleave
+    from dipod_jax.objectives import OBJECTIVES
+
+    variants = {name: _update_of(options, backend, name) for name in OBJECTIVES}
+    samples = interleave(variants, options.repeats)
+    on_cpu = jax.default_backend() == "cpu"
+    notes = {name: f"{1e6 * own[0].seconds / own[0].work:.2f} us" for name, own in samples.items()}
+    return compare("whole update", samples, "fpo", unit="transitions*epochs/s", notes=notes, cpu_time=on_cpu)
+
+
+def _update_of(options: UpdateOptions, backend: Any, objective: str) -> tuple[Callable[[], Any], float]:
+    """The update under one objective, and the transitions times epochs of a call."""
     import jax
 
     from benchmarks import _setup
-    from benchmarks._report import Row
-    from benchmarks._timing import interleave, rate
     from benchmarks.rollout import acting_program, make_trainer
 
-    minibatch = options.policy_minibatch
-    trainer = make_trainer(options.task, backend, 256, max(1, 8 * minibatch // 256), minibatch_size=minibatch)
+    size = options.policy_minibatch
+    steps = max(1, 8 * size // 256)
+    trainer = make_trainer(options.task, backend, 256, steps, objective=objective, minibatch_size=size)
     state = jax.block_until_ready(trainer.init())
     transitions = jax.block_until_ready(acting_program(trainer)(state)[1])
-    learning = trainer.config.learning
-    work = float(trainer.config.steps_per_iteration * learning.num_epochs)
     update = _setup.blocking(update_program(trainer), state.learner, transitions)
-    samples = interleave({"update": (update, work)}, options.repeats)["update"]
-    spread = rate(samples)
-    note = f"{1e6 / spread.median:.2f} us; {learning.num_epochs} epochs, minibatch {minibatch}, 4x32 and 3x64"
-    return [Row("whole update", "cpu preset", spread, "transitions*epochs/s", samples=samples, note=note)]
+    return update, float(trainer.config.steps_per_iteration * trainer.config.learning.num_epochs)
 
 
 def update_program(trainer: Any) -> Callable:
