@@ -260,10 +260,11 @@ class DistillationConfig:
 class BetaControlConfig:
     """The controller behind `--beta auto`: it holds the measured gap near a target.
 
-    A gap answers late, and one that has opened is hard to close: beta starts high, rises fast and is let go slowly.
+    A gap answers late, and one that has opened is hard to close: beta starts high, rises fast and is let go slowly. The
+    cap matters: a beta that outweighs the advantages contracts the policy, however tight its bound (docs/drift.md).
     """
 
-    gap_target: float = 0.75
+    gap_target: float = 1.0
     """nats per action dimension of log-likelihood minus ELBO (median over samples), > 0"""
     tolerance: float = 1.1
     """the gap may leave the target by this factor before beta moves, > 1"""
@@ -271,11 +272,11 @@ class BetaControlConfig:
     """factor on beta at a measurement over the target, > 1"""
     release: float = 1.05
     """divisor of beta at a measurement under the target, > 1"""
-    initial: float = 0.05
+    initial: float = 0.02
     """first value of beta, > 0"""
-    minimum: float = 1e-3
+    minimum: float = 2e-3
     """smallest beta, > 0"""
-    maximum: float = 0.5
+    maximum: float = 0.05
     """largest beta, at least the smallest"""
 
     def __post_init__(self):
