@@ -82,8 +82,11 @@ class PolicyConfig:
     """N, (t, eps) draws stored per action, >= 1"""
     draws: Literal["monte-carlo", "grid", "stratified", "antithetic"] = "grid"
     """where the draws' times lie: uniform on [0, 1], the sampler's K times, stratified, or in antithetic pairs"""
-    loss_form: Literal["velocity", "eps"] = "eps"
-    """prediction whose squared error is the CFM loss; the network always outputs a velocity"""
+    loss_form: Literal["velocity", "eps", "elbo"] = "eps"
+    """prediction whose squared error is the CFM loss, the network always outputting a velocity; or elbo: the velocity's
+    with the true ELBO's weight, summed over dimensions, at log-uniform t, so that the ratio is one of ELBOs in nats"""
+    elbo_cutoff: float = 0.05
+    """delta, the smallest t of the form elbo, 0 < delta < 1"""
     reduction: Literal["mean", "sum", "sqrt"] = "mean"
     """how the loss adds up action dimensions: mean, sum, or sum / sqrt(d)"""
     time_embedding_size: int = 8
@@ -102,6 +105,9 @@ class PolicyConfig:
         _require(len(sizes) >= 1 and min(sizes) >= 1, "policy.hidden-sizes", sizes, "one or more sizes >= 1")
         _check_number("policy.num-steps", self.num_steps, 1)
         _check_number("policy.num-draws", self.num_draws, 1)
+        _require(0.0 < self.elbo_cutoff < 1.0, "policy.elbo-cutoff", self.elbo_cutoff, "more than 0 and less than 1")
+        spread = self.loss_form != "elbo" or self.draws != "grid"
+        _require(spread, "policy.draws", self.draws, "not grid for the form elbo: use stratified")
         even = self.time_embedding_size >= 2 and self.time_embedding_size % 2 == 0
         _require(even, "policy.time-embedding-size", self.time_embedding_size, "an even number >= 2")
         _check_number("policy.output-scale", self.output_scale, 0.0, open_low=True)

@@ -163,6 +163,15 @@ def test_iterations_are_rounded_up_to_whole_ones():
     assert Config(seeds=3).all_seeds == (0, 1, 2) and Config(seeds=3, seed_list=(7,)).all_seeds == (7,)
 
 
+@pytest.mark.parametrize(
+    ("options", "flag"),
+    [({"elbo_cutoff": 1.0}, "--policy.elbo-cutoff 1.0"), ({"loss_form": "elbo"}, "--policy.draws grid")],
+)
+def test_the_elbo_form_needs_a_cutoff_and_times_off_the_grid(options, flag):
+    with pytest.raises(ValueError, match=flag):
+        PolicyConfig(**options)
+
+
 @pytest.mark.parametrize("option", [{"action_clip": 2.0}, {"action_noise": 0.1}])
 def test_exact_likelihood_is_refused_for_actions_that_have_none(option):
     with pytest.raises(

@@ -112,6 +112,20 @@ def test_eps_loss_is_zero_at_pure_noise(flow):
     assert_array_equal(policy.loss(params, obs, action, Draws(jnp.ones((7, 6)), eps)), 0.0)
 
 
+def test_the_elbo_form_estimates_the_elbos_integral_of_a_field_that_is_zero():
+    delta = 0.05
+    config = PolicyConfig(**SMALL, loss_form="elbo", draws="stratified", elbo_cutoff=delta)
+    policy = FlowPolicy(config, OBS, ACTION)
+    params = jax.tree.map(jnp.zeros_like, policy.init(jax.random.key(0)))
+    action = jnp.tile(jnp.array([0.5, -1.0, 2.0]), (50_000, 1))
+    draws = policy.sample_draws(jax.random.key(1), (50_000,))
+    loss = policy.loss(params, jnp.zeros((50_000, OBS)), action, draws)
+    assert loss.shape == (50_000, 6) and draws.t.min() >= delta
+    # v_hat = 0: E|v|^2 = d + |a|^2, and int_delta^1 (1-t)/t dt = log(1/delta) - (1 - delta); standard error .3 %
+    exact = (np.log(1 / delta) - (1 - delta)) * (3 + 0.25 + 1.0 + 4.0)
+    assert_allclose(loss.mean(), exact, rtol=0.015)
+
+
 def test_stored_draws_lie_on_the_samplers_grid_where_the_paper_says_so(flow):
     policy, _ = flow
     draws = policy.sample_draws(jax.random.key(2), (11, 13))

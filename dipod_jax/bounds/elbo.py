@@ -122,14 +122,32 @@ def elbo(
     _check_delta(delta)
     chex.assert_equal_shape([velocity_loss, t])
     if time_measure == "uniform":
-        density = (1.0 - delta) * (1.0 - t) / t
+        integrand = (1.0 - delta) * (1.0 - t) / t * velocity_loss
     elif time_measure == "log-uniform":
-        density = -np.log(delta) * (1.0 - t)
+        integrand = elbo_loss(velocity_loss, t, delta=delta)
     else:
         raise ValueError(f"time measure {time_measure!r} is not one of {', '.join(TIME_MEASURES)}")
-    integrand = density * velocity_loss
     diffusion = jnp.mean(integrand, axis=-1) if weights is None else integrand @ weights
     return -(diffusion + elbo_constant(action_size, delta))
+
+
+def elbo_loss(velocity_loss: Array, t: Array, *, delta: float) -> Array:
+    """Each draw's share of the negative ELBO without its constants: ``(1-t) log(1/delta) |v_hat - v|^2``.
+
+    Against t log-uniform on [delta, 1] (``to_log_uniform``) the mean over draws is an unbiased estimate of
+    ``int_delta^1 (1-t)/t E_eps|v_hat - v|^2 dt``: differences of it are differences of the ELBO in nats.
+
+    Args:
+      velocity_loss: (..., N) velocity form, **summed** over action dimensions.
+      t: (..., N) log-uniform on [delta, 1].
+      delta: in (0, 1), smallest time.
+
+    Returns:
+      (..., N) nats.
+    """
+    _check_delta(delta)
+    chex.assert_equal_shape([velocity_loss, t])
+    return -np.log(delta) * (1.0 - t) * velocity_loss
 
 
 def elbo_constant(action_size: int, delta: float) -> float:

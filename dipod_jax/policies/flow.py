@@ -7,7 +7,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from dipod_jax.bounds import Draws, cfm_loss, integrate, interpolate, log_prob_of_action, sample_draws, time_grid
+from dipod_jax.bounds import (
+    Draws,
+    cfm_loss,
+    elbo_loss,
+    integrate,
+    interpolate,
+    log_prob_of_action,
+    sample_draws,
+    time_grid,
+    to_log_uniform,
+)
 from dipod_jax.config import PolicyConfig
 from dipod_jax.networks import VelocityField
 
@@ -45,9 +55,10 @@ class FlowPolicy:
         return integrate(field, base_noise, self.times, method=self.config.sampler)
 
     def sample_draws(self, key: jax.Array, batch_shape: tuple[int, ...]) -> Draws:
-        """N pairs (t, eps) per action: t (..., N), eps (..., N, d)."""
+        """N pairs (t, eps) per action: t (..., N), eps (..., N, d); t is log-uniform for the form `elbo`."""
         c = self.config
-        return sample_draws(key, batch_shape, c.num_draws, self.action_size, placement=c.draws, times=self.times)
+        draws = sample_draws(key, batch_shape, c.num_draws, self.action_size, placement=c.draws, times=self.times)
+        return to_log_uniform(draws, delta=c.elbo_cutoff) if c.loss_form == "elbo" else draws
 
     def prepare(self, params: Any, key: jax.Array, obs: jax.Array, base_noise: jax.Array) -> Any:
         """The draws of `loss`."""
@@ -59,9 +70,12 @@ class FlowPolicy:
         return self.cfm_loss(params, obs, action, prepared)
 
     def cfm_loss(self, params: Any, obs: jax.Array, action: jax.Array, draws: Draws) -> jax.Array:
-        """(..., N) CFM loss of each draw, in the config's form and reduction."""
+        """(..., N) CFM loss of each draw, in the config's form and reduction, or its share of the negative ELBO."""
         x_t = interpolate(action, draws.t, draws.eps)
         velocity = self.velocity(params, obs[..., None, :], x_t, draws.t)
+        if self.config.loss_form == "elbo":
+            error = cfm_loss(velocity, action, draws, form="velocity", reduction="sum")
+            return elbo_loss(error, draws.t, delta=self.config.elbo_cutoff)
         return cfm_loss(velocity, action, draws, form=self.config.loss_form, reduction=self.config.reduction)
 
     def entropy(self, params: Any, obs: jax.Array, base_noise: jax.Array) -> jax.Array:

@@ -62,7 +62,10 @@ def measure_drift(
         times=policy.times,
         loss_fn=objective,
         settings=MeterSettings(
-            method=config.sampler, form=config.loss_form, reduction=config.reduction, placement=config.draws
+            method=config.sampler,
+            form="velocity" if config.loss_form == "elbo" else config.loss_form,
+            reduction=config.reduction,
+            placement=config.draws,
         ),
     )
 
