@@ -47,7 +47,7 @@ def cpu(task: str, objective: ObjectiveName) -> Config:
         preset="cpu",
         beta=0.02 if fpo else 0.0,
         total_steps=3_000_000 if task == "BallInCup" else 8_000_000,
-        fpo=FpoConfig(clip_epsilon=0.05, negative_advantages="spo", log_ratio_clip=3.0),
+        fpo=FpoConfig(clip_epsilon=0.05, log_ratio_clip=3.0),
         ppo=PpoConfig(clip_epsilon=0.2, entropy_cost=1e-2),
         # A clipped action has no density; the CFM loss takes it as any other.
         policy=PolicyConfig(

@@ -16,7 +16,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     "recipe": (),
     "no-beta": ("--beta", "0"),
     "beta-auto": ("--beta", "auto"),
-    "no-quadratic": ("--fpo.negative-advantages", "clip"),
+    "quadratic": ("--fpo.negative-advantages", "spo"),
     "no-correlation": ("--policy.noise-correlation", "0"),
     "no-action-clip": ("--policy.action-clip", "None"),
     "no-rate-decay": ("--learning.final-learning-rate", "None"),
