@@ -49,13 +49,14 @@ def cpu(task: str, objective: ObjectiveName) -> Config:
         total_steps=3_000_000 if task == "BallInCup" else 8_000_000,
         fpo=FpoConfig(clip_epsilon=0.05, log_ratio_clip=3.0),
         ppo=PpoConfig(clip_epsilon=0.2, entropy_cost=1e-2),
-        # A clipped action has no density; the CFM loss takes it as any other.
+        # A clipped or perturbed action has no density under a flow; the CFM loss takes it as any other.
         policy=PolicyConfig(
             sampler="midpoint",
             num_steps=5,
             num_draws=4,
             noise_correlation=0.8,
             action_clip=3.0 if fpo else None,
+            action_noise=0.1 if fpo else 0.0,
         ),
         critic=CriticConfig(hidden_sizes=(128, 128, 128)),
         rollout=RolloutConfig(num_envs=256, num_steps=32, episode_length=250, stagger=True),

@@ -18,6 +18,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     "beta-auto": ("--beta", "auto"),
     "quadratic": ("--fpo.negative-advantages", "spo"),
     "no-correlation": ("--policy.noise-correlation", "0"),
+    "no-action-noise": ("--policy.action-noise", "0"),
     "no-action-clip": ("--policy.action-clip", "None"),
     "no-rate-decay": ("--learning.final-learning-rate", "None"),
     "no-short-episodes": ("--rollout.episode-length", "1000"),
