@@ -8,19 +8,18 @@ task's observation, reward and reset code runs unchanged.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import mujoco
 import numpy as np
+from jax.extend.core import Primitive
+from jax.interpreters import batching, mlir
 from mujoco import batch, mjx
 from mujoco_playground._src import mjx_env
-
-from dipod_jax.envs import ffi
 
 # What travels from step to step. `qacc_warmstart` must: the suite's tasks cap the solver at one or two iterations, so
 # where it starts is part of the state.
@@ -126,14 +125,6 @@ class _Lane:
         return np.arange(start, start + view[0].size)
 
 
-def _digest(model: mujoco.MjModel, layout: Layout, num_threads: int) -> str:
-    """Names what a simulator computes, alike in every process: compiled programs are kept under it."""
-    content = np.empty(mujoco.mj_sizeModel(model), np.uint8)
-    mujoco.mj_saveModel(model, None, content)
-    what = f"{mujoco.__version__} {num_threads} {layout.fields}".encode()
-    return hashlib.sha256(content.tobytes() + what).hexdigest()[:16]
-
-
 class Simulator:
     """Steps rows of simulations on MuJoCo's thread pool; holds no state between calls.
 
@@ -143,7 +134,6 @@ class Simulator:
 
     def __init__(self, model: mujoco.MjModel, layout: Layout, num_threads: int):
         self.model, self.layout, self.num_threads = model, layout, num_threads
-        self._digest = _digest(model, layout, num_threads)
         self._idle: dict[int, list[_Lane]] = {}
         self._lock = threading.Lock()
 
@@ -158,27 +148,18 @@ class Simulator:
         with self._lock:
             idle.append(lane)
 
-    def advance(self, rows: jax.Array, num_substeps: int) -> tuple[jax.Array, jax.Array]:
-        """Step (or, for 0 substeps, forward) simulations, in a traced program.
+    def advance(self, rows: np.ndarray, num_substeps: int) -> tuple[np.ndarray, np.ndarray]:
+        """Step (or, for 0 substeps, forward) simulations.
 
         Args:
-            rows: (S,) float32 state row; vmap over it steps all rows in one call.
+            rows: (..., S) float32 state rows.
             num_substeps: calls of mj_step, >= 0.
 
         Returns:
-            State row (S,), all NaN where MuJoCo reported a failed simulation, and derived row (D,).
+            State rows (..., S), all NaN where MuJoCo reported a failed simulation, and derived rows (..., D).
         """
-        target = ffi.register(
-            f"dipod_jax_{self._digest}_{num_substeps}", lambda reads, writes: self._fill(reads, writes, num_substeps)
-        )
-        shapes = [jax.ShapeDtypeStruct((self.layout.sizes[row],), jnp.float32) for row in ("state", "derived")]
-        state, derived = jax.ffi.ffi_call(target, shapes, vmap_method="broadcast_all")(rows)
-        return state, derived
-
-    def _fill(self, reads: Sequence[np.ndarray], writes: Sequence[np.ndarray], num_substeps: int) -> None:
-        """From state rows (..., S) to state rows (..., S) and derived rows (..., D)."""
-        flat = reads[0].reshape(-1, reads[0].shape[-1])
-        state, derived = (rows.reshape(len(flat), -1) for rows in writes)
+        flat = rows.reshape(-1, rows.shape[-1])
+        derived = np.empty((len(flat), self.layout.sizes["derived"]), np.float32)
         with self._lane(len(flat)) as lane:
             sims = lane.sims
             sims.state[:, lane.columns] = flat
@@ -193,13 +174,43 @@ class Simulator:
             except batch.SimulationError as error:
                 failed[error.ids] = True
             failed |= sims.warning[:, _FAILURES, 1].any(-1)
-            state[...] = sims.state[:, lane.columns]
+            state = sims.state[:, lane.columns].astype(np.float32)
             for where, value in lane.derived:
                 derived[:, where] = value.reshape(len(flat), -1)
         if failed.any():
             # mj_step resets a simulation that went bad and carries on; what it computed after is not the task's state.
             state[failed] = np.nan
             derived[failed] = np.nan
+        return state.reshape(rows.shape), derived.reshape(*rows.shape[:-1], -1)
+
+
+# A primitive of our own rather than `jax.pure_callback`: that one copies its arguments to a device on the very threads
+# which wait for the result, and two device shards stepping large batches then wait for each other forever.
+_advance_p = Primitive("native_advance")
+_advance_p.multiple_results = True
+
+
+@_advance_p.def_abstract_eval
+def _advance_shape(rows, *, simulator: Simulator, num_substeps: int):
+    return rows, rows.update(shape=(*rows.shape[:-1], simulator.layout.sizes["derived"]))
+
+
+def _advance_lowering(ctx, rows, *, simulator: Simulator, num_substeps: int):
+    call = lambda values: simulator.advance(np.asarray(values), num_substeps)
+    results, _, _ = mlir.emit_python_callback(
+        ctx, call, None, [rows], ctx.avals_in, ctx.avals_out, has_side_effect=False
+    )
+    return results
+
+
+def _advance_batching(args, dims, **params):
+    rows = jnp.moveaxis(args[0], dims[0], 0)
+    return _advance_p.bind(rows, **params), (0, 0)
+
+
+_advance_p.def_impl(jax.jit(_advance_p.bind, static_argnames=("simulator", "num_substeps")))
+mlir.register_lowering(_advance_p, _advance_lowering, platform="cpu")
+batching.primitive_batchers[_advance_p] = _advance_batching
 
 
 class NativeTask:
@@ -249,7 +260,7 @@ class NativeTask:
         return data.replace(**state)
 
     def _advance(self, data: SlimData, num_substeps: int) -> SlimData:
-        state, derived = self._simulator.advance(data.state, num_substeps)
+        state, derived = _advance_p.bind(data.state, simulator=self._simulator, num_substeps=num_substeps)
         return SlimData(state, derived, self._layout)
 
     def _step_data(self, model: Any, data: Any, action: jax.Array, n_substeps: int = 1) -> Any:

@@ -8,7 +8,6 @@ for threads inside each small operation, and several seeds never wait for each o
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import jax
@@ -140,10 +139,8 @@ class Trainer:
             arguments["measure"] = (state.learner, transitions)
         if self.config.distillation.enabled:
             arguments["distil"] = (state.learner, transitions)
-        with ThreadPoolExecutor() as pool:  # a program is compiled while the next is traced
-            compiled = {name: pool.submit(getattr(self, name).lower(*args).compile) for name, args in arguments.items()}
-            for name, program in compiled.items():
-                setattr(self, name, program.result())
+        for name, args in arguments.items():
+            setattr(self, name, getattr(self, name).lower(*args).compile())
 
     def evaluate(self, learner: LearnerState, num_episodes: int) -> EpisodeReturns:
         """Returns (S, E) of E episodes of each kind; the draws depend on seed, iteration and number of devices alone.
