@@ -303,7 +303,7 @@ class Config:
     """one of Playground's 25 DM-Control tasks"""
     objective: ObjectiveName = "fpo"
     """what the update maximises: fpo (flow policy, a ratio of CFM losses), exact-ppo (flow policy, the ratio of its
-    sampler's exact likelihoods; about ten times fpo's cost) or ppo (Gaussian policy)"""
+    sampler's exact likelihoods; training takes several times as long) or ppo (Gaussian policy)"""
     beta: float | Literal["auto"] = 0.0
     """DiPOD's weight of the ELBO on the rollout's own samples, >= 0; 0 is the plain objective; auto sets it by the
     measured drift"""
