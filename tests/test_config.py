@@ -63,6 +63,15 @@ def test_paper_preset_of_ppo_holds_the_tuned_numbers_of_appendix_a3():
     assert (c.policy.hidden_sizes, c.critic.hidden_sizes, c.policy.activation) == ((32,) * 4, (256,) * 5, "silu")
 
 
+@pytest.mark.parametrize(("task", "size", "gamma"), [("BallInCup", 8192, 0.98), ("FingerTurnHard", 32768, 0.995)])
+def test_cpu_preset_takes_larger_rollouts_where_the_horizon_is_long(task, size, gamma):
+    for objective in ("fpo", "ppo"):
+        c = presets.cpu(task, objective)
+        assert (c.steps_per_iteration, c.learning.discount) == (size, gamma)
+        assert c.learning.learning_rate > (c.learning.final_learning_rate or 1.0)
+    assert presets.cpu(task, "fpo").beta == (0.02 if size == 8192 else 0.05)
+
+
 def test_smoke_preset_is_a_few_iterations_with_an_evaluation_between():
     c = presets.smoke("BallInCup", "fpo")
     assert c.num_iterations == 8  # 8192 env steps in iterations of 64 * 16
