@@ -20,7 +20,7 @@ from dipod_jax.config import (
     RolloutConfig,
 )
 
-# Tasks on which the FPO paper (table A.2) and Playground's PPO settings take gamma = .95 instead of .995, and `cpu` .98.
+# Tasks on which the FPO paper (table A.2) and Playground's PPO settings take gamma = .95 instead of .995; `cpu` .98.
 SHORT_HORIZON_TASKS = ("BallInCup", "FingerSpin")
 
 

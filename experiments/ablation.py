@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Sequence
 
-from dipod_jax.config import Config
+from dipod_jax.config import Config, differences
 from experiments._arms import parse_arm, run_arms, split_arguments
 from experiments._cli import run_cli
 
@@ -16,7 +16,14 @@ PARTS: dict[str, tuple[str, ...]] = {
     "recipe": (),
     "no-beta": ("--beta", "0"),
     "beta-auto": ("--beta", "auto"),
-    "quadratic": ("--fpo.negative-advantages", "spo"),
+    "beta-0.02": ("--beta", "0.02"),
+    "clip": ("--fpo.negative-advantages", "clip", "--fpo.clip-epsilon", "0.05"),
+    "quadratic": ("--fpo.negative-advantages", "spo", "--fpo.clip-epsilon", "0.15"),
+    "small-rollouts": ("--rollout.num-envs", "256", "--rollout.num-steps", "32"),
+    "large-rollouts": ("--rollout.num-envs", "512", "--rollout.num-steps", "64"),
+    "advantages-once": ("--learning.advantages", "iteration"),
+    "advantages-often": ("--learning.advantages", "minibatch"),
+    "narrow-policy": ("--policy.hidden-sizes", "32", "32", "32", "32"),
     "no-correlation": ("--policy.noise-correlation", "0"),
     "no-action-noise": ("--policy.action-noise", "0"),
     "no-action-clip": ("--policy.action-clip", "None"),
@@ -29,7 +36,7 @@ PARTS: dict[str, tuple[str, ...]] = {
 USAGE = f"""usage: python -m experiments.ablation [--parts PART [PART ...]] [--out DIR] [options of experiments.train]
 
 Train the `cpu` preset and the same with one part removed or replaced, each into DIR/<part>, one after the other, then
-draw DIR/returns.png and DIR/drift.png. Parts, all of them by default:
+draw DIR/returns.png and DIR/drift.png. Parts, by default all that change the task's recipe:
 {", ".join(PARTS)}.
 A run that is finished is left as it is and one that is not is continued. `python -m experiments.train --help` lists the
 other options.
@@ -50,7 +57,13 @@ def parse(arguments: list[str]) -> dict[str, Config]:
     parts, out, rest = split_arguments(arguments, "parts", "ablation", tuple(PARTS))
     if any(option.split("=")[0] in ("--resume", "--preset") for option in rest):
         raise ValueError("--preset and --resume are not options of an ablation: it is of the cpu preset, and resumes")
-    return {part: parse_arm(["--preset", "cpu", *rest], PARTS[part], out / part) for part in parts}
+    arms = {part: parse_arm(["--preset", "cpu", *rest], PARTS[part], out / part) for part in parts}
+    recipe = parse_arm(["--preset", "cpu", *rest], (), out / "recipe")
+    is_recipe = lambda config: set(differences(recipe, config)) <= {"out", "resume"}
+    idle = [part for part, config in arms.items() if PARTS[part] and is_recipe(config)]
+    if idle and "--parts" in arguments:
+        raise ValueError(f"--parts {' '.join(idle)} is not allowed: the recipe of {recipe.task} has it already")
+    return {part: config for part, config in arms.items() if part not in idle}
 
 
 def ablate(arms: dict[str, Config]) -> None:

@@ -43,6 +43,7 @@ def test_a_mistake_in_a_sweep_is_one_line_and_writes_nothing(arguments, words, c
     [
         (["--parts", "recipe", "no-such-part"], "--parts no-such-part is not allowed: recipe, "),
         (["--preset", "paper"], "--preset"),
+        (["--parts", "clip", "--task", "BallInCup"], "--parts clip is not allowed: the recipe of BallInCup has it"),
         (["--parts", "no-beta", "--task", "Foo"], "--task Foo"),
     ],
 )
@@ -52,10 +53,18 @@ def test_a_mistake_in_an_ablation_is_one_line_and_writes_nothing(arguments, word
     assert not out.exists()
 
 
-def test_every_arm_of_an_ablation_differs_from_the_recipe_in_its_own_options_alone(tmp_path):
-    arms = ablation.parse(["--task", "BallInCup", "--out", str(tmp_path / "a")])
+@pytest.mark.parametrize(
+    ("task", "has"),
+    [
+        ("BallInCup", {"clip", "small-rollouts", "advantages-once"}),
+        ("FingerTurnHard", {"quadratic", "large-rollouts", "advantages-often"}),
+    ],
+)
+def test_every_arm_of_an_ablation_differs_from_the_recipe_in_its_own_options_alone(task, has, tmp_path):
+    arms = ablation.parse(["--task", task, "--out", str(tmp_path / "a")])
     assert arms.pop("recipe").preset == "cpu"
-    changed = {part: set(differences(cpu("BallInCup", "fpo"), arm)) - {"out", "backend"} for part, arm in arms.items()}
+    changed = {part: set(differences(cpu(task, "fpo"), arm)) - {"out", "backend"} for part, arm in arms.items()}
+    assert has == {part for part in ablation.PARTS if part not in changed} - {"recipe", "beta-0.02"}
     options = lambda part: {x.removeprefix("--") for x in ablation.PARTS[part] if x.startswith("--")}
     assert changed == {part: options(part) for part in arms}
 
