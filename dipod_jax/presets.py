@@ -50,7 +50,7 @@ def cpu(task: str, objective: ObjectiveName) -> Config:
         objective=objective,
         preset="cpu",
         beta=(0.02 if short else 0.05) if fpo else 0.0,
-        total_steps=3_000_000 if task == "BallInCup" else 8_000_000,
+        total_steps=3_000_000 if task == "BallInCup" else 5_000_000,
         fpo=FpoConfig(
             clip_epsilon=0.05 if short else 0.15,
             negative_advantages="clip" if short else "spo",
@@ -74,9 +74,9 @@ def cpu(task: str, objective: ObjectiveName) -> Config:
         learning=LearningConfig(
             learning_rate=1e-3,
             final_learning_rate=1e-4,
-            minibatch_size=1024,
+            minibatch_size=1024 if short else 2048,
             unroll_length=32,
-            num_epochs=4,
+            num_epochs=4 if short else 8,
             advantages="iteration" if short else "minibatch",
             discount=0.98 if short else 0.995,
             advantage_clip=5.0,
