@@ -59,7 +59,7 @@ def cpu(task: str, objective: ObjectiveName) -> Config:
         ppo=PpoConfig(clip_epsilon=0.2, entropy_cost=1e-2),
         # A clipped or perturbed action has no density under a flow; the CFM loss takes it as any other.
         policy=PolicyConfig(
-            hidden_sizes=(64, 64, 64, 64),
+            hidden_sizes=(32, 32, 32, 32) if short else (64, 64, 64, 64),
             sampler="midpoint",
             num_steps=5,
             num_draws=4,

@@ -24,6 +24,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     "advantages-once": ("--learning.advantages", "iteration"),
     "advantages-often": ("--learning.advantages", "minibatch"),
     "narrow-policy": ("--policy.hidden-sizes", "32", "32", "32", "32"),
+    "wide-policy": ("--policy.hidden-sizes", "64", "64", "64", "64"),
     "no-correlation": ("--policy.noise-correlation", "0"),
     "no-action-noise": ("--policy.action-noise", "0"),
     "no-action-clip": ("--policy.action-clip", "None"),

@@ -56,15 +56,15 @@ def test_a_mistake_in_an_ablation_is_one_line_and_writes_nothing(arguments, word
 @pytest.mark.parametrize(
     ("task", "has"),
     [
-        ("BallInCup", {"clip", "small-rollouts", "advantages-once"}),
-        ("FingerTurnHard", {"quadratic", "large-rollouts", "advantages-often"}),
+        ("BallInCup", {"clip", "small-rollouts", "advantages-once", "narrow-policy", "beta-0.02"}),
+        ("FingerTurnHard", {"quadratic", "large-rollouts", "advantages-often", "wide-policy"}),
     ],
 )
 def test_every_arm_of_an_ablation_differs_from_the_recipe_in_its_own_options_alone(task, has, tmp_path):
     arms = ablation.parse(["--task", task, "--out", str(tmp_path / "a")])
     assert arms.pop("recipe").preset == "cpu"
     changed = {part: set(differences(cpu(task, "fpo"), arm)) - {"out", "backend"} for part, arm in arms.items()}
-    assert has == {part for part in ablation.PARTS if part not in changed} - {"recipe", "beta-0.02"}
+    assert has == {part for part in ablation.PARTS if part not in changed} - {"recipe"}
     options = lambda part: {x.removeprefix("--") for x in ablation.PARTS[part] if x.startswith("--")}
     assert changed == {part: options(part) for part in arms}
 
