@@ -46,7 +46,7 @@ def plot_drift_comparison(runs: dict[str, DriftRecords], path: Path, *, title: s
         drawing.align_ylabels(stack)
         count_axis(stack[-1], "env steps of a seed")
         handles, labels = stack[0].get_legend_handles_labels()
-        drawing.legend(handles, labels, loc="outside lower center", ncols=min(4, len(runs)))
+        drawing.legend(handles, labels, loc="outside lower center", ncols=min(3, len(runs)))
         title_left(drawing, title)
 
 
