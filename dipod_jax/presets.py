@@ -94,7 +94,7 @@ def smoke(task: str, objective: ObjectiveName) -> Config:
         preset="smoke",
         total_steps=8192,
         rollout=replace(base.rollout, num_envs=64, num_steps=16),
-        learning=replace(base.learning, minibatch_size=512, unroll_length=16, num_epochs=2),
+        learning=replace(base.learning, minibatch_size=512, unroll_length=8, num_epochs=2),
         evaluation=EvaluationConfig(num_episodes=8, num_episodes_during=4, interval=4096),
         drift=replace(base.drift, interval=4, num_samples=64),
     )
