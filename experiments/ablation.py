@@ -62,7 +62,7 @@ def parse(arguments: list[str]) -> dict[str, Config]:
     recipe = parse_arm(["--preset", "cpu", *rest], (), out / "recipe")
     is_recipe = lambda config: set(differences(recipe, config)) <= {"out", "resume"}
     idle = [part for part, config in arms.items() if PARTS[part] and is_recipe(config)]
-    if idle and "--parts" in arguments:
+    if idle and parts != list(PARTS):
         raise ValueError(f"--parts {' '.join(idle)} is not allowed: the recipe of {recipe.task} has it already")
     return {part: config for part, config in arms.items() if part not in idle}
 

@@ -44,6 +44,7 @@ def test_a_mistake_in_a_sweep_is_one_line_and_writes_nothing(arguments, words, c
         (["--parts", "recipe", "no-such-part"], "--parts no-such-part is not allowed: recipe, "),
         (["--preset", "paper"], "--preset"),
         (["--parts", "clip", "--task", "BallInCup"], "--parts clip is not allowed: the recipe of BallInCup has it"),
+        (["--parts=clip", "--task", "BallInCup"], "--parts clip is not allowed: the recipe of BallInCup has it"),
         (["--parts", "no-beta", "--task", "Foo"], "--task Foo"),
     ],
 )
