@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 # requirements.lock holds the versions the project was tested with on Python 3.11; others take the newest that fit.
 LOCKED := $(shell $(PYTHON) -c 'import sys; print("-c requirements.lock" if sys.version_info[:2] == (3, 11) else "")' 2>/dev/null)
 
-BETA ?= 0.02
+BETA ?= 0.05
 SEEDS ?= 1
 ARGS ?=
 JOBS ?= auto
@@ -45,7 +45,7 @@ bench: $(READY)
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache
 
-# The README's figure: three seeds, one after the other, then drawn as one curve (ten minutes on two cores).
+# The README's figure: three seeds, one after the other, then drawn as one curve (minutes on two cores).
 FIGURE_SEEDS := 4 5 6
 FIGURE_RUNS := $(addprefix runs/figure/seed,$(FIGURE_SEEDS))
 .PHONY: figure

@@ -96,11 +96,11 @@ def main(config: Config) -> None:
 
 
 def _fitted(config: Config) -> tuple[Any, Any, Any, Any, Any]:
-    """A network fitted to a synthetic target: velocity_fn, params, obs, action, times."""
+    """A network fitted to a synthetic target: velocity_fn, params, obs, action, the sampler's evaluation times."""
     import jax
     import jax.numpy as jnp
 
-    from dipod_jax.bounds import integrate, time_grid
+    from dipod_jax.bounds import evaluation_times, integrate, time_grid
     from dipod_jax.diagnostics.synthetic import fit_velocity, sample_target
 
     key_fit, key_noise = jax.random.split(jax.random.key(config.seed))
@@ -113,7 +113,7 @@ def _fitted(config: Config) -> tuple[Any, Any, Any, Any, Any]:
     obs, noise = jnp.zeros((config.batch, 1)), jax.random.normal(key_noise, (config.batch, 2))
     times = time_grid(10, kind="uniform")
     action = integrate(lambda x, t: velocity_fn(params, obs, x, t), noise, times, method="euler")
-    return velocity_fn, params, obs, action, times
+    return velocity_fn, params, obs, action, evaluation_times(times, method="euler")
 
 
 def _trained(config: Config) -> tuple[Any, Any, Any, Any, Any]:
@@ -144,7 +144,7 @@ def _trained(config: Config) -> tuple[Any, Any, Any, Any, Any]:
     rows = jax.numpy.arange(config.batch)
     obs = trained.statistics.normalise(visited[100 + rows, rows])
     action = policy.act(params, obs, jax.random.normal(key_noise, (config.batch, policy.action_size)))
-    return policy.velocity, params, obs, action, policy.times
+    return policy.velocity, params, obs, action, policy.evaluation_times
 
 
 def _measure(config: Config, velocity_fn: Any, params: Any, obs: Any, action: Any, times: Any) -> list[dict[str, Any]]:

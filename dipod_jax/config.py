@@ -81,7 +81,8 @@ class PolicyConfig:
     num_draws: int = 8
     """N, (t, eps) draws stored per action, >= 1"""
     draws: Literal["monte-carlo", "grid", "stratified", "antithetic"] = "grid"
-    """where the draws' times lie: uniform on [0, 1], the sampler's K times, stratified, or in antithetic pairs"""
+    """where the draws' times lie: uniform on [0, 1], where the sampler evaluates the velocity, stratified, or in
+    antithetic pairs"""
     loss_form: Literal["velocity", "eps", "elbo"] = "eps"
     """prediction whose squared error is the CFM loss, the network always outputting a velocity; or elbo: the velocity's
     with the true ELBO's weight, summed over dimensions, at log-uniform t, so that the ratio is one of ELBOs in nats"""

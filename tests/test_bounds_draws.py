@@ -5,9 +5,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dipod_jax.bounds import PLACEMENTS, draw_weights, gauss_legendre, sample_draws, time_grid, to_log_uniform
+from dipod_jax.bounds import (
+    PLACEMENTS,
+    draw_weights,
+    evaluation_times,
+    gauss_legendre,
+    sample_draws,
+    time_grid,
+    to_log_uniform,
+)
 
-TIMES = time_grid(10, kind="uniform")
+TIMES = evaluation_times(time_grid(10, kind="uniform"), method="euler")
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -1,11 +1,14 @@
 """The sampler: exactness, order of convergence, and the contraction of methods reference M5."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dipod_jax.bounds import METHODS, integrate, time_grid
+from dipod_jax.bounds import METHODS, evaluation_times, integrate, time_grid
+from dipod_jax.bounds.sampler import step
 from dipod_jax.diagnostics.synthetic import gaussian_velocity
 
 ORDERS = {"euler": 1, "midpoint": 2, "heun": 2}
@@ -25,6 +28,22 @@ def contraction(std, num_steps, method="euler", kind="uniform"):
     times = time_grid(num_steps, kind=kind, data_std=std)
     field = lambda x, t: gaussian_velocity(std, x, x, t)
     return float(integrate(field, jnp.ones((1, 1)), times, method=method)[0, 0]) / std
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("kind", ["uniform", "refined"])
+def test_evaluation_times_are_those_at_which_the_sampler_asks_for_the_velocity(method, kind):
+    times, asked = time_grid(5, kind=kind), []
+
+    def velocity(x, t):
+        asked.append(float(t))
+        return x
+
+    x = jnp.ones(2)
+    for t, t_next in itertools.pairwise(times):
+        x = step(velocity, x, t, t_next, method=method)
+    expected = sorted(set(np.float32(asked)), reverse=True)
+    np.testing.assert_allclose(evaluation_times(times, method=method), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize(

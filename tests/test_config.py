@@ -69,7 +69,7 @@ def test_cpu_preset_takes_larger_rollouts_where_the_horizon_is_long(task, size, 
         c = presets.cpu(task, objective)
         assert (c.steps_per_iteration, c.learning.discount) == (size, gamma)
         assert c.learning.learning_rate > (c.learning.final_learning_rate or 1.0)
-    assert presets.cpu(task, "fpo").beta == (0.02 if size == 8192 else 0.05)
+    assert presets.cpu(task, "fpo").beta == 0.05
 
 
 def test_smoke_preset_is_a_few_iterations_with_an_evaluation_between():

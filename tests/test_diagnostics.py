@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dipod_jax.bounds import cutoff_floor, integrate, log_prob_of_noise, sample_draws, time_grid
+from dipod_jax.bounds import cutoff_floor, evaluation_times, integrate, log_prob_of_noise, sample_draws, time_grid
 from dipod_jax.diagnostics import (
     CfmSpec,
     DriftBatch,
@@ -53,7 +53,8 @@ def make_batch(velocity_fn, params, *, seed=0, batch=BATCH, clip=None, obs=None)
     noise = jax.random.normal(keys[1], (batch, 2))
     action = integrate(lambda x, t: velocity_fn(params, obs, x, t), noise, TIMES, method="euler")
     action = action if clip is None else jnp.clip(action, -clip, clip)
-    draws = sample_draws(keys[3], (batch,), 8, 2, placement="grid", times=TIMES)
+    grid = evaluation_times(TIMES, method="euler")
+    draws = sample_draws(keys[3], (batch,), 8, 2, placement="grid", times=grid)
     return DriftBatch(obs, noise, action, jax.random.normal(keys[2], (batch,)), draws)
 
 
@@ -244,7 +245,9 @@ def test_a_refit_gains_nothing_at_the_optimum_and_much_off_it(fitted):
             learning_rate=3e-3,
         )
         exact = log_prob_of_noise(velocity_fn, params, obs, jax.random.normal(keys[1], (256, 2)), TIMES)
-        got = refit_metrics(velocity_fn, params, refitted, obs, exact.action, keys[2], times=TIMES, spec=spec)
+        got = refit_metrics(
+            velocity_fn, params, refitted, obs, exact.action, keys[2], times=TIMES, method="euler", spec=spec
+        )
         bound = elbo_of_actions(velocity_fn, params, obs, exact.action, keys[3], delta=0.05, num_draws=16)
         return got | gap_metrics(exact, bound, jnp.ones(256))
 

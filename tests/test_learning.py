@@ -8,7 +8,7 @@ from experiments.train import main
 
 @pytest.mark.slow
 def test_the_cpu_recipe_catches_the_ball_with_a_tight_bound(tmp_path):
-    """In 1M of its 3M env steps: seed 9, which no choice of the recipe has seen, reaches 900."""
+    """In 1M of its 1.5M env steps: seed 9, which no choice of the recipe has seen, reaches 900."""
     out = tmp_path / "run"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MUJOCO_GL", "disable")

@@ -25,7 +25,15 @@ from dipod_jax.bounds.likelihood import (
     tanh_log_prob,
 )
 from dipod_jax.bounds.ode import ode_log_prob_of_action
-from dipod_jax.bounds.sampler import EVALUATIONS_PER_STEP, GRID_KINDS, METHODS, VelocityFn, integrate, time_grid
+from dipod_jax.bounds.sampler import (
+    EVALUATIONS_PER_STEP,
+    GRID_KINDS,
+    METHODS,
+    VelocityFn,
+    evaluation_times,
+    integrate,
+    time_grid,
+)
 
 __all__ = [
     "EVALUATIONS_PER_STEP",
@@ -51,6 +59,7 @@ __all__ = [
     "elbo_constant",
     "elbo_loss",
     "eubo_like",
+    "evaluation_times",
     "form_weight",
     "gauss_legendre",
     "integrate",

@@ -34,11 +34,11 @@ def sample_draws(
     """Draw N points (t, eps) for each action of a batch.
 
     ``sum_n w_n f(t_n, eps_n)`` with ``w = draw_weights(placement, N)`` estimates ``E_t E_eps f(t, eps)``, where t is
-    uniform on ``[t_min, 1]`` (on ``times[:-1]`` for ``grid``):
+    uniform on ``[t_min, 1]`` (on ``times`` for ``grid``):
 
     - ``monte-carlo``: t_n ~ U(t_min, 1), independent;
-    - ``grid``: t_n uniform over ``times[:-1]``, the K times at which the sampler evaluates the velocity (FPO's
-      ``discretize_t``, arXiv 2507.21053; with K = 10 uniform steps {1, .9, ..., .1});
+    - ``grid``: t_n uniform over ``times``, those at which the sampler evaluates the velocity (FPO's ``discretize_t``,
+      arXiv 2507.21053; 10 Euler steps and 5 midpoint steps alike: {1, .9, ..., .1}; see ``evaluation_times``);
     - ``stratified``: t_n = t_min + (1 - t_min) (n + u)/N with one u ~ U(0, 1) per action (the low-discrepancy sampler
       of variational diffusion models, arXiv 2107.00630, App. I.1, applied within an action);
     - ``antithetic``: N/2 pairs (t, eps), (1 + t_min - t, -eps); each member has the marginal of ``monte-carlo``;
@@ -54,8 +54,8 @@ def sample_draws(
       num_draws: N >= 1; even for ``antithetic``.
       action_size: d >= 1.
       placement: one of ``PLACEMENTS``.
-      times: (K+1,) the sampler's decreasing grid; required by ``grid``, ignored by the others.
-      t_min: smallest time, in [0, 1); must be 0 for ``grid``, whose smallest time is ``times[-2]``.
+      times: (M,) the sampler's evaluation times; required by ``grid``, ignored by the others.
+      t_min: smallest time, in [0, 1); must be 0 for ``grid``, whose smallest time is among ``times``.
 
     Returns:
       ``Draws`` with t (..., N) and eps (..., N, d), float32.
@@ -70,7 +70,7 @@ def sample_draws(
     shape = (*batch_shape, num_draws)
     if placement == "grid":
         assert times is not None  # checked above; for the type checker
-        grid = jnp.asarray(times, jnp.float32)[:-1]
+        grid = jnp.asarray(times, jnp.float32)
         return Draws(grid[jax.random.randint(key_t, shape, 0, grid.shape[0])], eps)
     if placement == "monte-carlo":
         unit = unit_t(shape)
@@ -120,6 +120,6 @@ def _check_arguments(
         raise ValueError(f"num_draws {num_draws} must be even for antithetic pairs")
     if placement == "grid" and needs_grid:
         if times is None:
-            raise ValueError("placement 'grid' needs times, the sampler's grid")
+            raise ValueError("placement 'grid' needs times, at which the sampler evaluates the velocity")
         if t_min > 0.0:
             raise ValueError(f"t_min {t_min} has no meaning on the sampler's grid; it must be 0 there")

@@ -57,6 +57,31 @@ def time_grid(num_steps: int, *, kind: str, data_std: float = 0.3) -> Array:
     return jnp.asarray(times, jnp.float32)
 
 
+def evaluation_times(times: Array, *, method: str) -> Array:
+    """The times at which the sampler evaluates the velocity: where a CFM loss must hold the field to be of use to it.
+
+    A midpoint step moves by the velocity at its middle alone: a loss on the grid's own times would leave just those
+    velocities to chance.
+
+    Args:
+      times: (K+1,) the sampler's decreasing grid.
+      method: one of ``METHODS``.
+
+    Returns:
+      Decreasing: (K,) t_k for Euler, (2K,) t_k and (t_k + t_{k+1}) / 2 for midpoint, (K+1,) the grid for Heun.
+
+    Raises:
+      ValueError: for an unknown method.
+    """
+    if method == "euler":
+        return times[:-1]
+    if method == "midpoint":
+        return jnp.stack([times[:-1], 0.5 * (times[:-1] + times[1:])], axis=1).reshape(-1)
+    if method == "heun":
+        return times
+    raise ValueError(f"method {method!r} is not one of {', '.join(METHODS)}")
+
+
 def step(velocity_fn: VelocityFn, x: Array, t: Array, t_next: Array, *, method: str) -> Array:
     """One sampler step from t to t_next: explicit Euler (order 1), midpoint or Heun (order 2).
 

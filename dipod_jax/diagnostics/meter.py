@@ -132,7 +132,17 @@ def _refit_metrics(
         num_steps=settings.refit_steps,
         learning_rate=settings.refit_learning_rate,
     )
-    return refit_metrics(velocity_fn, params, refitted, obs[half:], action[half:], key_test, times=times, spec=spec)
+    return refit_metrics(
+        velocity_fn,
+        params,
+        refitted,
+        obs[half:],
+        action[half:],
+        key_test,
+        times=times,
+        method=settings.method,
+        spec=spec,
+    )
 
 
 def _mismatch(stored: Array, acted: Array) -> Array:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from dipod_jax.bounds import draw_weights, integrate, sample_draws
+from dipod_jax.bounds import draw_weights, evaluation_times, integrate, sample_draws
 from dipod_jax.diagnostics.batch import CfmSpec, VelocityFn, draw_losses, masked_mean_and_error
 
 
@@ -45,9 +45,10 @@ def refit(
     """
     optimizer = optax.adam(optax.linear_schedule(learning_rate, 0.0, num_steps))
     weights = draw_weights(spec.placement, spec.num_draws)
+    grid = evaluation_times(times, method=method)
 
     def loss_fn(candidate: Any, action: Array, key: Array) -> Array:
-        draws = sample_draws(key, obs.shape[:1], spec.num_draws, action_size, placement=spec.placement, times=times)
+        draws = sample_draws(key, obs.shape[:1], spec.num_draws, action_size, placement=spec.placement, times=grid)
         losses = draw_losses(velocity_fn, candidate, obs, action, draws, form=spec.form, reduction=spec.reduction)
         return jnp.mean(losses @ weights)
 
@@ -73,6 +74,7 @@ def refit_metrics(
     key: Array,
     *,
     times: Array,
+    method: str,
     spec: CfmSpec,
 ) -> dict[str, Array]:
     """``drift/refit_gain = E[l(theta) - l(theta_refit)]`` on held-out states and actions, both losses on the same
@@ -85,12 +87,14 @@ def refit_metrics(
       velocity_fn, params, refitted: the policy and its refitted copy.
       obs, action: (B, O), (B, d) not used by ``refit``; actions unclipped, drawn by ``params``.
       key: PRNG key, consumed.
-      times, spec: the sampler's grid and the loss.
+      times, method: the acting sampler.
+      spec: the loss.
 
     Returns:
       The gain, its standard error, and the loss before.
     """
-    draws = sample_draws(key, obs.shape[:1], spec.num_draws, action.shape[-1], placement=spec.placement, times=times)
+    grid = evaluation_times(times, method=method)
+    draws = sample_draws(key, obs.shape[:1], spec.num_draws, action.shape[-1], placement=spec.placement, times=grid)
     weights = draw_weights(spec.placement, spec.num_draws)
     before, after = (
         draw_losses(velocity_fn, candidate, obs, action, draws, form=spec.form, reduction=spec.reduction) @ weights

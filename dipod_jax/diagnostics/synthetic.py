@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from dipod_jax.bounds import draw_weights, sample_draws, time_grid
+from dipod_jax.bounds import draw_weights, evaluation_times, sample_draws, time_grid
 from dipod_jax.diagnostics.batch import CfmSpec, VelocityFn, draw_losses
 from dipod_jax.networks import VelocityField
 
@@ -77,7 +77,7 @@ def fit_velocity(
     """
     spec = CfmSpec("velocity", "sum", "monte-carlo", 1) if spec is None else spec
     network = VelocityField(ACTION_SIZE, hidden_sizes, output_scale=1.0)
-    obs, times = jnp.zeros((batch, 1)), time_grid(10, kind="uniform")
+    obs, times = jnp.zeros((batch, 1)), evaluation_times(time_grid(10, kind="uniform"), method="euler")
     key_init, key_train = jax.random.split(key)
     params = network.init(key_init, obs, jnp.zeros((batch, ACTION_SIZE)), jnp.zeros(()))
     optimizer = optax.adam(optax.cosine_decay_schedule(learning_rate, num_steps))

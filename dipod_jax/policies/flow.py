@@ -11,6 +11,7 @@ from dipod_jax.bounds import (
     Draws,
     cfm_loss,
     elbo_loss,
+    evaluation_times,
     integrate,
     interpolate,
     log_prob_of_action,
@@ -37,6 +38,7 @@ class FlowPolicy:
     def __init__(self, config: PolicyConfig, observation_size: int, action_size: int):
         self.config, self.observation_size, self.action_size = config, observation_size, action_size
         self.times = time_grid(config.num_steps, kind="uniform")  # (K+1,)
+        self.evaluation_times = evaluation_times(self.times, method=config.sampler)
         self._field = VelocityField(
             action_size, config.hidden_sizes, config.activation, config.time_embedding_size, config.output_scale
         )
@@ -57,7 +59,9 @@ class FlowPolicy:
     def sample_draws(self, key: jax.Array, batch_shape: tuple[int, ...]) -> Draws:
         """N pairs (t, eps) per action: t (..., N), eps (..., N, d); t is log-uniform for the form `elbo`."""
         c = self.config
-        draws = sample_draws(key, batch_shape, c.num_draws, self.action_size, placement=c.draws, times=self.times)
+        draws = sample_draws(
+            key, batch_shape, c.num_draws, self.action_size, placement=c.draws, times=self.evaluation_times
+        )
         return to_log_uniform(draws, delta=c.elbo_cutoff) if c.loss_form == "elbo" else draws
 
     def prepare(self, params: Any, key: jax.Array, obs: jax.Array, base_noise: jax.Array) -> Any:
