@@ -51,6 +51,6 @@ FIGURE_RUNS := $(addprefix runs/figure/seed,$(FIGURE_SEEDS))
 .PHONY: figure
 figure: $(READY)
 	for s in $(FIGURE_SEEDS); do $(BIN)/python -m experiments.ballincup --preset cpu --backend native --seed-list $$s \
-	  --total-steps 2400000 --out runs/figure/seed$$s || exit 1; done
+	  --out runs/figure/seed$$s || exit 1; done
 	$(BIN)/python -m experiments.compare $(FIGURE_RUNS) --labels $(foreach s,$(FIGURE_SEEDS),"cpu preset") \
 	  --x wall_clock_s --title "BallInCup, cpu preset" --out runs/figure
