@@ -53,7 +53,7 @@ def cpu(task: str, objective: ObjectiveName) -> Config:
             hidden_sizes=(64, 64, 64, 64),
             sampler="midpoint",
             num_steps=5,
-            num_draws=4,
+            num_draws=2,
             draws="stratified",
             noise_correlation=0.8,
             action_clip=3.0 if fpo else None,
@@ -78,15 +78,14 @@ def cpu(task: str, objective: ObjectiveName) -> Config:
 
 
 def _over_a_long_horizon(c: Config) -> Config:
-    """Larger rollouts, advantages that follow the critic within an update, a bound held more tightly.
+    """Larger rollouts, more epochs and draws, advantages that follow the critic, FPO++'s quadratic in a wider region.
 
     Over a long horizon a small rollout's advantages are mostly noise, and an update that follows noise drifts.
     """
     return replace(
         c,
-        beta=0.05 if c.objective == "fpo" else 0.0,
         fpo=replace(c.fpo, clip_epsilon=0.15, negative_advantages="spo"),
-        policy=replace(c.policy, hidden_sizes=(64, 64, 64, 64)),
+        policy=replace(c.policy, num_draws=4),
         rollout=replace(c.rollout, num_envs=512, num_steps=64),
         learning=replace(c.learning, minibatch_size=2048, num_epochs=8, advantages="minibatch", discount=0.995),
     )

@@ -33,6 +33,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     "euler": ("--policy.sampler", "euler", "--policy.num-steps", "10"),
     "grid-draws": ("--policy.draws", "grid"),
     "2-draws": ("--policy.num-draws", "2"),
+    "4-draws": ("--policy.num-draws", "4"),
     "8-draws": ("--policy.num-draws", "8"),
     "small-critic": ("--critic.hidden-sizes", "64", "64", "64"),
 }
