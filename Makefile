@@ -54,3 +54,17 @@ figure: $(READY)
 	  --out runs/figure/seed$$s || exit 1; done
 	$(BIN)/python -m experiments.compare $(FIGURE_RUNS) --labels $(foreach s,$(FIGURE_SEEDS),"cpu preset") \
 	  --x wall_clock_s --title "BallInCup, cpu preset" --out runs/figure
+
+# The README's second figure: plain PPO clip at a constant rate, with four betas and with Algorithm 1.
+DRIFT := runs/drift/ballincup
+DRIFT_BETAS := 0 0.005 0.02 0.05
+DRIFT_OPTIONS := --task BallInCup --preset cpu --backend native --learning.final-learning-rate None --seed-list 11 12 13 \
+  --total-steps 800000 --drift.interval 8 --drift.num-samples 2048 --evaluation.interval 100000 \
+  --evaluation.num-episodes 32 --evaluation.num-episodes-during 16
+.PHONY: drift
+drift: $(READY)
+	$(BIN)/python -m experiments.sweep $(DRIFT_OPTIONS) --betas $(DRIFT_BETAS) --out $(DRIFT)
+	$(BIN)/python -m experiments.train $(DRIFT_OPTIONS) --beta 0 --distillation.interval 8 --distillation.num-steps 32 \
+	  --out $(DRIFT)/algorithm1
+	$(BIN)/python -m experiments.compare $(foreach b,$(DRIFT_BETAS),$(DRIFT)/beta$(b)) $(DRIFT)/algorithm1 \
+	  --labels $(foreach b,$(DRIFT_BETAS),"beta $(b)") "Algorithm 1" --out $(DRIFT)
