@@ -180,8 +180,15 @@ def test_help_is_tyros_takes_under_two_seconds_and_imports_nothing_slow(script):
 
 
 def test_ctrl_c_ends_a_process_with_one_line(script):
+    # A shell starts what it puts into the background with the signal ignored, and children inherit that.
     process = subprocess.Popen(
-        script, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(), start_new_session=True
+        script,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stdout is not None and process.stdout.readline() == "running\n"
     process.send_signal(signal.SIGINT)

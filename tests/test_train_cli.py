@@ -138,7 +138,7 @@ def test_help_is_quick_and_imports_no_jax(tmp_path, module):
 def test_help_shows_the_defaults_of_the_preset_that_is_named(tmp_path):
     _, paper, *_ = run(["--preset", "paper", "--help"], tmp_path)
     _, cpu, *_ = run(["--preset", "cpu", "--help"], tmp_path)
-    assert "60000000" in paper.replace("_", "") and "3000000" in cpu.replace("_", "")
+    assert "60000000" in paper.replace("_", "") and "1500000" in cpu.replace("_", "")
 
 
 def test_resume_takes_the_runs_own_options_and_lets_it_go_further(folders):
