@@ -52,7 +52,7 @@ FIGURE_RUNS := $(addprefix runs/figure/seed,$(FIGURE_SEEDS))
 figure: $(READY)
 	for s in $(FIGURE_SEEDS); do $(BIN)/python -m experiments.ballincup --preset cpu --backend native --seed-list $$s \
 	  --out runs/figure/seed$$s || exit 1; done
-	$(BIN)/python -m experiments.compare $(FIGURE_RUNS) --labels $(foreach s,$(FIGURE_SEEDS),"cpu preset") \
+	$(BIN)/python -m experiments.compare $(FIGURE_RUNS) --labels $(foreach s,$(FIGURE_SEEDS),"seed $(s)") \
 	  --x wall_clock_s --title "BallInCup, cpu preset" --out runs/figure
 
 # The README's second figure: plain PPO clip at a constant rate, with four betas and with Algorithm 1.

@@ -54,9 +54,9 @@ def warmed_up_state(env: envs.BatchedEnv, mesh: Mesh, num_envs: int, num_steps: 
     local = num_envs // mesh.size
 
     def start(key: jax.Array) -> Any:
-        key = jax.random.fold_in(key, jax.lax.axis_index(DATA))
+        reset_key, key = jax.random.split(jax.random.fold_in(key, jax.lax.axis_index(DATA)))
         step = lambda state, k: (env.step(state, random_actions(k, local, env.action_size))[0], None)
-        return jax.lax.scan(step, env.reset(key, local), jax.random.split(key, num_steps))[0]
+        return jax.lax.scan(step, env.reset(reset_key, local), jax.random.split(key, num_steps))[0]
 
     return sharded(start, mesh, PartitionSpec(), PartitionSpec(DATA))(jax.random.key(0))
 

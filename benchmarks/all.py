@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks._command import Options, require_each
+from benchmarks._command import Options, require, require_each
 from experiments._cli import run_cli
 
 NAMES = ("startup", "physics", "rollout", "update", "evaluation", "end_to_end")
@@ -34,6 +34,7 @@ class AllOptions(Options):
 
     def __post_init__(self):
         super().__post_init__()
+        require(self.timeout > 0, "timeout", self.timeout, "more than 0")
         require_each(lambda n: n in NAMES, "only", self.only, ", ".join(NAMES))
 
 

@@ -88,8 +88,9 @@ def main(config: Config) -> None:
     policy = _trained(config) if config.run is not None else _fitted(config)
     rows = _measure(config, *policy)
     print(_table(rows))
-    config.folder.mkdir(parents=True, exist_ok=True)
-    path = config.folder / "draw_placements.json"
+    folder = config.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "draw_placements.json"
     record = {"config": dataclasses.asdict(config), "rows": rows}
     path.write_text(json.dumps(record, indent=2, default=str) + "\n", encoding="utf-8")
     print(f"written to {path}")

@@ -33,7 +33,7 @@ class UpdateOptions(Options):
     critic_minibatch: int = 1024
     """transitions of one gradient step of the cpu preset's critic, >= 1, divisible by the number of devices"""
     paper_minibatch: int = 30720
-    """transitions of one gradient step of the paper's critic and policy, >= 0; 0 leaves them out"""
+    """transitions of one gradient step of the paper's critic, >= 0; 0 leaves it out"""
     gradient_steps: int = 64
     """gradient steps of one timed call of the small networks, >= 1"""
 

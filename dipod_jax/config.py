@@ -6,7 +6,7 @@ import dataclasses
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
 
 # Playground's DM-Control tasks; a test holds this list against the installed Playground.
 TASKS = (
@@ -33,6 +33,14 @@ def _check_number(flag: str, value: float, low: float, high: float = math.inf, *
     _require(inside, flag, value, f"a finite number, {bound}")
 
 
+def _check_choices(config: Any, group: str = "") -> None:
+    """Hold every `Literal` field against what its type allows: a misspelt choice must not mean another."""
+    for name, hint in get_type_hints(type(config)).items():
+        if get_origin(hint) is Literal:
+            flag, value = f"{group}{name}".replace("_", "-"), getattr(config, name)
+            _require(value in get_args(hint), flag, value, ", ".join(get_args(hint)))
+
+
 @dataclass(frozen=True)
 class FpoConfig:
     """Flow policy optimization: a clipped ratio of CFM losses (arXiv 2507.21053; FPO++: arXiv 2602.02481)."""
@@ -47,6 +55,7 @@ class FpoConfig:
     """bound on |log ratio| before the exponential, > 0; none: unbounded"""
 
     def __post_init__(self):
+        _check_choices(self, "fpo.")
         _check_number("fpo.clip-epsilon", self.clip_epsilon, 0.0, open_low=True)
         if self.log_ratio_clip is not None:
             _check_number("fpo.log-ratio-clip", self.log_ratio_clip, 0.0, open_low=True)
@@ -102,6 +111,7 @@ class PolicyConfig:
     """standard deviation of Gaussian noise added to the pre-tanh action in training, >= 0"""
 
     def __post_init__(self):
+        _check_choices(self, "policy.")
         sizes = self.hidden_sizes
         _require(len(sizes) >= 1 and min(sizes) >= 1, "policy.hidden-sizes", sizes, "one or more sizes >= 1")
         _check_number("policy.num-steps", self.num_steps, 1)
@@ -131,6 +141,7 @@ class CriticConfig:
     """nonlinearity between layers"""
 
     def __post_init__(self):
+        _check_choices(self, "critic.")
         sizes = self.hidden_sizes
         _require(len(sizes) >= 1 and min(sizes) >= 1, "critic.hidden-sizes", sizes, "one or more sizes >= 1")
 
@@ -187,6 +198,7 @@ class LearningConfig:
     """bound on the critic gradient's global norm, > 0; none: unbounded"""
 
     def __post_init__(self):
+        _check_choices(self, "learning.")
         _check_number("learning.learning-rate", self.learning_rate, 0.0, open_low=True)
         _check_number("learning.minibatch-size", self.minibatch_size, 1)
         _check_number("learning.unroll-length", self.unroll_length, 1)
@@ -251,6 +263,7 @@ class DistillationConfig:
     keeps the spread and loosens the bound"""
 
     def __post_init__(self):
+        _check_choices(self, "distillation.")
         _check_number("distillation.interval", self.interval, 0)
         _check_number("distillation.num-steps", self.num_steps, 1)
         _check_number("distillation.initial-iterations", self.initial_iterations, 0)
@@ -267,23 +280,24 @@ class DistillationConfig:
 class BetaControlConfig:
     """The controller behind `--beta auto`: it holds the measured gap near a target.
 
-    A gap answers late, and one that has opened is hard to close: beta starts high, rises fast and is let go slowly. The
-    cap matters: a beta that outweighs the advantages contracts the policy, however tight its bound (docs/drift.md).
+    A gap answers late, and one that has opened is hard to close: beta starts high, rises fast and is let go slowly. It
+    is the mean that is held, since a gap opens in its tail first, where the median does not look. The cap matters: a
+    beta far above what the gap needs slows learning down (docs/drift.md).
     """
 
-    gap_target: float = 1.0
-    """nats per action dimension of log-likelihood minus ELBO (median over samples), > 0"""
+    gap_target: float = 1.5
+    """nats per action dimension of log-likelihood minus ELBO (mean over samples), > 0"""
     tolerance: float = 1.1
     """the gap may leave the target by this factor before beta moves, > 1"""
     rise: float = 1.5
     """factor on beta at a measurement over the target, > 1"""
     release: float = 1.05
     """divisor of beta at a measurement under the target, > 1"""
-    initial: float = 0.02
+    initial: float = 0.05
     """first value of beta, > 0"""
     minimum: float = 2e-3
     """smallest beta, > 0"""
-    maximum: float = 0.05
+    maximum: float = 0.1
     """largest beta, at least the smallest"""
 
     def __post_init__(self):
@@ -340,6 +354,7 @@ class Config:
     beta_control: BetaControlConfig = field(default_factory=BetaControlConfig)
 
     def __post_init__(self):
+        _check_choices(self)
         what = f"one of {', '.join(TASKS)}" + (
             " (the locomotion and manipulation tasks clone their assets with git and are not offered)"
         )
@@ -351,6 +366,10 @@ class Config:
             )
         else:
             _check_number("beta", self.beta, 0.0)
+            bounded = self.objective != "ppo" or self.beta == 0
+            _require(
+                bounded, "beta", self.beta, "0 with the objective ppo: a Gaussian's likelihood has no bound to hold"
+            )
         plain = self.objective != "ppo" or not self.distillation.enabled
         _require(
             plain, "distillation.interval", self.distillation.interval, "0 with the objective ppo: it has no bound"
@@ -374,6 +393,9 @@ class Config:
             learning.minibatch_size,
             f"a divisor of rollout.num-envs * rollout.num-steps = {batch}",
         )
+        few = self.drift.interval == 0 or self.drift.num_samples <= batch
+        what = f"at most rollout.num-envs * rollout.num-steps = {batch}, or drift.interval 0"
+        _require(few, "drift.num-samples", self.drift.num_samples, what)
         if learning.advantages == "minibatch":
             _require(
                 rollout.num_steps % learning.unroll_length == 0,

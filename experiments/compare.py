@@ -44,7 +44,9 @@ def parse(arguments: list[str]) -> CompareConfig:
     """The options, with the folders checked."""
     config = tyro.cli(CompareConfig, args=arguments, prog="python -m experiments.compare")
     for path in config.run_dirs:
-        RunFolder.open(path)
+        folder = RunFolder.open(path)
+        if not any(record.get("kind") == "evaluation" for record in folder.read_metrics()):
+            raise RunFolderError(f"{path} has no evaluation to draw; name the folder of a training run that has begun")
     check_writable(config.out)
     return config
 

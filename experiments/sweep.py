@@ -35,7 +35,10 @@ def parse(arguments: list[str]) -> list[Config]:
         raise ValueError(
             "--beta and --resume are not options of a sweep: use --betas; a stopped sweep resumes by itself"
         )
-    return [parse_arm(rest, ("--beta", beta), out / f"beta{beta}") for beta in betas]
+    configs = [parse_arm(rest, ("--beta", beta), out / f"beta{beta}") for beta in betas]
+    if len({config.beta_label for config in configs}) < len(configs):
+        raise ValueError(f"--betas {' '.join(betas)} is not allowed: one or more different values")
+    return configs
 
 
 def sweep(configs: list[Config]) -> None:

@@ -16,7 +16,9 @@ from experiments._cli import run_cli
 
 STARTED = time.perf_counter()
 
-# Options that may change when a run is resumed: how far it goes and what it prints, not what it computes.
+# Options that may change when a run is resumed: how far it goes and what it prints. The learning rate's schedule ends
+# where the run does, so that a run which is made longer takes its rate up again where the longer schedule has it.
+RATE_WARNING = "warning: the learning rate's schedule ends with the run: over {} env steps before, now over {}"
 RESUMABLE = ("total-steps", "logger", "checkpoint-interval", "resume", "out")
 
 
@@ -88,6 +90,8 @@ def _check_folder(config: Config, start: Config) -> Config:
         for name, (was, now) in changed.items():
             where = f"the run in {config.out} was started with {was}; leave it out, or name another --out"
             raise ValueError(f"--{name} {now} is not allowed with --resume: {where}")
+        if config.num_iterations != start.num_iterations and config.learning.final_learning_rate is not None:
+            print(RATE_WARNING.format(start.total_steps, config.total_steps), file=sys.stderr)
         return config
     if config.out is None:
         run = f"{config.objective}-beta{config.beta_label}"

@@ -98,7 +98,7 @@ def test_no_accelerator_is_seen_where_jax_is_told_to_stay_on_the_cpu(monkeypatch
 
 @pytest.mark.parametrize("name", ["paper", "cpu", "smoke"])
 def test_config_survives_json(name, tmp_path):
-    config = dataclasses.replace(presets.PRESETS[name]("FishSwim", "ppo"), out=tmp_path, seed_list=(3, 1), beta=1e-3)
+    config = dataclasses.replace(presets.PRESETS[name]("FishSwim", "ppo"), out=tmp_path, seed_list=(3, 1))
     text = json.dumps(to_json(config), allow_nan=False)
     assert from_json(json.loads(text)) == config
 
@@ -124,6 +124,12 @@ def test_differences_name_options_as_the_command_line_does():
         (lambda: Config(beta=math.inf), "--beta inf"),
         (lambda: Config(beta=-1e-9), "--beta -1e-09"),
         (lambda: Config(beta="auto", objective="ppo"), "--beta auto"),
+        (lambda: Config(beta=0.5, objective="ppo"), "--beta 0.5"),
+        (lambda: Config(objective="foo"), "--objective foo"),  # pyright: ignore[reportArgumentType]
+        (lambda: FpoConfig(negative_advantages="SPO"), "--fpo.negative-advantages SPO"),  # pyright: ignore
+        (lambda: LearningConfig(advantages="once"), "--learning.advantages once"),  # pyright: ignore
+        (lambda: PolicyConfig(draws="sobol"), "--policy.draws sobol"),  # pyright: ignore
+        (lambda: DistillationConfig(target="noise"), "--distillation.target noise"),  # pyright: ignore
         (lambda: Config(beta="auto", drift=DriftConfig(interval=0)), "--beta auto"),
         (lambda: Config(objective="ppo", distillation=DistillationConfig(interval=1)), "--distillation.interval 1"),
         (lambda: Config(seeds=0), "--seeds 0"),
@@ -146,6 +152,13 @@ def test_differences_name_options_as_the_command_line_does():
         (lambda: LearningConfig(discount=1.1), "--learning.discount 1.1"),
         (lambda: LearningConfig(learning_rate=0.0), "--learning.learning-rate 0.0"),
         (lambda: LearningConfig(policy_gradient_clip=-1.0), "--learning.policy-gradient-clip -1.0"),
+        (
+            lambda: Config(
+                rollout=RolloutConfig(num_envs=3, num_steps=5),
+                learning=LearningConfig(minibatch_size=15, advantages="iteration"),
+            ),
+            "--drift.num-samples 512",
+        ),
         (lambda: Config(rollout=RolloutConfig(num_envs=7)), "--learning.minibatch-size 30720"),
         (lambda: Config(rollout=RolloutConfig(num_steps=32, num_envs=960)), "--learning.unroll-length 30"),
     ],
@@ -158,15 +171,18 @@ def test_a_value_out_of_range_is_refused_with_its_flag_and_what_is_allowed(make,
 
 
 def test_a_minibatch_must_hold_whole_segments_where_advantages_are_computed_in_it():
-    rollout = RolloutConfig(num_envs=8, num_steps=30)
+    rollout, drift = RolloutConfig(num_envs=8, num_steps=30), DriftConfig(num_samples=16)
     with pytest.raises(ValueError, match="minibatch-size 80 is not allowed: a multiple of"):
-        Config(rollout=rollout, learning=LearningConfig(minibatch_size=80))
-    Config(rollout=rollout, learning=LearningConfig(minibatch_size=80, advantages="iteration"))
+        Config(rollout=rollout, drift=drift, learning=LearningConfig(minibatch_size=80))
+    Config(rollout=rollout, drift=drift, learning=LearningConfig(minibatch_size=80, advantages="iteration"))
 
 
 def test_iterations_are_rounded_up_to_whole_ones():
     c = Config(
-        total_steps=241, rollout=RolloutConfig(num_envs=8, num_steps=30), learning=LearningConfig(minibatch_size=240)
+        total_steps=241,
+        rollout=RolloutConfig(num_envs=8, num_steps=30),
+        learning=LearningConfig(minibatch_size=240),
+        drift=DriftConfig(num_samples=16),
     )
     assert (c.steps_per_iteration, c.num_iterations) == (240, 2)
     assert Config(seeds=3).all_seeds == (0, 1, 2) and Config(seeds=3, seed_list=(7,)).all_seeds == (7,)

@@ -158,6 +158,20 @@ def test_the_exact_loss_is_the_density_of_the_samplers_image_under_moved_paramet
         assert_allclose(-loss[index][0], log_prob, atol=1e-3)
 
 
+def test_the_bound_beside_the_exact_likelihood_is_the_cfm_loss_on_draws_of_its_own(flow):
+    _, params = flow
+    policy = ExactFlowPolicy(PolicyConfig(**SMALL), OBS, ACTION)
+    obs, noise, _ = map(jnp.float32, batch())
+    action = policy.act(params, obs, noise)
+    prepared = policy.prepare(params, jax.random.key(3), obs, noise)
+    loss = policy.loss(params, obs, action, prepared)
+    bound = policy.bound_loss(params, obs, action, prepared, loss)
+    plain = FlowPolicy(PolicyConfig(**SMALL), OBS, ACTION)
+    draws = plain.prepare(params, jax.random.key(3), obs, noise)
+    assert_allclose(bound, plain.loss(params, obs, action, draws), rtol=1e-6)
+    assert bound.shape == (7, 6) and loss.shape == (7, 1)
+
+
 def test_the_exact_loss_is_nan_where_no_noise_leads_to_the_action(flow):
     _, params = flow
     policy = ExactFlowPolicy(PolicyConfig(**SMALL), OBS, ACTION)

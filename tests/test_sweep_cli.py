@@ -27,6 +27,7 @@ def errors_of(command, arguments, capsys) -> str:
         (["--betas"], "--betas"),
         ([], "--betas"),
         (["--betas", "0", "0"], "different"),
+        (["--betas", "0.002", "2e-3"], "different"),
         (["--betas", "0", "nan"], "--beta nan"),
         (["--betas", "0", "--resume"], "--resume"),
         (["--betas", "0", "--task", "Foo"], "--task Foo"),
@@ -105,6 +106,8 @@ def test_runs_of_one_label_are_seeds_of_one_curve(tmp_path, capsys):
 
 def test_comparing_what_is_no_run_folder_is_one_line(tmp_path, capsys):
     assert "is not a run folder" in errors_of(compare, [str(tmp_path)], capsys)
+    run_folder(tmp_path / "begun", 0.0, {})
+    assert "has no evaluation to draw" in errors_of(compare, [str(tmp_path / "begun")], capsys)
 
 
 @pytest.mark.slow

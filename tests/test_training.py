@@ -1,6 +1,8 @@
 """The trainer on a task whose optimum is known, and its invariants: ratios, shards, seeds, sweeps, failures."""
 
+import json
 import shutil
+import threading
 from dataclasses import replace
 
 import jax
@@ -329,7 +331,8 @@ def test_gradients_of_two_shards_average_to_that_of_the_whole_batch(gaussian, on
             assert_allclose(a, b, rtol=1e-4, atol=1e-7)
     for a, b in zip(one.obs_statistics, two.obs_statistics, strict=True):
         assert_allclose(a, b, rtol=1e-5, atol=1e-6)
-    for name in ("reward", "episodes", "policy_loss", "value_loss", "negative_log_prob"):
+    averaged = ("clip_fraction", "first_ratio_error", "policy_gradient_norm")
+    for name in ("reward", "episodes", "policy_loss", "value_loss", "negative_log_prob", *averaged):
         assert_allclose(one_metrics[name], two_metrics[name], rtol=1e-4, atol=1e-6)
 
 
@@ -377,11 +380,16 @@ def test_phases_of_initial_distillation_draw_different_noise(fpo, tmp_path, monk
         return learner
 
     monkeypatch.setattr(fpo, "distil", keep)
-    run._distil_initially()
+    stop = threading.Event()
+    run._distil_initially(stop)
     noise.append(np.asarray(fpo.act(run.state.learner, run.state.actor)[1].base_noise))  # the first iteration
     assert len(np.unique(noise)) == np.size(noise) == 3 * 8 * 64
     assert not np.array_equal(*learners)
     assert_array_equal(jax.random.key_data(run.state.learner.key), key)
+    stop.set()
+    with pytest.raises(KeyboardInterrupt):
+        run._distil_initially(stop)
+    assert len(learners) == 2  # none after the stop
 
 
 @pytest.fixture
@@ -427,6 +435,9 @@ def test_a_resumed_run_may_go_further_than_it_was_meant_to(train_again):
     run(total_steps=2 * size)
     train = lambda records: [r for r in records if r["kind"] == "train"]
     assert train(run(total_steps=3 * size, resume=True)) == train(long)
+    results = {json.loads(path.read_text())["env_steps"] for path in config.out.glob("result*.json")}
+    assert results == {2 * size, 3 * size}  # that of the shorter run is kept under another name
+    assert RunFolder.open(config.out).read_result()["env_steps"] == 3 * size
 
 
 def test_a_sample_of_unknown_likelihood_changes_neither_ratio_nor_gradient():

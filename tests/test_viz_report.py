@@ -3,10 +3,12 @@
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from dipod_jax.runs import RunFolder
+from dipod_jax.training.results import summarise
 from dipod_jax.viz import report, write_report
 from dipod_jax.viz.report import flatten
 
@@ -16,7 +18,7 @@ RESULT = {
     "env_steps": 1_310_720,
     "wall_clock_s": 158.2,
     "env_steps_per_s": 8284.1,
-    "final_return": {"mean": 955.2, "ci95": 11.3, "per_seed": [966.0, 944.4]},
+    "final_return": summarise(np.array([[965.0, 967.0], [944.4, 944.4]])),
     "seconds_to": {"500": [63.2, 83.1], "900": [125.4, None]},
 }
 
@@ -73,7 +75,7 @@ def test_a_run_that_has_not_ended_gets_a_page_that_says_so(folder):
 def test_the_page_shows_the_result_and_each_seed(folder):
     folder.write_result(RESULT)
     text = read(folder).text
-    for figure in ("955 ± 11", "1.31M", "2m38s", "8.28k"):
+    for figure in ("955 ± 137", "1.31M", "2m38s", "8.28k"):
         assert figure in text
     row = text.index("seed")
     assert text[row : row + 12] == [

@@ -81,7 +81,7 @@ def test_frames_differ_where_something_moves_and_agree_where_nothing_does(film):
     with imageio.get_reader(film) as reader:
         first, last = (np.asarray(reader.get_data(index), int)[16:] for index in (0, 10))
     moving, still = np.abs(first - last)[:, :156], np.abs(first - last)[:, 164:]
-    assert (moving.max(axis=-1) > 60).mean() > 0.01
+    assert (moving.max(axis=-1) > 60).mean() > 0.005
     assert (still.max(axis=-1) > 60).mean() < 0.001
 
 
@@ -144,7 +144,7 @@ def test_mocap_bodies_stand_where_they_are_put_and_default_to_the_models_place(m
     default = picture(model, tmp_path / "a.png", qpos)
     np.testing.assert_array_equal(picture(model, tmp_path / "b.png", qpos, mocap_pos=place), default)
     moved = picture(model, tmp_path / "c.png", qpos, mocap_pos=place + np.array([0.3, 0.0, 0.3]))
-    assert (np.abs(moved - default).max(axis=-1) > 60).mean() > 0.01
+    assert (np.abs(moved - default).max(axis=-1) > 60).mean() > 0.005
     turned = np.broadcast_to(np.array([0.92, 0.0, 0.38, 0.0]), (T, E, 1, 4))
     assert (picture(model, tmp_path / "d.png", qpos, mocap_quat=turned) != default).any()
 

@@ -149,9 +149,8 @@ def _invert_step(
     def improve(search: _Search) -> _Search:
         trial = search.x + search.scale[:, None] * search.direction
         value, direction, residual = evaluate(trial)
-        # A row that has converged stays: its neighbours' iterations must not move it, so that the result of one row
-        # does
-        # not depend on which others share its batch.
+        # A row that has converged stays: its neighbours' iterations must not move it, so that the result of one
+        # row does not depend on which others share its batch.
         better = (residual < search.residual) & ~(search.residual <= tolerance)
         pick = partial(jnp.where, better[:, None])
         return _Search(

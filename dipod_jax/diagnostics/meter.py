@@ -29,7 +29,9 @@ def drift_metrics(
 
     Pure; jit it with ``velocity_fn``, ``loss_fn`` and ``settings`` closed over. Must be called with the parameters
     that drew the batch, before they are updated: ``drift/off_policy`` is the share of stored actions that
-    ``integrate(base_noise)`` does not reproduce (clipping counts) and tells when they are not.
+    ``integrate(base_noise)`` does not reproduce and tells when they are not. A clipped or perturbed action counts, so
+    with action noise it is 1 and tells nothing: the exact gradient is then at the sampler's own end points, the
+    objective's at the actions stored.
 
     Args:
       velocity_fn, params: the policy.

@@ -34,6 +34,11 @@ class Policy(Protocol):
         """(..., N) surrogate of -log pi(action | obs); lower is more likely, NaN where it is not known."""
         ...
 
+    def bound_loss(self, params: Any, obs: jax.Array, action: jax.Array, prepared: Any, loss: jax.Array) -> jax.Array:
+        """(..., N) what DiPOD's beta weighs, the negative of a bound: `loss` itself, given as the last argument, where
+        that is one."""
+        ...
+
     def entropy(self, params: Any, obs: jax.Array, base_noise: jax.Array) -> jax.Array:
         """(...) single-sample estimate of the squashed policy's entropy in nats; 0 where there is none."""
         ...

@@ -82,6 +82,11 @@ class FlowPolicy:
             return elbo_loss(error, draws.t, delta=self.config.elbo_cutoff)
         return cfm_loss(velocity, action, draws, form=self.config.loss_form, reduction=self.config.reduction)
 
+    def bound_loss(self, params: Any, obs: jax.Array, action: jax.Array, prepared: Any, loss: jax.Array) -> jax.Array:
+        """The CFM loss, which `loss` is."""
+        del params, obs, action, prepared
+        return loss
+
     def entropy(self, params: Any, obs: jax.Array, base_noise: jax.Array) -> jax.Array:
         """0: a flow's entropy has no closed form, and no objective here asks for it."""
         del params, base_noise
@@ -98,12 +103,11 @@ class ExactFlowPolicy(FlowPolicy):
 
     loss_name = "negative_log_prob"
 
-    def prepare(self, params: Any, key: jax.Array, obs: jax.Array, base_noise: jax.Array) -> jax.Array:
-        """(..., K+1, d) the states from base noise to action."""
-        del key
+    def prepare(self, params: Any, key: jax.Array, obs: jax.Array, base_noise: jax.Array) -> tuple[jax.Array, Draws]:
+        """(..., K+1, d) the states from base noise to action, and the draws of the bound."""
         field = lambda x, t: self.velocity(params, obs, x, t)
         path = integrate(field, base_noise, self.times, method=self.config.sampler, return_path=True)
-        return jnp.moveaxis(path, 0, -2)
+        return jnp.moveaxis(path, 0, -2), self.sample_draws(key, base_noise.shape[:-1])
 
     def loss(self, params: Any, obs: jax.Array, action: jax.Array, prepared: Any) -> jax.Array:
         """(..., 1) -log pi of each action in nats, summed over its dimensions (the tanh cancels in ratios)."""
@@ -115,8 +119,13 @@ class ExactFlowPolicy(FlowPolicy):
             flat(action, 1),
             self.times,
             method=self.config.sampler,
-            guess_path=jnp.moveaxis(flat(prepared, 2), 1, 0),
+            guess_path=jnp.moveaxis(flat(prepared[0], 2), 1, 0),
             max_iterations=NEWTON_ITERATIONS,
             tolerance=NEWTON_TOLERANCE,
         )
         return -exact.log_prob.reshape(*action.shape[:-1], 1)
+
+    def bound_loss(self, params: Any, obs: jax.Array, action: jax.Array, prepared: Any, loss: jax.Array) -> jax.Array:
+        """(..., N) the CFM loss of each draw, beside the exact likelihood."""
+        del loss
+        return self.cfm_loss(params, obs, action, prepared[1])

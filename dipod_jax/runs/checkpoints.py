@@ -77,9 +77,9 @@ def save_checkpoint(folder: Path, step: int, state: PyTree, *, keep: int = 2) ->
 
 
 def latest_checkpoint(folder: Path) -> Path | None:
-    """Newest complete checkpoint in `folder`, or None. One with a missing or cut file is passed over.
+    """Newest complete checkpoint in `folder`, or None. One with a missing file is passed over.
 
-    Looks at names and sizes only; `restore_checkpoint` verifies the content.
+    Looks at names only; `restore_checkpoint` verifies the content.
     """
     return next((path for path in reversed(_checkpoints(Path(folder))) if _looks_complete(path)), None)
 

@@ -149,6 +149,12 @@ class RunFolder:
         except ValueError as error:
             raise RunFolderError(f"{path} is damaged ({error}); resume the run to write it again") from error
 
+    def set_result_aside(self) -> None:
+        """Rename `result.json`, if there is one, to `result-<env steps>.json`: a run that goes on is not finished."""
+        result = self.read_result()
+        if result is not None:
+            (self.path / RESULT).rename(self.path / f"result-{result.get('env_steps', 0)}.json")
+
     def close(self) -> None:
         """Close `metrics.jsonl`; the next `append_metrics` opens it again."""
         if self._metrics is not None:

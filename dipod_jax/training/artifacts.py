@@ -20,7 +20,6 @@ from dipod_jax.training.trainer import Trainer
 
 VIDEO_EPISODES = 4
 VIDEO_FPS = 25
-FRAME_STEP = 150
 
 
 def write_artifacts(
@@ -55,7 +54,7 @@ def write_policy_video(
     key: jax.Array,
     say: Callable[[str], None],
 ) -> bool:
-    """Film a few episodes side by side with the return burnt in, and one frame of it as a PNG of the same name.
+    """Film a few episodes side by side with the return burnt in, and its last frame as a PNG of the same name.
 
     Returns:
         False, after one warning, where no OpenGL works.
@@ -68,7 +67,7 @@ def write_policy_video(
     try:
         write_video(env.mj_model, episode.qpos, episode.reward, path, fps=VIDEO_FPS, **mocap)
         frame = path.with_suffix(".png")
-        write_frame(env.mj_model, episode.qpos, episode.reward, frame, step=FRAME_STEP, **mocap)
+        write_frame(env.mj_model, episode.qpos, episode.reward, frame, **mocap)
     except RenderingUnavailable as error:
         say(f"warning: no video: {error}")
         return False

@@ -76,7 +76,7 @@ def control_beta(beta: jax.Array, gap: jax.Array, config: BetaControlConfig, act
 
     Args:
         beta: (S,) present values.
-        gap: (S,) measured median of log pi - ELBO, nats per action.
+        gap: (S,) measured mean of log pi - ELBO, nats per action.
         config: target in nats per action dimension.
         action_size: d.
     """

@@ -138,9 +138,9 @@ class Learner:
         """One gradient step of policy and critic on one minibatch."""
         params, optimizer = carry
         (_, metrics), gradient = jax.value_and_grad(self._loss, has_aux=True)(params, batch, state, key)
-        metrics["policy_gradient_norm"] = optax.global_norm(gradient["policy"])
         if self.axis_name is not None:
             gradient, metrics = jax.lax.pmean((gradient, metrics), self.axis_name)
+        metrics["policy_gradient_norm"] = optax.global_norm(gradient["policy"])
         finite = jnp.isfinite(optax.global_norm(gradient))
         bounds = {
             "policy": self.config.learning.policy_gradient_clip,
@@ -175,15 +175,17 @@ class Learner:
         policy_loss = self.objective(loss_new, loss_old, advantage, clip_epsilon=tunables.clip_epsilon)
         entropy = self.policy.entropy(params["policy"], batch.obs, jax.random.normal(key, batch.action.shape)).mean()
         value_loss = jnp.square((target - value) * weight).mean()
-        total = policy_loss + dipod_loss(loss_new, tunables.beta) - tunables.entropy_cost * entropy
-        log_ratio = (loss_old - loss_new).mean(-1)
+        bound = self.policy.bound_loss(params["policy"], batch.obs, batch.action, batch.prepared, loss_new)
+        total = policy_loss + dipod_loss(bound, tunables.beta) - tunables.entropy_cost * entropy
+        per_draw = self.config.objective == "fpo" and self.config.fpo.ratio == "per-draw"
+        log_ratio = loss_old - loss_new if per_draw else (loss_old - loss_new).mean(-1)
         metrics = {
             "policy_loss": policy_loss,
             "value_loss": value_loss,
             "entropy": entropy,
             "loss_change": -log_ratio.mean(),
             "clip_fraction": (jnp.abs(jnp.expm1(log_ratio)) > tunables.clip_epsilon).mean(),
-            "first_ratio_error": jnp.abs(jnp.expm1(log_ratio)).max(),
+            "first_ratio_error": jnp.abs(jnp.expm1(log_ratio)).mean(),
             "unknown_likelihood": 1.0 - known.mean(),
         }
         return total + c.value_coefficient * value_loss, metrics

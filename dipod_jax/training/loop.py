@@ -36,7 +36,7 @@ def train(config: Config, *, started: float | None = None, trainer: Trainer | No
     """
     run = Run(config, time.perf_counter() if started is None else started, trainer)
     with run.progress, _stop_requested() as stop:
-        run.start()
+        run.start(stop)
         while run.iteration < config.num_iterations:
             run.iterate()
             if stop.is_set() and run.iteration < config.num_iterations:
@@ -77,8 +77,8 @@ class Run:
         """Env steps of each seed."""
         return self.iteration * self.config.steps_per_iteration
 
-    def start(self) -> None:
-        """Build or restore the state; compile; evaluate before the first update."""
+    def start(self, stop: threading.Event) -> None:
+        """Build or restore the state; compile; distil and evaluate before the first update."""
         self.trainer = self._given_trainer or Trainer(self.config, self.seeds)
         checkpoint = latest_checkpoint(self.folder.checkpoints) if self.config.resume else None
         if checkpoint is None:
@@ -91,6 +91,8 @@ class Run:
             self.state = self.trainer.with_tunables(state, tunables)
         self.iteration = self._first_iteration = int(np.asarray(self.state.learner.iteration)[0])
         if self.config.resume:
+            if self.iteration < self.config.num_iterations:
+                self.folder.set_result_aside()
             self._continue_records(after_iteration=-1 if checkpoint is None else self.iteration)
         jax.block_until_ready(self.state)
         self.timings["setup_s"] = time.perf_counter() - self._started
@@ -98,7 +100,7 @@ class Run:
         self.trainer.compile()
         self.timings["compile_s"] = time.perf_counter() - before
         if self.iteration == 0:
-            self._distil_initially()
+            self._distil_initially(stop)
             self.evaluate(self.config.evaluation.num_episodes_during)  # where untrained policies stand needs no more
 
     def _continue_records(self, after_iteration: int) -> None:
@@ -138,7 +140,7 @@ class Run:
         if trainer.measures_drift and self.iteration % config.drift.interval == 0:
             drift = jax.device_get(trainer.measure(learner, transitions))
             if config.beta == "auto":
-                learner = trainer.control_beta(learner, drift["drift/gap_median"])
+                learner = trainer.control_beta(learner, drift["drift/gap"])
         beta = np.asarray(learner.tunables.beta)
         learner, metrics = trainer.learn(learner, transitions)
         if config.distillation.interval > 0 and (self.iteration + 1) % config.distillation.interval == 0:
@@ -147,11 +149,17 @@ class Run:
         failures = np.asarray(actor.env.num_failures).sum(1)
         return drift, {**jax.device_get(metrics), "beta": beta, "failed_simulations": failures}
 
-    def _distil_initially(self) -> None:
-        """The released control code's one-off phase: fit the initial policy to its own frozen copy's rollouts."""
+    def _distil_initially(self, stop: threading.Event) -> None:
+        """The released control code's one-off phase: fit the initial policy to its own frozen copy's rollouts.
+
+        Their env steps are no training steps; `result.json` gives them apart, as `initial_distillation_env_steps`.
+        """
         learner, actor = self.state
         teacher, key = jax.tree.map(lambda x: x.copy(), learner), learner.key
         for phase in range(self.config.distillation.initial_iterations):
+            if stop.is_set():
+                self.progress.line(f"stopped before training; start again with --resume --out {self.folder.path}")
+                raise KeyboardInterrupt
             # The iteration stays 0, so the phases' draws are told apart by the key.
             of_phase = jax.device_put(
                 jax.vmap(lambda k, p=phase: jax.random.fold_in(k, 2**31 + 3 + p))(key), key.sharding
@@ -230,6 +238,8 @@ class Run:
             "backend": self.config.backend,
             "seeds": list(self.seeds),
             "env_steps": self.env_steps,
+            "initial_distillation_env_steps": self.config.distillation.initial_iterations
+            * self.config.steps_per_iteration,
             "wall_clock_s": self.wall_clock_s,
             **self.timings,
             "env_steps_per_s": trained / training_s if training_s > 0 else None,

@@ -198,8 +198,11 @@ class Trainer:
 
     def _measure_seed(self, learner: LearnerState, transitions: Transitions) -> dict[str, jax.Array]:
         assert isinstance(self.policy, FlowPolicy)
-        num_local = self.config.drift.num_samples // (2 * self.shards) * 2  # the meter halves its batch
-        keys = self._keys(learner)[2], jax.random.fold_in(learner.key, learner.iteration)
+        num_local = -(-self.config.drift.num_samples // (2 * self.shards)) * 2  # the meter halves its batch
+        num_local = min(num_local, transitions.reward.size // 2 * 2)
+        # What all shards share is apart from their own streams: folded with a number that no other key is.
+        shared = jax.random.fold_in(jax.random.fold_in(learner.key, 2**31 + 2), learner.iteration)
+        keys = self._keys(learner)[2], shared
         return measure_drift(self.learner, self.policy, learner, transitions, *keys, num_local, DATA)
 
     def _distil_seed(self, learner: LearnerState, transitions: Transitions) -> LearnerState:

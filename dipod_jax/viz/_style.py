@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure, SubFigure
 
 # Okabe and Ito's palette: told apart by readers with any colour vision, dark enough on white. The yellow is left out.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#555555")
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#555555")
 INK = "#222222"
 PALE_INK = "#666666"
 
@@ -93,3 +93,8 @@ def short_count(value: float) -> str:
         if abs(value) >= size:
             return f"{value / size:g}{letter}"
     return f"{value:g}"
+
+
+def with_count(label: str, num_seeds: int) -> str:
+    """`label`, with the number of seeds that its mean is of."""
+    return f"{label} ({num_seeds} seeds)" if num_seeds > 1 else label

@@ -4,7 +4,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dipod_jax.viz._series import mean_curve
-from dipod_jax.viz._style import COLOURS, MEAN_WIDTH, SEED_ALPHA, SEED_WIDTH, count_axis, figure, title_left
+from dipod_jax.viz._style import (
+    COLOURS,
+    MEAN_WIDTH,
+    PALE_INK,
+    SEED_ALPHA,
+    SEED_WIDTH,
+    count_axis,
+    figure,
+    title_left,
+    with_count,
+)
 from dipod_jax.viz.drift import Panel, panels_with_data
 
 if TYPE_CHECKING:
@@ -21,7 +31,8 @@ class DriftRecords(NamedTuple):
 def plot_drift_comparison(runs: dict[str, DriftRecords], path: Path, *, title: str) -> None:
     """Draw the panels of `plot_drift` with a colour a run; the mean over seeds thick, each seed thin.
 
-    Each panel shows its first quantity; the cosine's panel adds the noise ceiling, dotted.
+    Each panel shows its first quantity; the gap's adds the median over samples, dashed, the cosine's the agreement of
+    two half batches, dotted.
 
     Args:
         runs: label -> records, in the order of the legend.
@@ -43,6 +54,7 @@ def plot_drift_comparison(runs: dict[str, DriftRecords], path: Path, *, title: s
                 _draw(axes, panel, part(run), COLOURS[index % len(COLOURS)], label)
             axes.set_ylabel(panel.label)
             panel.scale(axes)
+            _line_styles(axes, panel)
         drawing.align_ylabels(stack)
         count_axis(stack[-1], "env steps of a seed")
         handles, labels = stack[0].get_legend_handles_labels()
@@ -58,6 +70,16 @@ def _evaluations(run: DriftRecords) -> list[dict[str, Any]]:
     return run.evaluations
 
 
+def _line_styles(axes: "Axes", panel: Panel) -> None:
+    """A legend of what solid, dashed and dotted stand for, where a panel shows more than one quantity."""
+    from matplotlib.lines import Line2D
+
+    lines = panel.shown_in_comparison()
+    if len(lines) > 1:
+        handles = [Line2D([], [], color=PALE_INK, linestyle=line.style, label=line.label) for line in lines]
+        axes.legend(handles=handles, loc="best", fontsize=9, handlelength=2.4)
+
+
 def _draw(axes: "Axes", panel: Panel, records: list[dict[str, Any]], colour: str, label: str) -> None:
     for number, line in enumerate(panel.shown_in_comparison()):
         seeds = line.curves(records)
@@ -66,6 +88,6 @@ def _draw(axes: "Axes", panel: Panel, records: list[dict[str, Any]], colour: str
             for curve in seeds.values():
                 axes.plot(*curve, color=colour, linewidth=SEED_WIDTH, alpha=SEED_ALPHA)
         width = MEAN_WIDTH if number == 0 else 1.2
-        name = f"{label} ({len(seeds)} seed{'s' if len(seeds) > 1 else ''})" if number == 0 else None
+        name = with_count(label, len(seeds)) if number == 0 else None
         if mean.x.size:
             axes.plot(*mean, color=colour, linewidth=width, linestyle=line.style, label=name)

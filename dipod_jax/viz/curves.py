@@ -15,6 +15,7 @@ from dipod_jax.viz._style import (
     figure,
     time_unit,
     title_left,
+    with_count,
 )
 
 if TYPE_CHECKING:
@@ -89,9 +90,8 @@ def plot_comparison(runs: dict[str, list[dict[str, Any]]], path: Path, *, x: str
             seeds = curves_by_seed(evaluations, x, RETURN)
             colour = COLOURS[index % len(COLOURS)]
             style = "-" if index < len(COLOURS) else "--"
-            count = "" if not seeds else f" ({len(seeds)} seed{'s' if len(seeds) > 1 else ''})"
             _draw_seeds(axes, seeds, colour)
-            _draw_mean(axes, mean_curve(seeds.values()), colour, label + count, style)
+            _draw_mean(axes, mean_curve(seeds.values()), colour, with_count(label, len(seeds)), style)
         if x == "env_steps":
             count_axis(axes, "env steps")
         else:

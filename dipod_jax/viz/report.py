@@ -80,7 +80,8 @@ def _title(config: dict[str, Any]) -> str:
     objective = config.get("objective")
     if isinstance(objective, dict):
         objective = objective.get("name")
-    beta = f"beta {config['beta']:g}" if isinstance(config.get("beta"), (int, float)) else ""
+    beta = config.get("beta")
+    beta = "" if beta is None else f"beta {beta}" if isinstance(beta, str) else f"beta {beta:g}"
     return " · ".join(str(part) for part in (config.get("task", "run"), objective, beta) if part)
 
 
@@ -99,7 +100,8 @@ def _figures(result: dict[str, Any]) -> str:
     for key, label in (("final_return", "final return"), ("final_return_zero_noise", "final return, zero noise")):
         final = result.get(key)
         if isinstance(final, dict) and isinstance(final.get("mean"), (int, float)):
-            interval = f" ± {final['ci95']:.0f}" if isinstance(final.get("ci95"), (int, float)) else ""
+            bounds = final.get("ci95")
+            interval = f" ± {(bounds[1] - bounds[0]) / 2:.0f}" if bounds is not None else ""
             items.append((f"{final['mean']:.0f}{interval}", label))
     for key, label, text in (
         ("env_steps", "env steps", format_count),

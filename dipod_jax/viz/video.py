@@ -45,7 +45,7 @@ def write_video(
 
     Args:
         mj_model: the task's model.
-        qpos: (T, E, nq), positions after each step.
+        qpos: (T, E, nq), positions in which each step begins.
         reward: (T, E), the reward of that step.
         path: where the film goes, an `.mp4`; replaced atomically.
         mocap_pos: (T, E, nmocap, 3), metres; the model's own where None.
