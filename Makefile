@@ -8,6 +8,7 @@ READY := $(VENV)/.ready
 # requirements.lock holds the versions the project was tested with on Python 3.11; others take the newest that fit.
 LOCKED := $(shell $(PYTHON) -c 'import sys; print("-c requirements.lock" if sys.version_info[:2] == (3, 11) else "")' 2>/dev/null)
 
+# Of DiPOD; empty for the preset's own (0 with --objective ppo).
 BETA ?= 0.05
 SEEDS ?= 1
 ARGS ?=
@@ -27,7 +28,7 @@ $(READY): pyproject.toml requirements.lock
 	@touch $(READY)
 
 ballincup: $(READY)
-	$(BIN)/python -m experiments.ballincup --beta $(BETA) --seeds $(SEEDS) $(ARGS)
+	$(BIN)/python -m experiments.ballincup $(if $(BETA),--beta $(BETA)) --seeds $(SEEDS) $(ARGS)
 
 test: $(READY)
 	$(BIN)/python -m pytest -n $(JOBS) -m "not slow" $(ARGS)

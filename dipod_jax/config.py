@@ -104,7 +104,8 @@ class PolicyConfig:
     output_scale: float = 0.25
     """factor on the network's output, > 0"""
     noise_correlation: float = 0.0
-    """AR(1) coefficient of the base noise between steps, 0 <= rho < 1; the marginal stays N(0, I)"""
+    """AR(1) coefficient of the base noise between steps, 0 <= rho < 1; the marginal stays N(0, I), and every likelihood
+    here is that of an action under this marginal, not given the noise of the step before"""
     action_clip: float | None = None
     """bound on |stored pre-tanh action|, > 0; none: unbounded"""
     action_noise: float = 0.0
@@ -320,8 +321,9 @@ class Config:
     """what the update maximises: fpo (flow policy, a ratio of CFM losses), exact-ppo (flow policy, the ratio of its
     sampler's exact likelihoods; training takes several times as long) or ppo (Gaussian policy)"""
     beta: float | Literal["auto"] = 0.0
-    """DiPOD's weight of the ELBO on the rollout's own samples, >= 0; 0 is the plain objective; auto sets it by the
-    measured drift"""
+    """DiPOD's weight of the bound on the rollout's own samples: of the mean CFM loss, in the form and reduction of the
+    policy's options, on whose scale its size depends; >= 0, 0 is the plain objective; auto sets it by the measured
+    drift"""
     preset: Preset = "auto"
     """where the other options' defaults come from: paper (the FPO code's), cpu (learns in minutes on two cores), smoke
     (ends in a minute); auto takes paper on an accelerator, else cpu"""

@@ -1,4 +1,4 @@
-"""Train on BallInCup: `python -m experiments.ballincup --beta 0.002 --seeds 8`."""
+"""Train on BallInCup: `python -m experiments.ballincup --beta 0.05 --seeds 8`."""
 
 from experiments.train import main
 

@@ -3,7 +3,7 @@
     python -m experiments.contraction --out DIR
 
 A flow policy that refits its own actions perfectly should stay what it is. Through a K-step Euler sampler it does not:
-each round loses the fraction of the standard deviation that Euler cuts off (methods reference M5). Writes
+each round loses the fraction of the standard deviation that Euler cuts off (docs/bounds.md). Writes
 DIR/result.json and DIR/contraction.png.
 """
 
@@ -209,7 +209,7 @@ class _Distillation:
         return {"std": jnp.mean(jnp.std(action, axis=0)), "gap": masked_mean(exact.log_prob - bound, exact.valid)}
 
     def _theory(self, arm: Arm, times: Any, std: float) -> float:
-        """std after all rounds over std before, for Gaussian actions and a perfect fit: the linear recursion of M5."""
+        """std after all rounds over std before, for Gaussian actions and a perfect fit (docs/bounds.md)."""
         import jax
         import jax.numpy as jnp
 

@@ -1,4 +1,4 @@
-"""Train on FingerSpin: `python -m experiments.fingerspin --beta 0.002 --seeds 8`."""
+"""Train on FingerSpin: `python -m experiments.fingerspin --beta 0.05 --seeds 8`."""
 
 from experiments.train import main
 

@@ -1,4 +1,4 @@
-"""Train on FingerTurnEasy: `python -m experiments.fingerturneasy --beta 0.002 --seeds 8`."""
+"""Train on FingerTurnEasy: `python -m experiments.fingerturneasy --beta 0.05 --seeds 8`."""
 
 from experiments.train import main
 

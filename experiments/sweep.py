@@ -1,4 +1,4 @@
-"""One run per beta, in one program: `python -m experiments.sweep --betas 0 0.002 0.02 --task BallInCup --seeds 4`."""
+"""One run per beta, in one program: `python -m experiments.sweep --betas 0 0.02 0.05 --task BallInCup --seeds 4`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The sampler: exactness, order of convergence, and the contraction of methods reference M5."""
+"""The sampler: exactness, order of convergence, and the contraction of docs/bounds.md."""
 
 import itertools
 

@@ -121,7 +121,7 @@ def test_the_floor_is_the_likelihood_that_k_steps_add_to_that_of_the_ode(gaussia
 
 def test_contraction_and_spread_are_those_of_the_euler_map(gaussian):
     _, got = gaussian
-    assert got["drift/contraction"] == pytest.approx(0.823, abs=0.01)  # M5, K = 10, s = .3
+    assert got["drift/contraction"] == pytest.approx(0.823, abs=0.01)  # docs/bounds.md, K = 10, s = .3
     assert got["drift/action_std"] == pytest.approx(euler_std(STD), rel=0.02)
     assert got["drift/saturation"] == 0.0 and got["drift/noninvertible"] == 0.0
 

@@ -66,7 +66,7 @@ def linear(alpha, obs, x, t):
 
 
 def gaussian_field(s, obs, x, t):
-    """The optimal velocity for actions ~ N(0, s^2): methods reference, section 6.1."""
+    """The optimal velocity for actions ~ N(0, s^2): docs/bounds.md."""
     del obs
     return x * (t - (1 - t) * s**2) / ((1 - t) ** 2 * s**2 + t**2)
 

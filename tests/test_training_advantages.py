@@ -50,7 +50,7 @@ def numpy_gae(reward, value, next_value, terminated, truncated, gamma, lam):
 
 
 def numpy_brax_gae(reward, value, last_value, terminated, truncated, gamma, lam):
-    """Brax's `compute_gae` (methods M1): A = r + gamma vs_{t+1} - V, nothing learned from truncated steps."""
+    """Brax's `compute_gae`: A = r + gamma vs_{t+1} - V, nothing learned from truncated steps."""
     steps, envs = reward.shape
     advantage, target = np.zeros((steps, envs)), np.zeros((steps, envs))
     for b in range(envs):

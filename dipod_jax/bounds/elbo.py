@@ -28,7 +28,7 @@ def loss_weight(t: Array, *, weighting: str, form: str) -> Array:
     """The factor w(t) that turns a CFM loss of this form into the integrand of the weighting.
 
     ``uniform`` is 1: the loss as trained. ``elbo`` is the true ELBO weight, which is (1-t)/t on the velocity loss
-    (methods reference 6.1; AWM eq. 2), hence 1/(t (1-t)) on the eps loss and (1-t)/t^3 on the x0 loss. It diverges at
+    (docs/bounds.md; AWM eq. 2), hence 1/(t (1-t)) on the eps loss and (1-t)/t^3 on the x0 loss. It diverges at
     t = 0, and on the eps loss at t = 1 as well: keep t >= delta, or draw t log-uniformly (``to_log_uniform``).
 
     Args:
@@ -95,7 +95,7 @@ def elbo(
     """The evidence lower bound of log p(a) with cut-off delta and all constants.
 
     ``-ELBO(a) = int_delta^1 (1-t)/t E_eps|v_hat - v|^2 dt + (d/2) log(2 pi e) + d log(delta / (1-delta))``
-    (methods reference 6.1: diffusion term, Gaussian reconstruction at t = delta, zero prior term at t = 1). For data
+    (docs/bounds.md: diffusion term, Gaussian reconstruction at t = delta, zero prior term at t = 1). For data
     N(0, s^2 I) and the optimal field its mean is the entropy plus ``(d/2) log(1 + delta^2 / (s (1-delta))^2)``, the
     price of the cut-off (``cutoff_floor``).
 

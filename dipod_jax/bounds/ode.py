@@ -24,7 +24,7 @@ def ode_log_prob_of_action(
 ) -> Array:
     """log-likelihood of an action under the flow's ODE, by the instantaneous change of variables.
 
-    ``log p_0(a) = log N(x_1; 0, I) + int_0^1 div v(x_t, t) dt`` (methods reference 6.2; arXiv 1806.07366, Theorem 1),
+    ``log p_0(a) = log N(x_1; 0, I) + int_0^1 div v(x_t, t) dt`` (docs/bounds.md; arXiv 1806.07366, Theorem 1),
     where x_t runs from the action at t = 0 up to the noise at t = 1. The divergence is exact: d forward-mode products,
     no Hutchinson noise. The ODE cannot fold, so nothing has to be inverted; what remains is the error of ``method`` on
     ``times``, of second order for Heun.

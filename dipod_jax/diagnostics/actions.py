@@ -41,7 +41,7 @@ def action_metrics(
 
     ``drift/contraction`` is the geometric mean over states and dimensions of (standard deviation under the acting
     sampler) / (standard deviation under ``num_fine_steps`` Heun steps of the same field, from the same base noise): 1
-    without discretisation error, .82 for the optimal field of N(0, .3^2) at K = 10 Euler steps (methods reference M5).
+    without discretisation error, .82 for the optimal field of N(0, .3^2) at K = 10 Euler steps (docs/bounds.md).
 
     Args:
       velocity_fn, params: the policy.

@@ -42,7 +42,7 @@ def gap_metrics(likelihood: ExactLikelihood, bound: Array, advantage: Array) -> 
 
     Quantiles and the median are of single samples and so carry the noise of the ELBO's draws; the mean does not, and
     its standard error accounts for it. The mean is heavy-tailed while a policy collapses: read the median beside it.
-    The gap may be negative (methods reference 6.4).
+    The gap may be negative (docs/bounds.md).
 
     Args:
       likelihood: of B actions.

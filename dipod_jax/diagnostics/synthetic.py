@@ -17,8 +17,8 @@ ACTION_SIZE = 2
 
 
 def gaussian_velocity(std: float, obs: Array, x: Array, t: Array) -> Array:
-    """The optimal velocity for actions ~ N(0, std^2 I): ``x (t - (1-t) s^2) / ((1-t)^2 s^2 + t^2)`` (methods reference
-    6.1).
+    """The optimal velocity for actions ~ N(0, std^2 I): ``x (t - (1-t) s^2) / ((1-t)^2 s^2 + t^2)`` (docs/bounds.md,
+    Formulas).
 
     Args:
       std: s > 0, in the place of a policy's parameters.
