@@ -98,7 +98,7 @@ RECORD_PANELS = (
     Panel(
         "gap (nats)\nlog p - ELBO",
         (
-            Line(("drift/gap_mean", "drift/gap"), "mean over samples"),
+            Line(("drift/gap",), "mean over samples"),
             Line(("drift/gap_median",), "median", (0, (4, 2))),
         ),
         _gap,
@@ -122,7 +122,7 @@ def plot_drift(records: list[dict[str, Any]], evaluations: list[dict[str, Any]],
     """Draw the panels that have data over env steps, with wall-clock time along the top.
 
     Each seed is thin, their mean thick. Panels, from above: `return_mean` and `zero_noise_return_mean` of the
-    evaluations; `drift/gap_mean` (or `drift/gap`) and `drift/gap_median` (nats); `drift/gradient_cosine` with
+    evaluations; `drift/gap` and `drift/gap_median` (nats); `drift/gradient_cosine` with
     `drift/gradient_cosine_ceiling`; `cfm_loss` (or `drift/cfm_loss`); `action_magnitude` of the records.
 
     Args:
