@@ -10,6 +10,7 @@ from dipod_jax.config import (
     Backend,
     Config,
     CriticConfig,
+    DriftConfig,
     EvaluationConfig,
     FpoConfig,
     LearningConfig,
@@ -73,6 +74,7 @@ def cpu(task: str, objective: ObjectiveName) -> Config:
             policy_gradient_clip=1.0,
         ),
         evaluation=EvaluationConfig(num_episodes=128, num_episodes_during=32, interval=250_000),
+        drift=DriftConfig(interval=10),
     )
     return short_horizon if task in SHORT_HORIZON_TASKS else _over_a_long_horizon(short_horizon)
 
@@ -87,6 +89,7 @@ def _over_a_long_horizon(c: Config) -> Config:
         fpo=replace(c.fpo, clip_epsilon=0.15, negative_advantages="spo"),
         policy=replace(c.policy, num_draws=4),
         rollout=replace(c.rollout, num_envs=512, num_steps=64),
+        drift=replace(c.drift, interval=4),
         learning=replace(c.learning, minibatch_size=2048, num_epochs=8, advantages="minibatch", discount=0.995),
     )
 
