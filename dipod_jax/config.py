@@ -281,29 +281,26 @@ class DistillationConfig:
 class BetaControlConfig:
     """The controller behind `--beta auto`: it holds the measured gap near a target.
 
-    A gap answers late, and one that has opened is hard to close: beta starts high, rises fast and is let go slowly. It
-    is the mean that is held, since a gap opens in its tail first, where the median does not look. The cap matters: a
-    beta far above what the gap needs slows learning down (docs/drift.md).
+    At every measurement beta is multiplied by gap / target, at most by `rise` and at least by 1 / `release`. A gap
+    answers late, and one that has opened is hard to close: beta starts high, rises fast and is let go slowly. It is
+    the mean that is held, since a gap opens in its tail first, where the median does not look (docs/drift.md).
     """
 
     gap_target: float = 1.5
     """nats per action dimension of log-likelihood minus ELBO (mean over samples), > 0"""
-    tolerance: float = 1.1
-    """the gap may leave the target by this factor before beta moves, > 1"""
-    rise: float = 1.5
-    """factor on beta at a measurement over the target, > 1"""
+    rise: float = 10.0
+    """largest factor on beta at a measurement over the target, > 1"""
     release: float = 1.05
-    """divisor of beta at a measurement under the target, > 1"""
+    """largest divisor of beta at a measurement under the target, > 1"""
     initial: float = 0.05
     """first value of beta, > 0"""
     minimum: float = 2e-3
     """smallest beta, > 0"""
-    maximum: float = 0.1
+    maximum: float = 1.0
     """largest beta, at least the smallest"""
 
     def __post_init__(self):
         _check_number("beta-control.gap-target", self.gap_target, 0.0, open_low=True)
-        _check_number("beta-control.tolerance", self.tolerance, 1.0, open_low=True)
         _check_number("beta-control.rise", self.rise, 1.0, open_low=True)
         _check_number("beta-control.release", self.release, 1.0, open_low=True)
         _check_number("beta-control.minimum", self.minimum, 0.0, open_low=True)

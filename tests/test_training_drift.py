@@ -14,16 +14,14 @@ from dipod_jax.training.drift import control_beta
 from dipod_jax.training.state import LearnerState, Transitions
 from dipod_jax.training.statistics import RunningStatistics
 
-CONTROL = BetaControlConfig(
-    gap_target=1.0, tolerance=1.1, rise=1.5, release=1.2, initial=0.01, minimum=0.004, maximum=0.02
-)
+CONTROL = BetaControlConfig(gap_target=1.0, rise=1.5, release=1.2, initial=0.01, minimum=0.004, maximum=0.02)
 
 
-def test_beta_rises_over_the_target_falls_under_it_and_rests_between():
-    # target 1 nat a dimension, d = 2: rests in [2 / 1.1, 2 * 1.1] = [1.82, 2.2]
-    gap = jnp.array([2.3, 2.1, 1.9, 1.7])
-    moved = control_beta(jnp.full(4, 0.01), gap, CONTROL, action_size=2)
-    np.testing.assert_allclose(moved, [0.015, 0.01, 0.01, 0.01 / 1.2], rtol=1e-6)
+def test_beta_moves_by_the_gap_over_its_target_within_rise_and_release():
+    # target 1 nat a dimension, d = 2; a negative gap, of a bound tighter than tight, is one under the target
+    gap = jnp.array([4.0, 2.4, 2.0, 1.9, 1.0, -1.0])
+    moved = control_beta(jnp.full(6, 0.01), gap, CONTROL, action_size=2)
+    np.testing.assert_allclose(moved, [0.015, 0.012, 0.01, 0.0095, 0.01 / 1.2, 0.01 / 1.2], rtol=1e-6)
 
 
 def test_beta_stays_within_its_bounds_and_a_gap_that_is_not_finite_counts_as_large():

@@ -71,8 +71,7 @@ def measure_drift(
 
 
 def control_beta(beta: jax.Array, gap: jax.Array, config: BetaControlConfig, action_size: int) -> jax.Array:
-    """The next beta, in the manner of PPO's adaptive KL penalty: times `rise` where the gap is over `tolerance` times
-    the target, divided by `release` where it is under target / tolerance; within [minimum, maximum].
+    """The next beta: times gap / target, within [1 / `release`, `rise`] and [minimum, maximum].
 
     Args:
         beta: (S,) present values.
@@ -80,9 +79,7 @@ def control_beta(beta: jax.Array, gap: jax.Array, config: BetaControlConfig, act
         config: target in nats per action dimension.
         action_size: d.
     """
-    target = config.gap_target * action_size
-    # A gap that is not finite is a policy far beyond its bound: push as for a large one.
-    high = ~(gap <= config.tolerance * target)
-    low = gap < target / config.tolerance
-    moved = jnp.where(high, beta * config.rise, jnp.where(low, beta / config.release, beta))
-    return jnp.clip(moved, config.minimum, config.maximum)
+    factor = jnp.clip(gap / (config.gap_target * action_size), 1.0 / config.release, config.rise)
+    # A gap that is not a number is a policy far beyond its bound: push as for a large one.
+    factor = jnp.where(jnp.isnan(factor), config.rise, factor)
+    return jnp.clip(beta * factor, config.minimum, config.maximum)
