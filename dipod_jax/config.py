@@ -53,12 +53,15 @@ class FpoConfig:
     """what bounds a sample of negative advantage: PPO's clip, or FPO++'s quadratic pull to the trust region (ASPO)"""
     log_ratio_clip: float | None = None
     """bound on |log ratio| before the exponential, > 0; none: unbounded"""
+    negative_loss_clamp: float | None = None
+    """CFM loss over which a sample of negative advantage takes no part, but for beta's, > 0; none: all do"""
 
     def __post_init__(self):
         _check_choices(self, "fpo.")
         _check_number("fpo.clip-epsilon", self.clip_epsilon, 0.0, open_low=True)
-        if self.log_ratio_clip is not None:
-            _check_number("fpo.log-ratio-clip", self.log_ratio_clip, 0.0, open_low=True)
+        for name in ("log_ratio_clip", "negative_loss_clamp"):
+            if (value := getattr(self, name)) is not None:
+                _check_number(f"fpo.{name.replace('_', '-')}", value, 0.0, open_low=True)
 
 
 @dataclass(frozen=True)

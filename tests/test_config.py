@@ -142,6 +142,7 @@ def test_differences_name_options_as_the_command_line_does():
         (lambda: Config(resume=True), "--resume True"),
         (lambda: FpoConfig(clip_epsilon=0.0), "--fpo.clip-epsilon 0.0"),
         (lambda: FpoConfig(log_ratio_clip=0.0), "--fpo.log-ratio-clip 0.0"),
+        (lambda: FpoConfig(negative_loss_clamp=0.0), "--fpo.negative-loss-clamp 0.0"),
         (lambda: PolicyConfig(hidden_sizes=()), "--policy.hidden-sizes"),
         (lambda: PolicyConfig(num_steps=0), "--policy.num-steps 0"),
         (lambda: PolicyConfig(noise_correlation=1.0), "--policy.noise-correlation 1.0"),

@@ -127,6 +127,22 @@ def test_log_ratio_clip_bounds_the_value_and_keeps_the_gradient(difference):
     assert_array_equal(gradient, [-1.0])
 
 
+@pytest.mark.parametrize("asymmetric", [False, True])
+def test_a_clamped_loss_stops_the_gradient_of_bad_samples_alone(asymmetric):
+    # (old, new): both under the clamp, the new over it, the old over it, both; a good sample counts wherever it is
+    old = jnp.array([[1.0, 1.1], [2.9, 2.9], [3.2, 3.0], [9.0, 9.0], [9.0, 9.0]])
+    new = old + jnp.array([0.0, 0.2, -0.4, 0.0, 0.0])[:, None]
+    advantage = jnp.array([-1.0, -1.0, -1.0, -1.0, 1.0])
+    loss = lambda new: fpo_loss(new, old, advantage, clip_epsilon=0.05, asymmetric=asymmetric, negative_loss_clamp=3.0)
+    assert_array_equal(jax.grad(loss)(new).any(-1), [True, False, False, False, True])
+    # where nothing is over it, it changes nothing
+    plain = fpo_loss(new[:1], old[:1], advantage[:1], clip_epsilon=0.05, asymmetric=asymmetric)
+    clamped = fpo_loss(
+        new[:1], old[:1], advantage[:1], clip_epsilon=0.05, asymmetric=asymmetric, negative_loss_clamp=3.0
+    )
+    assert_array_equal(plain, clamped)
+
+
 @pytest.mark.parametrize("beta", [0.0, 0.002, 0.5])
 def test_dipod_adds_beta_times_the_gradient_of_the_mean_loss(beta):
     new, old, advantage = as_jax(*random_batch())

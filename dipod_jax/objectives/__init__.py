@@ -35,6 +35,7 @@ def _fpo(config: Config) -> ObjectiveFn:
         average_draws=c.ratio == "average",
         asymmetric=c.negative_advantages == "spo",
         log_ratio_clip=c.log_ratio_clip,
+        negative_loss_clamp=c.negative_loss_clamp,
     )
 
 

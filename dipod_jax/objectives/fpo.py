@@ -53,6 +53,7 @@ def fpo_loss(
     average_draws: bool = True,
     asymmetric: bool = False,
     log_ratio_clip: float | None = None,
+    negative_loss_clamp: float | None = None,
 ) -> jax.Array:
     """FPO: PPO's clipped surrogate with rho = exp(CFM loss_old - CFM loss_new) (arXiv 2507.21053, eqs. 8-16).
 
@@ -65,12 +66,17 @@ def fpo_loss(
         advantage: (...).
         clip_epsilon: eps > 0.
         log_ratio_clip: straight-through bound on |log rho|; the FPO code has none where draws are averaged.
+        negative_loss_clamp: for A < 0, a sample whose mean loss, old or new, is over this has no gradient, as beyond
+            FPO++'s clamp of the loss: an action is not made less likely any more by loosening a bound that is off.
 
     Returns:
         Scalar mean loss. It holds no ELBO term: see `dipod`.
     """
     chex.assert_equal_shape([loss_new, loss_old])
     chex.assert_shape(loss_new, (*advantage.shape, None))
+    if negative_loss_clamp is not None:
+        highest = jnp.maximum(loss_old.mean(-1), jax.lax.stop_gradient(loss_new.mean(-1)))
+        advantage = jnp.where((advantage < 0.0) & (highest > negative_loss_clamp), 0.0, advantage)
     ratio = jnp.exp(log_ratio(loss_new, loss_old, average_draws=average_draws, log_ratio_clip=log_ratio_clip))
     advantage = advantage[..., None]
     clipped = ppo_clip(ratio, advantage, clip_epsilon)
