@@ -86,7 +86,9 @@ def _gap(axes: "Axes") -> None:
     if high > HIGHEST_GAP:
         axes.set_ylim(top=HIGHEST_GAP)
         text = f"cut off here; to {high:.0e}"
-        axes.text(0.99, 0.97, text, transform=axes.transAxes, ha="right", va="top", fontsize=9, color=PALE_INK)
+        box = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
+        place = {"transform": axes.transAxes, "ha": "right", "va": "top"}
+        axes.text(0.99, 0.97, text, fontsize=9, color=PALE_INK, bbox=box, zorder=4, **place)
 
 
 RETURN_PANEL = Panel(
