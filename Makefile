@@ -56,9 +56,9 @@ figure: $(READY)
 	$(BIN)/python -m experiments.compare $(FIGURE_RUNS) --labels $(foreach s,$(FIGURE_SEEDS),"seed $(s)") \
 	  --x wall_clock_s --title "BallInCup, cpu preset" --out runs/figure
 
-# The README's second figure: plain PPO clip at a constant rate, with four betas and with Algorithm 1.
+# The README's second figure: plain PPO clip at a constant rate, with four betas, one that sets itself, and Algorithm 1.
 DRIFT := runs/drift/ballincup
-DRIFT_BETAS := 0 0.005 0.02 0.05
+DRIFT_BETAS := 0 0.005 0.02 0.05 auto
 DRIFT_OPTIONS := --task BallInCup --preset cpu --backend native --learning.final-learning-rate None --seed-list 11 12 13 \
   --total-steps 800000 --drift.interval 8 --drift.num-samples 2048 --evaluation.interval 100000 \
   --evaluation.num-episodes 32 --evaluation.num-episodes-during 16
