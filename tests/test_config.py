@@ -158,7 +158,7 @@ def test_differences_name_options_as_the_command_line_does():
                 rollout=RolloutConfig(num_envs=3, num_steps=5),
                 learning=LearningConfig(minibatch_size=15, advantages="iteration"),
             ),
-            "--drift.num-samples 512",
+            "--drift.interval 25",
         ),
         (lambda: Config(rollout=RolloutConfig(num_envs=7)), "--learning.minibatch-size 30720"),
         (lambda: Config(rollout=RolloutConfig(num_steps=32, num_envs=960)), "--learning.unroll-length 30"),
@@ -172,10 +172,10 @@ def test_a_value_out_of_range_is_refused_with_its_flag_and_what_is_allowed(make,
 
 
 def test_a_minibatch_must_hold_whole_segments_where_advantages_are_computed_in_it():
-    rollout, drift = RolloutConfig(num_envs=8, num_steps=30), DriftConfig(num_samples=16)
+    rollout = RolloutConfig(num_envs=8, num_steps=30)
     with pytest.raises(ValueError, match="minibatch-size 80 is not allowed: a multiple of"):
-        Config(rollout=rollout, drift=drift, learning=LearningConfig(minibatch_size=80))
-    Config(rollout=rollout, drift=drift, learning=LearningConfig(minibatch_size=80, advantages="iteration"))
+        Config(rollout=rollout, learning=LearningConfig(minibatch_size=80))
+    Config(rollout=rollout, learning=LearningConfig(minibatch_size=80, advantages="iteration"))
 
 
 def test_iterations_are_rounded_up_to_whole_ones():
@@ -183,7 +183,6 @@ def test_iterations_are_rounded_up_to_whole_ones():
         total_steps=241,
         rollout=RolloutConfig(num_envs=8, num_steps=30),
         learning=LearningConfig(minibatch_size=240),
-        drift=DriftConfig(num_samples=16),
     )
     assert (c.steps_per_iteration, c.num_iterations) == (240, 2)
     assert Config(seeds=3).all_seeds == (0, 1, 2) and Config(seeds=3, seed_list=(7,)).all_seeds == (7,)
