@@ -86,7 +86,8 @@ def _over_a_long_horizon(c: Config) -> Config:
     """
     return replace(
         c,
-        fpo=replace(c.fpo, clip_epsilon=0.15, negative_advantages="spo"),
+        # Without the clamp, runs of more than 5M env steps end in a runaway of the bound's tail.
+        fpo=replace(c.fpo, clip_epsilon=0.15, negative_advantages="spo", negative_loss_clamp=3.0),
         policy=replace(c.policy, num_draws=4),
         rollout=replace(c.rollout, num_envs=512, num_steps=64),
         drift=replace(c.drift, interval=4),

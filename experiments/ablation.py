@@ -19,6 +19,8 @@ PARTS: dict[str, tuple[str, ...]] = {
     "beta-0.02": ("--beta", "0.02"),
     "clip": ("--fpo.negative-advantages", "clip", "--fpo.clip-epsilon", "0.05"),
     "quadratic": ("--fpo.negative-advantages", "spo", "--fpo.clip-epsilon", "0.15"),
+    "loss-clamp": ("--fpo.negative-loss-clamp", "3"),
+    "no-loss-clamp": ("--fpo.negative-loss-clamp", "None"),
     "small-rollouts": ("--rollout.num-envs", "256", "--rollout.num-steps", "32"),
     "large-rollouts": ("--rollout.num-envs", "512", "--rollout.num-steps", "64"),
     "advantages-once": ("--learning.advantages", "iteration"),

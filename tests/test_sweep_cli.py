@@ -58,8 +58,8 @@ def test_a_mistake_in_an_ablation_is_one_line_and_writes_nothing(arguments, word
 @pytest.mark.parametrize(
     ("task", "has"),
     [
-        ("BallInCup", {"clip", "small-rollouts", "advantages-once", "2-draws"}),
-        ("FingerTurnHard", {"quadratic", "large-rollouts", "advantages-often", "4-draws"}),
+        ("BallInCup", {"clip", "no-loss-clamp", "small-rollouts", "advantages-once", "2-draws"}),
+        ("FingerTurnHard", {"quadratic", "loss-clamp", "large-rollouts", "advantages-often", "4-draws"}),
     ],
 )
 def test_every_arm_of_an_ablation_differs_from_the_recipe_in_its_own_options_alone(task, has, tmp_path):
