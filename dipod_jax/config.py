@@ -33,12 +33,22 @@ def _check_number(flag: str, value: float, low: float, high: float = math.inf, *
     _require(inside, flag, value, f"a finite number, {bound}")
 
 
+def _check_positive_or_none(config: Any, group: str, *names: str) -> None:
+    for name in names:
+        if (value := getattr(config, name)) is not None:
+            _check_number(f"{group}.{name.replace('_', '-')}", value, 0.0, open_low=True)
+
+
+def check_choice(flag: str, value: Any, choices: Any) -> None:
+    """Raise ValueError, one line, unless `value` is one of those of the `Literal` type `choices`."""
+    _require(value in get_args(choices), flag, value, f"one of {', '.join(get_args(choices))}")
+
+
 def _check_choices(config: Any, group: str = "") -> None:
     """Hold every `Literal` field against what its type allows: a misspelt choice must not mean another."""
     for name, hint in get_type_hints(type(config)).items():
         if get_origin(hint) is Literal:
-            flag, value = f"{group}{name}".replace("_", "-"), getattr(config, name)
-            _require(value in get_args(hint), flag, value, ", ".join(get_args(hint)))
+            check_choice(f"{group}{name}".replace("_", "-"), getattr(config, name), hint)
 
 
 @dataclass(frozen=True)
@@ -59,9 +69,7 @@ class FpoConfig:
     def __post_init__(self):
         _check_choices(self, "fpo.")
         _check_number("fpo.clip-epsilon", self.clip_epsilon, 0.0, open_low=True)
-        for name in ("log_ratio_clip", "negative_loss_clamp"):
-            if (value := getattr(self, name)) is not None:
-                _check_number(f"fpo.{name.replace('_', '-')}", value, 0.0, open_low=True)
+        _check_positive_or_none(self, "fpo", "log_ratio_clip", "negative_loss_clamp")
 
 
 @dataclass(frozen=True)
@@ -129,8 +137,7 @@ class PolicyConfig:
         rho = self.noise_correlation
         _require(0.0 <= rho < 1.0, "policy.noise-correlation", rho, "at least 0 and less than 1")
         _check_number("policy.action-noise", self.action_noise, 0.0)
-        if self.action_clip is not None:
-            _check_number("policy.action-clip", self.action_clip, 0.0, open_low=True)
+        _check_positive_or_none(self, "policy", "action_clip")
         paired = self.draws != "antithetic" or self.num_draws % 2 == 0
         _require(paired, "policy.num-draws", self.num_draws, "an even number, since antithetic draws come in pairs")
 
@@ -211,9 +218,8 @@ class LearningConfig:
         _check_number("learning.gae-lambda", self.gae_lambda, 0.0, 1.0)
         _check_number("learning.reward-scale", self.reward_scale, 0.0, open_low=True)
         _check_number("learning.value-coefficient", self.value_coefficient, 0.0, open_low=True)
-        for name in ("final_learning_rate", "advantage_clip", "policy_gradient_clip", "critic_gradient_clip"):
-            if (value := getattr(self, name)) is not None:
-                _check_number(f"learning.{name.replace('_', '-')}", value, 0.0, open_low=True)
+        bounds = "advantage_clip", "policy_gradient_clip", "critic_gradient_clip"
+        _check_positive_or_none(self, "learning", "final_learning_rate", *bounds)
 
 
 @dataclass(frozen=True)

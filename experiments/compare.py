@@ -44,9 +44,7 @@ def parse(arguments: list[str]) -> CompareConfig:
     """The options, with the folders checked."""
     config = tyro.cli(CompareConfig, args=arguments, prog="python -m experiments.compare")
     for path in config.run_dirs:
-        folder = RunFolder.open(path)
-        if not any(record.get("kind") == "evaluation" for record in folder.read_metrics()):
-            raise RunFolderError(f"{path} has no evaluation to draw; name the folder of a training run that has begun")
+        RunFolder.open(path)
     check_writable(config.out)
     return config
 
@@ -56,10 +54,10 @@ def draw(options: CompareConfig) -> None:
     from dipod_jax.viz import DriftRecords, plot_comparison, plot_drift_comparison
 
     folders = [RunFolder.open(path) for path in options.run_dirs]
+    records_of_run = [_records(folder) for folder in folders]
     labels = options.labels or _labels(folders)
     metrics: dict[str, list[dict]] = {}
-    for label, folder in zip(labels, folders, strict=True):
-        records = folder.read_metrics()
+    for label, folder, records in zip(labels, folders, records_of_run, strict=True):
         known = {record["seed"] for record in metrics.get(label, [])}
         if repeated := known & {record["seed"] for record in records}:
             raise RunFolderError(
@@ -92,6 +90,15 @@ def table(evaluations: dict[str, list[dict]]) -> str:
         reached = (" ".join("-" if t is None else f"{t:.0f}" for t in times[str(name)]) for name in THRESHOLDS)
         lines.append(f"{label:<28} {best:>24} {last:>24}  {' | '.join(reached)}")
     return "\n".join(lines)
+
+
+def _records(folder: RunFolder) -> list[dict]:
+    records = folder.read_metrics()
+    if not any(record.get("kind") == "evaluation" for record in records):
+        raise RunFolderError(
+            f"{folder.path} has no evaluation to draw; name the folder of a training run that has begun"
+        )
+    return records
 
 
 def _labels(folders: list[RunFolder]) -> list[str]:

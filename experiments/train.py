@@ -8,17 +8,16 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import get_args
 
-from dipod_jax.config import Backend, Config, ObjectiveName, Preset, differences, from_json
+from dipod_jax.config import Backend, Config, ObjectiveName, Preset, check_choice, differences, from_json
 from dipod_jax.presets import accelerator, make_config
 from experiments._cli import run_cli
 
 STARTED = time.perf_counter()
 
-# Options that may change when a run is resumed: how far it goes and what it prints. The learning rate's schedule ends
-# where the run does, so that a run which is made longer takes its rate up again where the longer schedule has it.
+# The schedule ends where the run does: one that is made longer takes its rate up again where the longer schedule is.
 RATE_WARNING = "warning: the learning rate's schedule ends with the run: over {} env steps before, now over {}"
+# Options that may change when a run is resumed: how far it goes and what it prints.
 RESUMABLE = ("total-steps", "logger", "checkpoint-interval", "resume", "out")
 
 
@@ -64,14 +63,8 @@ def _starting_config(arguments: list[str], task: str | None) -> tuple[Config, st
 
         saved = from_json(RunFolder.open(known.out).config)
         return dataclasses.replace(saved, resume=True, out=known.out), None
-    allowed = {
-        "objective": get_args(ObjectiveName),
-        "preset": get_args(Preset),
-        "backend": get_args(Backend),
-    }
-    for name, values in allowed.items():
-        if (value := getattr(known, name)) not in values:
-            raise ValueError(f"--{name} {value} is not allowed: one of {', '.join(values)}")
+    for name, choices in {"objective": ObjectiveName, "preset": Preset, "backend": Backend}.items():
+        check_choice(name, getattr(known, name), choices)
     return make_config(known.preset, known.task, known.objective, known.backend)
 
 

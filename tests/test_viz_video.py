@@ -20,7 +20,7 @@ XML = """
   <worldbody>
     <light pos="0 0 2" directional="true"/>
     <geom type="plane" size="1 1 .1" rgba=".3 .4 .5 1"/>
-    <camera name="front" pos="0 -1.2 .4" xyaxes="1 0 0 0 0 1"/>
+    <camera name="front" pos="0 -.95 .4" xyaxes="1 0 0 0 0 1"/>
     <camera name="above" pos="0 0 2" xyaxes="1 0 0 0 1 0"/>
     <body pos="0 0 .4"><joint type="slide" axis="1 0 0"/><geom type="sphere" size=".1" rgba="1 .5 0 1"/></body>
     <body name="target" mocap="true" pos="0 0 .1"><geom type="box" size=".05 .05 .05" rgba="0 1 0 1"/></body>
@@ -81,7 +81,7 @@ def test_frames_differ_where_something_moves_and_agree_where_nothing_does(film):
     with imageio.get_reader(film) as reader:
         first, last = (np.asarray(reader.get_data(index), int)[16:] for index in (0, 10))
     moving, still = np.abs(first - last)[:, :156], np.abs(first - last)[:, 164:]
-    assert (moving.max(axis=-1) > 60).mean() > 0.005
+    assert (moving.max(axis=-1) > 60).mean() > 0.01
     assert (still.max(axis=-1) > 60).mean() < 0.001
 
 
@@ -144,7 +144,7 @@ def test_mocap_bodies_stand_where_they_are_put_and_default_to_the_models_place(m
     default = picture(model, tmp_path / "a.png", qpos)
     np.testing.assert_array_equal(picture(model, tmp_path / "b.png", qpos, mocap_pos=place), default)
     moved = picture(model, tmp_path / "c.png", qpos, mocap_pos=place + np.array([0.3, 0.0, 0.3]))
-    assert (np.abs(moved - default).max(axis=-1) > 60).mean() > 0.005
+    assert (np.abs(moved - default).max(axis=-1) > 60).mean() > 0.01
     turned = np.broadcast_to(np.array([0.92, 0.0, 0.38, 0.0]), (T, E, 1, 4))
     assert (picture(model, tmp_path / "d.png", qpos, mocap_quat=turned) != default).any()
 

@@ -13,8 +13,7 @@ step_k^-1(x_{k+1}):
     grad_a log pi = mu_K,      grad_theta log pi = - sum_k grad_theta [ log|det D_k|(x_k) + step_k(x_k) . mu_{k+1} ]
 
 with the path and mu held constant. Unrolled over the chain this is ``grad_theta L(theta, x) - grad_theta [Phi(x) .
-grad_a l]`` of docs/bounds.md; step by step it needs only d x d solves, and memory for
-the path alone.
+grad_a l]`` of docs/bounds.md; step by step it needs only d x d solves, and memory for the path alone.
 """
 
 from functools import partial

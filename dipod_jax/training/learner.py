@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from dipod_jax.config import Config
-from dipod_jax.objectives import ObjectiveFn, dipod_loss
+from dipod_jax.objectives import ObjectiveFn, dipod_loss, log_ratio
 from dipod_jax.policies import Critic, Policy
 from dipod_jax.training.advantages import brax_gae, gae, standardise
 from dipod_jax.training.state import LearnerState, Transitions
@@ -178,14 +178,14 @@ class Learner:
         bound = self.policy.bound_loss(params["policy"], batch.obs, batch.action, batch.prepared, loss_new)
         total = policy_loss + dipod_loss(bound, tunables.beta) - tunables.entropy_cost * entropy
         per_draw = self.config.objective == "fpo" and self.config.fpo.ratio == "per-draw"
-        log_ratio = loss_old - loss_new if per_draw else (loss_old - loss_new).mean(-1)
+        log_rho = log_ratio(loss_new, loss_old, average_draws=not per_draw, log_ratio_clip=None)
         metrics = {
             "policy_loss": policy_loss,
             "value_loss": value_loss,
             "entropy": entropy,
-            "loss_change": -log_ratio.mean(),
-            "clip_fraction": (jnp.abs(jnp.expm1(log_ratio)) > tunables.clip_epsilon).mean(),
-            "first_ratio_error": jnp.abs(jnp.expm1(log_ratio)).mean(),
+            "loss_change": -log_rho.mean(),
+            "clip_fraction": (jnp.abs(jnp.expm1(log_rho)) > tunables.clip_epsilon).mean(),
+            "first_ratio_error": jnp.abs(jnp.expm1(log_rho)).mean(),
             "unknown_likelihood": 1.0 - known.mean(),
         }
         return total + c.value_coefficient * value_loss, metrics

@@ -85,10 +85,18 @@ def _gap(axes: "Axes") -> None:
     high = max(float(np.max(line.get_ydata())) for line in axes.get_lines())
     if high > HIGHEST_GAP:
         axes.set_ylim(top=HIGHEST_GAP)
-        text = f"cut off here; to {high:.0e}"
-        box = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
-        place = {"transform": axes.transAxes, "ha": "right", "va": "top"}
-        axes.text(0.99, 0.97, text, fontsize=9, color=PALE_INK, bbox=box, zorder=4, **place)
+        on_white = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
+        axes.annotate(
+            f"cut off here; to {high:.0e}",
+            (0.99, 0.97),
+            xycoords="axes fraction",
+            ha="right",
+            va="top",
+            fontsize=9,
+            color=PALE_INK,
+            bbox=on_white,
+            zorder=4,
+        )
 
 
 RETURN_PANEL = Panel(
@@ -124,7 +132,7 @@ def plot_drift(records: list[dict[str, Any]], evaluations: list[dict[str, Any]],
     """Draw the panels that have data over env steps, with wall-clock time along the top.
 
     Each seed is thin, their mean thick. Panels, from above: `return_mean` and `zero_noise_return_mean` of the
-    evaluations; `drift/gap` and `drift/gap_median` (nats); `drift/gradient_cosine` with
+    evaluations; `drift/gap` and `drift/gap_median` (nats), cut off at `HIGHEST_GAP`; `drift/gradient_cosine` with
     `drift/gradient_cosine_ceiling`; `cfm_loss` (or `drift/cfm_loss`); `action_magnitude` of the records.
 
     Args:
