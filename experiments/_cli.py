@@ -50,7 +50,10 @@ def run_cli(
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        main(_parse(parse, arguments))
+        try:
+            main(_parse(parse, arguments))
+        finally:
+            sys.stdout.flush()  # here, where a reader that has left is answered, and not at exit
     except (RunFolderError, CheckpointError) as error:
         _fail(str(error))
     except KeyboardInterrupt:
