@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 import argparse
+import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from dipod_jax.config import Config
 from experiments import train as train_command
+from experiments._cli import run_cli
+
+
+def run_command(
+    usage: str, parse: Callable[[list[str]], Any], main: Callable[[Any], None], argv: Sequence[str] | None
+) -> None:
+    """`run_cli` for a command whose options are those of `experiments.train` and its own: --help prints `usage`."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if {"-h", "--help"} & set(arguments):
+        run_cli(lambda _: usage, lambda text: print(text, end=""), arguments)
+    else:
+        run_cli(parse, main, arguments)
 
 
 def split_arguments(

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Sequence
 
 from dipod_jax.config import Config, differences
-from experiments._arms import parse_arm, run_arms, split_arguments
-from experiments._cli import run_cli
+from experiments._arms import parse_arm, run_arms, run_command, split_arguments
 
 STARTED = time.perf_counter()
 # What takes a part of the `cpu` preset away, or puts another in its place.
@@ -51,11 +49,7 @@ other options.
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse a command line and run the ablation."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    if {"-h", "--help"} & set(arguments):
-        print(USAGE, end="")
-        return
-    run_cli(parse, ablate, arguments)
+    run_command(USAGE, parse, ablate, argv)
 
 
 def parse(arguments: list[str]) -> dict[str, Config]:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Sequence
 
 from dipod_jax.config import Config
-from experiments._arms import parse_arm, run_arms, split_arguments
-from experiments._cli import run_cli
+from experiments._arms import parse_arm, run_arms, run_command, split_arguments
 
 STARTED = time.perf_counter()
 USAGE = """usage: python -m experiments.sweep --betas BETA [BETA ...] [--out DIR] [any option of experiments.train]
@@ -21,11 +19,7 @@ that was stopped goes on with the same command. `python -m experiments.train --h
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse a command line and sweep."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    if {"-h", "--help"} & set(arguments):
-        print(USAGE, end="")
-        return
-    run_cli(parse, sweep, arguments)
+    run_command(USAGE, parse, sweep, argv)
 
 
 def parse(arguments: list[str]) -> list[Config]:

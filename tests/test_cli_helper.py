@@ -202,7 +202,10 @@ def test_help_into_a_pipe_that_closes_early_ends_without_a_traceback():
     assert ended.stdout.startswith("usage: python -m experiments.train") and ended.stderr == ""
 
 
-def test_help_that_is_still_buffered_when_its_reader_has_left_ends_without_a_traceback():
-    command = f"{sys.executable} -m experiments.evaluate --help | true"  # all of it fits the buffer
-    ended = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("module", ["evaluate", "sweep", "ablation"])
+def test_help_whose_reader_has_left_ends_without_a_traceback(module, unbuffered):
+    command = f"{sys.executable} -m experiments.{module} --help | true"  # all of it fits the buffer
+    env = environment() | {"PYTHONUNBUFFERED": unbuffered}
+    ended = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True, env=env)
     assert ended.stdout == "" and ended.stderr == ""
