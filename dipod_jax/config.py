@@ -70,6 +70,8 @@ class FpoConfig:
         _check_choices(self, "fpo.")
         _check_number("fpo.clip-epsilon", self.clip_epsilon, 0.0, open_low=True)
         _check_positive_or_none(self, "fpo", "log_ratio_clip", "negative_loss_clamp")
+        bounded = self.negative_advantages != "spo" or self.log_ratio_clip is not None
+        _require(bounded, "fpo.negative-advantages", "spo", "clip, or with --fpo.log-ratio-clip (3, say): it squares")
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ class PolicyConfig:
     activation: Literal["silu", "tanh", "relu", "gelu"] = "silu"
     """nonlinearity between layers"""
     num_steps: int = 10
-    """K, Euler steps of the sampler, >= 1"""
+    """K, steps of the sampler, >= 1"""
     sampler: Literal["euler", "midpoint", "heun"] = "euler"
     """integration method; midpoint and heun evaluate the network twice a step"""
     num_draws: int = 8
@@ -118,7 +120,7 @@ class PolicyConfig:
     """AR(1) coefficient of the base noise between steps, 0 <= rho < 1; the marginal stays N(0, I), and every likelihood
     here is that of an action under this marginal, not given the noise of the step before"""
     action_clip: float | None = None
-    """bound on |stored pre-tanh action|, > 0; none: unbounded"""
+    """bound on |pre-tanh action| before `action_noise` is added, > 0; none: unbounded"""
     action_noise: float = 0.0
     """standard deviation of Gaussian noise added to the pre-tanh action in training, >= 0"""
 
@@ -259,7 +261,7 @@ class DistillationConfig:
     """Self-distillation phases (DiPOD, Algorithm 1); beside or instead of beta."""
 
     interval: int = 0
-    """iterations between phases, >= 0; 0 for none"""
+    """iterations between phases, each on a rollout that is then learned from, >= 0; 0 for none"""
     num_steps: int = 64
     """Adam steps of a phase, >= 1"""
     initial_iterations: int = 0
@@ -378,10 +380,11 @@ class Config:
             _require(
                 bounded, "beta", self.beta, "0 with the objective ppo: a Gaussian's likelihood has no bound to hold"
             )
-        plain = self.objective != "ppo" or not self.distillation.enabled
-        _require(
-            plain, "distillation.interval", self.distillation.interval, "0 with the objective ppo: it has no bound"
-        )
+        for name in ("interval", "initial_iterations"):
+            times = getattr(self.distillation, name)
+            plain = self.objective != "ppo" or times == 0
+            flag = f"distillation.{name.replace('_', '-')}"
+            _require(plain, flag, times, "0 with the objective ppo: it has no bound")
         if self.objective == "exact-ppo":
             for name in ("action_clip", "action_noise"):
                 what = "unset with the objective exact-ppo: such an action has no exact likelihood under the flow"

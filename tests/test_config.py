@@ -132,6 +132,11 @@ def test_differences_name_options_as_the_command_line_does():
         (lambda: DistillationConfig(target="noise"), "--distillation.target noise"),  # pyright: ignore
         (lambda: Config(beta="auto", drift=DriftConfig(interval=0)), "--beta auto"),
         (lambda: Config(objective="ppo", distillation=DistillationConfig(interval=1)), "--distillation.interval 1"),
+        (
+            lambda: Config(objective="ppo", distillation=DistillationConfig(initial_iterations=2)),
+            "--distillation.initial-iterations 2",
+        ),
+        (lambda: FpoConfig(negative_advantages="spo"), "--fpo.negative-advantages spo"),
         (lambda: Config(seeds=0), "--seeds 0"),
         (lambda: Config(seed_list=()), "--seed-list"),
         (lambda: Config(seed_list=(1, 1)), "--seed-list 1 1"),

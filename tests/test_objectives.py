@@ -169,6 +169,7 @@ def configs_of(name):
         for ratio in ("average", "per-draw")
         for bad in ("clip", "spo")
         for bound in (None, 3.0)
+        if bad == "clip" or bound is not None
     ]
 
 

@@ -121,3 +121,20 @@ def test_a_sweep_trains_every_beta_and_goes_on_where_it_was_left(tmp_path):
         assert result["beta"] == beta and result["env_steps"] == 8192
     second = subprocess.run(command, capture_output=True, text=True, check=True)
     assert second.stdout.count("finished before") == 2
+
+
+def test_an_arm_that_is_to_go_further_is_not_finished(tmp_path, monkeypatch):
+    arguments = ["--preset", "smoke", "--betas", "0", "--out", str(tmp_path / "s")]
+    (config,) = sweep.parse(arguments)
+    folder = RunFolder.create(config.out, to_json(config))
+    folder.write_result({"env_steps": config.num_iterations * config.steps_per_iteration})
+    folder.close()
+    trained = []
+    monkeypatch.setattr("dipod_jax.training.setup.prepare_jax", lambda config: None)
+    monkeypatch.setattr("dipod_jax.training.trainer.Trainer", lambda *_: None)
+    monkeypatch.setattr("dipod_jax.training.loop.train", lambda config, **_: trained.append(config.total_steps))
+    monkeypatch.setattr("experiments.compare.draw", lambda _: None)
+    sweep.main(arguments)
+    assert trained == []
+    sweep.main([*arguments, "--total-steps", str(2 * config.total_steps)])
+    assert trained == [2 * config.total_steps]

@@ -5,13 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from dipod_jax.bounds import gauss_legendre
 from dipod_jax.tinydiffusion import bounds
 from dipod_jax.tinydiffusion.estimators import (
     ESTIMATORS,
     Draws,
     estimated_elbo,
     estimated_eubo,
-    gauss_legendre,
     sample_draws,
 )
 from dipod_jax.tinydiffusion.model import ConditionalTable

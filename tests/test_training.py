@@ -33,7 +33,7 @@ from dipod_jax.runs import RunFolder
 from dipod_jax.training import loop
 from dipod_jax.training import trainer as trainer_module
 from dipod_jax.training.evaluation import evaluate
-from dipod_jax.training.learner import Learner, _segments, learning_rate, where_known
+from dipod_jax.training.learner import Learner, _segments, _summarise, learning_rate, where_known
 from dipod_jax.training.loop import Run
 from dipod_jax.training.state import Tunables
 from dipod_jax.training.statistics import RunningStatistics
@@ -365,6 +365,40 @@ def test_segments_hold_consecutive_steps_of_one_environment():
     rollout = jnp.arange(6)[:, None] * 10 + jnp.arange(2)  # entry 10 t + b
     columns = np.asarray(_segments(rollout, 3)).T
     assert {tuple(c) for c in columns} == {(0, 10, 20), (1, 11, 21), (30, 40, 50), (31, 41, 51)}
+
+
+def test_a_policy_is_distilled_before_it_learns_from_the_actions_and_statistics_it_acted_with(
+    fpo, tmp_path, monkeypatch
+):
+    config = replace(BASE, out=tmp_path / "run", logger="none", distillation=DistillationConfig(interval=2))
+    run = Run(config, 0.0)
+    run.trainer, run.state = fpo, fpo.init()
+    seen = []
+
+    def keep(learner, transitions):
+        on_policy = fpo.policy.act(
+            jax.tree.map(lambda x: x[0], learner.params["policy"]),
+            jax.tree.map(lambda x: x[0], learner.obs_statistics).normalise(transitions.obs[0]),
+            transitions.base_noise[0],
+        )
+        seen.append((int(learner.iteration[0]), np.asarray(on_policy), np.asarray(transitions.action[0])))
+        return learner
+
+    monkeypatch.setattr(fpo, "distil", keep)
+    for iteration in range(4):
+        run.iteration = iteration
+        run._advance()
+    assert [at for at, _, _ in seen] == [1, 3]  # the learner's own count, one behind had it learned before
+    for _, on_policy, stored in seen:
+        assert_allclose(np.clip(on_policy, -1.5, 1.5), stored, atol=1e-5)
+
+
+def test_means_over_an_iteration_leave_skipped_steps_out():
+    taken = jnp.array([[True, False], [True, True]])
+    values = jnp.array([[1.0, jnp.nan], [2.0, 6.0]])
+    assert _summarise("policy_gradient_norm", values, taken) == 3.0
+    assert jnp.isnan(_summarise("policy_loss", values, jnp.zeros((2, 2), bool)))
+    assert _summarise("skipped_updates", 1.0 - taken, taken) == 1.0
 
 
 def test_phases_of_initial_distillation_draw_different_noise(fpo, tmp_path, monkeypatch):

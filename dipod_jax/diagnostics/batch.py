@@ -26,9 +26,9 @@ class DriftBatch(NamedTuple):
     """(B, d) the action the objective stored, pre-tanh, perhaps clipped. The meter itself uses
     integrate(base_noise)."""
     advantage: Array
-    """(B,) as the objective uses it: normalised, perhaps clipped."""
+    """(B,) normalised over the rollout, perhaps clipped."""
     draws: Draws
-    """t (B, N), eps (B, N, d) stored with the action."""
+    """t (B, N), eps (B, N, d) of the CFM loss."""
 
 
 class CfmSpec(NamedTuple):

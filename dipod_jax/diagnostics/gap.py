@@ -79,8 +79,8 @@ def floor_metrics(
     num_samples: int,
     num_fine_steps: int,
 ) -> dict[str, Array]:
-    """``drift/floor = E[log pi_K(a) - log p_ODE(a)]``: the share of the gap that comes from acting in K steps (methods
-    reference 6.4).
+    """``drift/floor = E[log pi_K(a) - log p_ODE(a)]``: the share of the gap that comes from acting in K steps
+    (docs/bounds.md).
 
     The ELBO is tight, at best, for the ODE's density; a K-step sampler has another one even when the field is perfect.
     The same actions are evaluated under the same field, once by the exact likelihood of the sampler and once with

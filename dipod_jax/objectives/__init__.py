@@ -1,4 +1,4 @@
-"""Objectives: pure functions of per-draw losses and advantages. A new one is a file, a line in `OBJECTIVES`, a test."""
+"""Objectives: pure functions of per-draw losses and advantages. How one is added: docs/architecture.md."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ def spo_penalty(ratio: jax.Array, advantage: jax.Array, clip_epsilon: ArrayLike)
     where PPO's clip lets go.
 
     Args:
-        ratio: (...) rho > 0; its square must be finite.
+        ratio: (...) rho > 0; its square must be finite, so `log_ratio` needs a bound.
         advantage: broadcasts against ratio.
         clip_epsilon: eps > 0.
     """
@@ -30,6 +30,7 @@ def log_ratio(
     """log rho = loss_old - loss_new, averaged over draws or one per draw, and bounded before it is exponentiated.
 
     The bound is straight-through (value clipped, gradient kept): a sample that went too far must still be pulled back.
+    FPO++ has it on the upper side only.
 
     Args:
         loss_new, loss_old: (..., N).

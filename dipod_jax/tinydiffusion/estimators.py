@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dipod_jax.bounds import gauss_legendre
+
 ESTIMATORS = ("exact", "uniform", "antithetic", "gdpo", "gdpo-bernoulli")
 
 
@@ -66,12 +68,6 @@ def sample_draws(key: jax.Array, estimator: str, num_draws: int, num_sequences: 
         return Draws(_mask_first(_random_ranks(order_key, (*shape, length)), jnp.broadcast_to(count, shape)), weight)
     revealed = jax.random.uniform(order_key, (*shape, length)) >= jnp.asarray(nodes)[:, None]
     return Draws(_bits(revealed), weight)
-
-
-def gauss_legendre(num_nodes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Gauss-Legendre nodes and weights on [0, 1] (GDPO): exact for polynomials of degree 2 N - 1; weights sum to 1."""
-    nodes, weights = np.polynomial.legendre.leggauss(num_nodes)
-    return (nodes + 1) / 2, weights / 2
 
 
 def estimated_elbo(token_log_prob: jax.Array, draws: Draws) -> jax.Array:

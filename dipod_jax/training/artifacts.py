@@ -14,7 +14,7 @@ from dipod_jax.envs import BatchedEnv
 from dipod_jax.policies import Policy
 from dipod_jax.runs import RunFolder
 from dipod_jax.training.evaluation import record
-from dipod_jax.training.state import LearnerState
+from dipod_jax.training.state import VIDEO, LearnerState
 from dipod_jax.training.statistics import RunningStatistics
 from dipod_jax.training.trainer import Trainer
 
@@ -41,7 +41,7 @@ def write_artifacts(
         plot_drift(records, evaluations, folder.path / "drift.png")
     first = jax.tree.map(lambda x: x[0], learner)
     acting = trainer.evaluation_env, trainer.policy, first.params["policy"], first.obs_statistics
-    write_policy_video(*acting, folder.path / "policy.mp4", jax.random.fold_in(first.key, 2**31 + 2), say)
+    write_policy_video(*acting, folder.path / "policy.mp4", jax.random.fold_in(first.key, VIDEO), say)
     write_report(folder)
 
 

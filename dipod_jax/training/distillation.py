@@ -32,14 +32,15 @@ def distil(
 ) -> LearnerState:
     """n Adam steps of E[CFM loss] on the actions of one rollout, with fresh (t, eps) draws at every step.
 
-    Critic, observation statistics and the policy's own optimiser stay as they are. With the target `pre-image`, eps is
-    the base noise that the sampler turned into the action, and x_t lies on the straight line between the two. That
-    keeps the spread which fresh noise loses to a sampler of few steps, but fits no conditional mean: the bound loosens
-    (docs/bounds.md). A sampler of second order (`PolicyConfig.sampler`) keeps both.
+    Gradients are clipped at a norm of 1, as in DiPOD's control code. Critic, observation statistics and the policy's
+    own optimiser stay as they are. With the target `pre-image`, eps is the base noise that the sampler turned into the
+    action, and x_t lies on the straight line between the two. That keeps the spread which fresh noise loses to a
+    sampler of few steps, but fits no conditional mean: the bound loosens (docs/bounds.md). A sampler of second order
+    (`PolicyConfig.sampler`) keeps both.
 
     Args:
         config: n, step size, minibatch, target.
-        rollout: (T, B, ...), acted by the policy that is to be kept.
+        rollout: (T, B, ...), acted by the policy that is to be kept, with these observation statistics.
         key: consumed.
         axis_name: average gradients over the shards of this axis.
     """

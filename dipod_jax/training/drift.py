@@ -33,7 +33,9 @@ def measure_drift(
 
     Returns:
         Scalars named `drift/...` (see `diagnostics.drift_metrics`). The gradient compared with the true one is the
-        objective's alone, without the beta term and the entropy bonus.
+        objective's alone, without the beta term and the entropy bonus, and both have the advantages of the whole
+        rollout (`Learner.advantages`), also where training computes them in each minibatch. With the loss form `elbo`,
+        the CFM losses are the velocity's.
     """
     config = learner.config.policy
     draws_key, prepare_key, meter_key = jax.random.split(shared_key, 3)

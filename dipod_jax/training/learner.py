@@ -86,7 +86,8 @@ class Learner:
             [jax.random.split(shuffle_key, num_epochs), jax.random.split(entropy_key, num_epochs)], 1
         )
         (params, optimizer), metrics = jax.lax.scan(epoch, (state.params, state.optimizer), epoch_keys)
-        metrics = {name: _summarise(name, values) for name, values in metrics.items()}
+        taken = metrics["skipped_updates"] == 0.0
+        metrics = {name: _summarise(name, values, taken) for name, values in metrics.items()}
         metrics |= self._rollout_metrics(rollout, batch)
         return (
             state._replace(
@@ -241,8 +242,8 @@ def _segments(x: jax.Array, length: int) -> jax.Array:
     return jnp.moveaxis(x.reshape(t // length, length, b, *rest), 0, 1).reshape(length, -1, *rest)
 
 
-def _summarise(name: str, values: jax.Array) -> jax.Array:
-    """Reduce (epochs, minibatches) to what is worth a line: first ratio, sum of skipped steps, else the mean."""
+def _summarise(name: str, values: jax.Array, taken: jax.Array) -> jax.Array:
+    """Reduce (epochs, minibatches): first ratio, sum of skipped steps, else the mean of those taken (NaN: none was)."""
     if name == "first_ratio_error":
         return values[0, 0]
-    return values.sum() if name == "skipped_updates" else values.mean()
+    return values.sum() if name == "skipped_updates" else values.mean(where=taken)

@@ -15,7 +15,7 @@ from dipod_jax.config import Config, to_json
 from dipod_jax.runs import Progress, RunFolder, latest_checkpoint, make_logger, restore_checkpoint, save_checkpoint
 from dipod_jax.training.artifacts import write_artifacts
 from dipod_jax.training.results import best_and_last, interval95, seconds_to, start_note, summarise
-from dipod_jax.training.state import TrainState, Tunables
+from dipod_jax.training.state import INITIAL_DISTILLATION, TrainState, Tunables
 from dipod_jax.training.trainer import Trainer
 
 
@@ -132,7 +132,7 @@ class Run:
             self.save()
 
     def _advance(self) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-        """Act, measure and control what is due, learn, distil; returns drift metrics, if any, and training metrics."""
+        """Act, measure, control and distil what is due, learn; returns drift metrics, if any, and training metrics."""
         trainer, config = self.trainer, self.config
         learner, actor = self.state
         actor, transitions = trainer.act(learner, actor)
@@ -141,10 +141,10 @@ class Run:
             drift = jax.device_get(trainer.measure(learner, transitions))
             if config.beta == "auto":
                 learner = trainer.control_beta(learner, drift["drift/gap"])
+        if config.distillation.interval > 0 and (self.iteration + 1) % config.distillation.interval == 0:
+            learner = trainer.distil(learner, transitions)  # before it learns: these actions are still its own
         beta = np.asarray(learner.tunables.beta)
         learner, metrics = trainer.learn(learner, transitions)
-        if config.distillation.interval > 0 and (self.iteration + 1) % config.distillation.interval == 0:
-            learner = trainer.distil(learner, transitions)
         self.state = TrainState(learner, actor)
         failures = np.asarray(actor.env.num_failures).sum(1)
         return drift, {**jax.device_get(metrics), "beta": beta, "failed_simulations": failures}
@@ -162,7 +162,7 @@ class Run:
                 raise KeyboardInterrupt
             # The iteration stays 0, so the phases' draws are told apart by the key.
             of_phase = jax.device_put(
-                jax.vmap(lambda k, p=phase: jax.random.fold_in(k, 2**31 + 3 + p))(key), key.sharding
+                jax.vmap(lambda k, p=phase: jax.random.fold_in(k, INITIAL_DISTILLATION + p))(key), key.sharding
             )
             actor, transitions = self.trainer.act(teacher._replace(key=of_phase), actor)
             learner = self.trainer.distil(learner._replace(key=of_phase.copy()), transitions)

@@ -11,6 +11,11 @@ from dipod_jax.config import Config
 from dipod_jax.envs import EnvState
 from dipod_jax.training.statistics import RunningStatistics
 
+# What a learner's key is folded with for streams apart from training's, whose iterations stay below 2**31.
+EVALUATION, METER = 2**31 + 1, 2**31 + 2
+INITIAL_DISTILLATION = 2**31 + 3  # and the phase
+VIDEO = 2**32 - 1
+
 
 class Tunables(NamedTuple):
     """Hyper-parameters that are data, so that one compiled program serves a whole sweep. All () float32."""

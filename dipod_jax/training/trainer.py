@@ -24,7 +24,15 @@ from dipod_jax.training.drift import control_beta, measure_drift
 from dipod_jax.training.evaluation import EpisodeReturns, evaluate
 from dipod_jax.training.learner import Learner
 from dipod_jax.training.rollout import rollout
-from dipod_jax.training.state import ActorState, LearnerState, TrainState, Transitions, Tunables
+from dipod_jax.training.state import (
+    EVALUATION,
+    METER,
+    ActorState,
+    LearnerState,
+    TrainState,
+    Transitions,
+    Tunables,
+)
 from dipod_jax.training.statistics import RunningStatistics
 
 DATA, SEED = "data", "seed"
@@ -200,8 +208,8 @@ class Trainer:
         assert isinstance(self.policy, FlowPolicy)
         num_local = -(-self.config.drift.num_samples // (2 * self.shards)) * 2  # the meter halves its batch
         num_local = min(num_local, transitions.reward.size // 2 * 2)
-        # What all shards share is apart from their own streams: folded with a number that no other key is.
-        shared = jax.random.fold_in(jax.random.fold_in(learner.key, 2**31 + 2), learner.iteration)
+        # What all shards share is apart from their own streams.
+        shared = jax.random.fold_in(jax.random.fold_in(learner.key, METER), learner.iteration)
         keys = self._keys(learner)[2], shared
         return measure_drift(self.learner, self.policy, learner, transitions, *keys, num_local, DATA)
 
@@ -210,8 +218,7 @@ class Trainer:
         return distil(self.config.distillation, self.policy, learner, transitions, self._keys(learner)[3], DATA)
 
     def _evaluate_seed(self, learner: LearnerState, chunk: jax.Array) -> EpisodeReturns:
-        # Apart from the training stream: the learner's key is folded with a number that no iteration has.
-        key = jax.random.fold_in(jax.random.fold_in(learner.key, 2**31 + 1), learner.iteration)
+        key = jax.random.fold_in(jax.random.fold_in(learner.key, EVALUATION), learner.iteration)
         key = jax.random.fold_in(jax.random.fold_in(key, chunk), jax.lax.axis_index(DATA))
         params, statistics = learner.params["policy"], learner.obs_statistics
         return evaluate(self.evaluation_env, self.policy, params, statistics, key, self._chunk)

@@ -117,7 +117,7 @@ RECORD_PANELS = (
     Panel(
         "cosine of the\ntwo gradients",
         (
-            Line(("drift/gradient_cosine",), "ELBO's and the exact one"),
+            Line(("drift/gradient_cosine",), "objective's and the exact one"),
             Line(("drift/gradient_cosine_ceiling",), "exact one of two half batches", (0, (1, 1.5))),
         ),
         _cosine,
