@@ -56,7 +56,17 @@ figure: $(READY)
 	$(BIN)/python -m experiments.compare $(FIGURE_RUNS) --labels $(foreach s,$(FIGURE_SEEDS),"seed $(s)") \
 	  --x wall_clock_s --title "BallInCup, cpu preset" --out runs/figure
 
-# The README's second figure: plain PPO clip at a constant rate, with four betas, one that sets itself, and Algorithm 1.
+# The finger tasks, three seeds each in one program, drawn as one figure.
+FINGERS := runs/fingers
+.PHONY: fingers
+fingers: $(READY)
+	$(BIN)/python -m experiments.fingerspin --preset cpu --backend native --seed-list 57 58 59 --out $(FINGERS)/spin
+	$(BIN)/python -m experiments.fingerturneasy --preset cpu --backend native --seed-list 84 85 86 --out $(FINGERS)/easy
+	$(BIN)/python -m experiments.fingerturnhard --preset cpu --backend native --seed-list 84 85 86 --out $(FINGERS)/hard
+	$(BIN)/python -m experiments.compare $(addprefix $(FINGERS)/,spin easy hard) \
+	  --labels FingerSpin FingerTurnEasy FingerTurnHard --out $(FINGERS)
+
+# The README's third figure: plain PPO clip at a constant rate, with four betas, one that sets itself, and Algorithm 1.
 DRIFT := runs/drift/ballincup
 DRIFT_BETAS := 0 0.005 0.02 0.05 auto
 DRIFT_OPTIONS := --task BallInCup --preset cpu --backend native --learning.final-learning-rate None --seed-list 11 12 13 \

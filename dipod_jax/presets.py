@@ -86,11 +86,14 @@ def _over_a_long_horizon(c: Config) -> Config:
     """
     return replace(
         c,
+        total_steps=9_000_000,
         # Without the clamp, runs of more than 5M env steps end in a runaway of the bound's tail.
         fpo=replace(c.fpo, clip_epsilon=0.15, negative_advantages="spo", negative_loss_clamp=3.0),
         policy=replace(c.policy, num_draws=4),
         rollout=replace(c.rollout, num_envs=512, num_steps=64),
         drift=replace(c.drift, interval=4),
+        # Episodes of the Turn tasks are all or nothing: fewer say little.
+        evaluation=replace(c.evaluation, num_episodes_during=64, interval=500_000),
         learning=replace(c.learning, minibatch_size=2048, num_epochs=8, advantages="minibatch", discount=0.995),
     )
 
