@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from dipod_jax.config import TASKS, require
 from experiments._cli import run_cli
 
 AnyOptions = TypeVar("AnyOptions", bound="Options")
@@ -31,12 +32,6 @@ class Options:
         return self.out or Path("runs/bench") / time.strftime("%Y%m%d-%H%M%S")
 
 
-def require(allowed: bool, flag: str, value: Any, what: str) -> None:
-    """Raise the one line that a command line shows."""
-    if not allowed:
-        raise ValueError(f"--{flag}: value {value}; allowed: {what}")
-
-
 def require_each(allowed: Callable[[Any], bool], flag: str, values: Sequence[Any], what: str) -> None:
     """As `require`, for one or more values."""
     require(len(values) >= 1 and all(map(allowed, values)), flag, " ".join(map(str, values)), what)
@@ -44,8 +39,6 @@ def require_each(allowed: Callable[[Any], bool], flag: str, values: Sequence[Any
 
 def require_tasks(flag: str, tasks: Sequence[str]) -> None:
     """Refuse what is no task."""
-    from dipod_jax.config import TASKS
-
     require_each(lambda t: t in TASKS, flag, tasks, ", ".join(TASKS))
 
 

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks._command import Options, require, require_each
+from benchmarks._command import Options, require_each
+from dipod_jax.config import require
 from experiments._cli import run_cli
 
 NAMES = ("startup", "physics", "rollout", "update", "evaluation", "end_to_end")

@@ -15,6 +15,7 @@ from typing import Any
 
 import tyro
 
+from dipod_jax.config import require
 from experiments._cli import run_cli
 
 COLUMNS = (
@@ -52,23 +53,18 @@ class Config:
 
     def __post_init__(self) -> None:
         even = self.num_draws >= 2 and self.num_draws % 2 == 0
-        _require(even, "num-draws", self.num_draws, "an even integer of at least 2")
-        _require(self.batch >= 2, "batch", self.batch, "an integer of at least 2")
-        _require(self.redraws >= 8, "redraws", self.redraws, "an integer of at least 8")
-        _require(0.0 < self.delta < 1.0, "delta", self.delta, "in (0, 1)")
-        _require(self.target in ("gaussian", "two-modes"), "target", self.target, "gaussian, two-modes")
-        _require(self.fit_steps >= 1, "fit-steps", self.fit_steps, "an integer of at least 1")
-        _require(self.seed >= 0, "seed", self.seed, "an integer of at least 0")
+        require(even, "num-draws", self.num_draws, "an even integer of at least 2")
+        require(self.batch >= 2, "batch", self.batch, "an integer of at least 2")
+        require(self.redraws >= 8, "redraws", self.redraws, "an integer of at least 8")
+        require(0.0 < self.delta < 1.0, "delta", self.delta, "in (0, 1)")
+        require(self.target in ("gaussian", "two-modes"), "target", self.target, "gaussian, two-modes")
+        require(self.fit_steps >= 1, "fit-steps", self.fit_steps, "an integer of at least 1")
+        require(self.seed >= 0, "seed", self.seed, "an integer of at least 0")
 
     @property
     def folder(self) -> Path:
         """Where the result goes."""
         return self.out or Path("runs/bench") / time.strftime("%Y%m%d-%H%M%S")
-
-
-def _require(legal: bool, name: str, value: Any, allowed: str) -> None:
-    if not legal:
-        raise ValueError(f"--{name}: value {value!r}; allowed: {allowed}")
 
 
 def parse(argv: list[str]) -> Config:
@@ -78,7 +74,7 @@ def parse(argv: list[str]) -> Config:
     config = tyro.cli(Config, args=argv, prog="python -m benchmarks.draw_placements")
     if config.run is not None:
         kind = RunFolder.open(config.run).config.get("objective")
-        _require(kind != "ppo", "run", str(config.run), "a run of a flow policy, not of Gaussian PPO")
+        require(kind != "ppo", "run", str(config.run), "a run of a flow policy, not of Gaussian PPO")
     check_writable(config.folder)
     return config
 

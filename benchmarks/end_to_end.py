@@ -19,7 +19,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 
-from benchmarks._command import Options, require, require_each, require_tasks, run
+from benchmarks._command import Options, require_each, require_tasks, run
+from dipod_jax.config import require
 
 PARTS = ("loop", "meter", "seeds", "cores", "paper")
 LOOP_TARGET, METER_TARGET, SEEDS_TARGET, PAPER_TARGET = 0.4, 0.05, 1.3, 1.5

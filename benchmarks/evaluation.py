@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from benchmarks._command import Options, require, require_tasks, run
+from benchmarks._command import Options, require_tasks, run
+from dipod_jax.config import require
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from benchmarks._command import Options, require, require_each, require_tasks, run
+from benchmarks._command import Options, require_each, require_tasks, run
+from dipod_jax.config import require
 
 
 @dataclass(frozen=True)

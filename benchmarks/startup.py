@@ -18,7 +18,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks._command import Options, require, require_tasks, run
+from benchmarks._command import Options, require_tasks, run
+from dipod_jax.config import require
 
 COLD_TARGET_S, WARM_TARGET_S = 60.0, 15.0
 

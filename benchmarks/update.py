@@ -13,7 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks._command import Options, require, require_each, require_tasks, run
+from benchmarks._command import Options, require_each, require_tasks, run
+from dipod_jax.config import require
 
 POLICY_TARGET, CRITIC_TARGET = 0.25, 0.5
 

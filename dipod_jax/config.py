@@ -21,7 +21,7 @@ Backend = Literal["auto", "native", "mjx", "warp"]
 ObjectiveName = Literal["fpo", "exact-ppo", "ppo"]
 
 
-def _require(allowed: bool, flag: str, value: Any, what: str) -> None:
+def require(allowed: bool, flag: str, value: Any, what: str) -> None:
     """Raise the one-line error that a command line shows: the flag, its value, what is allowed."""
     if not allowed:
         raise ValueError(f"--{flag} {value} is not allowed: {what}")
@@ -30,7 +30,7 @@ def _require(allowed: bool, flag: str, value: Any, what: str) -> None:
 def _check_number(flag: str, value: float, low: float, high: float = math.inf, *, open_low: bool = False) -> None:
     inside = math.isfinite(value) and value <= high and (value > low if open_low else value >= low)
     bound = f"{'more than' if open_low else 'at least'} {low:g}" + (f" and at most {high:g}" if high < math.inf else "")
-    _require(inside, flag, value, f"a finite number, {bound}")
+    require(inside, flag, value, f"a finite number, {bound}")
 
 
 def _check_positive_or_none(config: Any, group: str, *names: str) -> None:
@@ -41,7 +41,7 @@ def _check_positive_or_none(config: Any, group: str, *names: str) -> None:
 
 def check_choice(flag: str, value: Any, choices: Any) -> None:
     """Raise ValueError, one line, unless `value` is one of those of the `Literal` type `choices`."""
-    _require(value in get_args(choices), flag, value, f"one of {', '.join(get_args(choices))}")
+    require(value in get_args(choices), flag, value, f"one of {', '.join(get_args(choices))}")
 
 
 def _check_choices(config: Any, group: str = "") -> None:
@@ -71,7 +71,7 @@ class FpoConfig:
         _check_number("fpo.clip-epsilon", self.clip_epsilon, 0.0, open_low=True)
         _check_positive_or_none(self, "fpo", "log_ratio_clip", "negative_loss_clamp")
         bounded = self.negative_advantages != "spo" or self.log_ratio_clip is not None
-        _require(bounded, "fpo.negative-advantages", "spo", "clip, or with --fpo.log-ratio-clip (3, say): it squares")
+        require(bounded, "fpo.negative-advantages", "spo", "clip, or with --fpo.log-ratio-clip (3, say): it squares")
 
 
 @dataclass(frozen=True)
@@ -127,21 +127,21 @@ class PolicyConfig:
     def __post_init__(self):
         _check_choices(self, "policy.")
         sizes = self.hidden_sizes
-        _require(len(sizes) >= 1 and min(sizes) >= 1, "policy.hidden-sizes", sizes, "one or more sizes >= 1")
+        require(len(sizes) >= 1 and min(sizes) >= 1, "policy.hidden-sizes", sizes, "one or more sizes >= 1")
         _check_number("policy.num-steps", self.num_steps, 1)
         _check_number("policy.num-draws", self.num_draws, 1)
-        _require(0.0 < self.elbo_cutoff < 1.0, "policy.elbo-cutoff", self.elbo_cutoff, "more than 0 and less than 1")
+        require(0.0 < self.elbo_cutoff < 1.0, "policy.elbo-cutoff", self.elbo_cutoff, "more than 0 and less than 1")
         spread = self.loss_form != "elbo" or self.draws != "grid"
-        _require(spread, "policy.draws", self.draws, "not grid for the form elbo: use stratified")
+        require(spread, "policy.draws", self.draws, "not grid for the form elbo: use stratified")
         even = self.time_embedding_size >= 2 and self.time_embedding_size % 2 == 0
-        _require(even, "policy.time-embedding-size", self.time_embedding_size, "an even number >= 2")
+        require(even, "policy.time-embedding-size", self.time_embedding_size, "an even number >= 2")
         _check_number("policy.output-scale", self.output_scale, 0.0, open_low=True)
         rho = self.noise_correlation
-        _require(0.0 <= rho < 1.0, "policy.noise-correlation", rho, "at least 0 and less than 1")
+        require(0.0 <= rho < 1.0, "policy.noise-correlation", rho, "at least 0 and less than 1")
         _check_number("policy.action-noise", self.action_noise, 0.0)
         _check_positive_or_none(self, "policy", "action_clip")
         paired = self.draws != "antithetic" or self.num_draws % 2 == 0
-        _require(paired, "policy.num-draws", self.num_draws, "an even number, since antithetic draws come in pairs")
+        require(paired, "policy.num-draws", self.num_draws, "an even number, since antithetic draws come in pairs")
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ class CriticConfig:
     def __post_init__(self):
         _check_choices(self, "critic.")
         sizes = self.hidden_sizes
-        _require(len(sizes) >= 1 and min(sizes) >= 1, "critic.hidden-sizes", sizes, "one or more sizes >= 1")
+        require(len(sizes) >= 1 and min(sizes) >= 1, "critic.hidden-sizes", sizes, "one or more sizes >= 1")
 
 
 @dataclass(frozen=True)
@@ -253,7 +253,7 @@ class DriftConfig:
     def __post_init__(self):
         _check_number("drift.interval", self.interval, 0)
         even = self.num_samples >= 16 and self.num_samples % 2 == 0
-        _require(even, "drift.num-samples", self.num_samples, "an even number >= 16")
+        require(even, "drift.num-samples", self.num_samples, "an even number >= 16")
 
 
 @dataclass(frozen=True)
@@ -368,37 +368,37 @@ class Config:
         what = f"one of {', '.join(TASKS)}" + (
             " (the locomotion and manipulation tasks clone their assets with git and are not offered)"
         )
-        _require(self.task in TASKS, "task", self.task, what)
+        require(self.task in TASKS, "task", self.task, what)
         if self.beta == "auto":
             measured = self.objective != "ppo" and self.drift.interval > 0
-            _require(
+            require(
                 measured, "beta", "auto", "a number, where no drift is measured (objective ppo, or drift.interval 0)"
             )
         else:
             _check_number("beta", self.beta, 0.0)
             bounded = self.objective != "ppo" or self.beta == 0
-            _require(
+            require(
                 bounded, "beta", self.beta, "0 with the objective ppo: a Gaussian's likelihood has no bound to hold"
             )
         for name in ("interval", "initial_iterations"):
             times = getattr(self.distillation, name)
             plain = self.objective != "ppo" or times == 0
             flag = f"distillation.{name.replace('_', '-')}"
-            _require(plain, flag, times, "0 with the objective ppo: it has no bound")
+            require(plain, flag, times, "0 with the objective ppo: it has no bound")
         if self.objective == "exact-ppo":
             for name in ("action_clip", "action_noise"):
                 what = "unset with the objective exact-ppo: such an action has no exact likelihood under the flow"
-                _require(not (value := getattr(self.policy, name)), f"policy.{name.replace('_', '-')}", value, what)
+                require(not (value := getattr(self.policy, name)), f"policy.{name.replace('_', '-')}", value, what)
         _check_number("seeds", self.seeds, 1)
         if self.seed_list is not None:
             seeds = self.seed_list
             proper = len(seeds) >= 1 and min(seeds) >= 0 and len(set(seeds)) == len(seeds) and max(seeds) < 2**31
-            _require(proper, "seed-list", " ".join(map(str, seeds)), "one or more different numbers, 0 <= seed < 2^31")
+            require(proper, "seed-list", " ".join(map(str, seeds)), "one or more different numbers, 0 <= seed < 2^31")
         _check_number("total-steps", self.total_steps, 1)
         _check_number("checkpoint-interval", self.checkpoint_interval, 0.0)
         rollout, learning = self.rollout, self.learning
         batch = rollout.num_envs * rollout.num_steps
-        _require(
+        require(
             batch % learning.minibatch_size == 0,
             "learning.minibatch-size",
             learning.minibatch_size,
@@ -406,21 +406,21 @@ class Config:
         )
         enough = self.drift.interval == 0 or batch >= 16
         what = f"0 where rollout.num-envs * rollout.num-steps = {batch} is less than 16"
-        _require(enough, "drift.interval", self.drift.interval, what)
+        require(enough, "drift.interval", self.drift.interval, what)
         if learning.advantages == "minibatch":
-            _require(
+            require(
                 rollout.num_steps % learning.unroll_length == 0,
                 "learning.unroll-length",
                 learning.unroll_length,
                 f"a divisor of rollout.num-steps = {rollout.num_steps}",
             )
-            _require(
+            require(
                 learning.minibatch_size % learning.unroll_length == 0,
                 "learning.minibatch-size",
                 learning.minibatch_size,
                 f"a multiple of learning.unroll-length = {learning.unroll_length}",
             )
-        _require(
+        require(
             self.resume is False or self.out is not None,
             "resume",
             self.resume,

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import tyro
 
+from dipod_jax.config import require
 from experiments._cli import run_cli
 
 TARGETS = ("gaussian", "two-modes")
@@ -73,20 +74,15 @@ class Config:
     def __post_init__(self) -> None:
         names = [arm.name for arm in ARMS]
         legal = len(self.arms) > 0 and set(self.arms) <= set(names)
-        _require(legal, "arms", " ".join(self.arms), " ".join(names))
+        require(legal, "arms", " ".join(self.arms), " ".join(names))
         for name in ("rounds", "steps", "fit_steps"):
-            _require(getattr(self, name) >= 1, name.replace("_", "-"), getattr(self, name), "an integer of at least 1")
-        _require(self.batch >= 2, "batch", self.batch, "an integer of at least 2")
-        _require(256 <= self.samples <= 2**20, "samples", self.samples, "an integer in [256, 1048576]")
-        _require(0.0 < self.learning_rate < math.inf, "learning-rate", self.learning_rate, "positive and finite")
-        _require(self.target in TARGETS, "target", self.target, ", ".join(TARGETS))
-        _require(0.0 < self.std <= 10.0, "std", self.std, "in (0, 10]")
-        _require(self.seed >= 0, "seed", self.seed, "an integer of at least 0")
-
-
-def _require(legal: bool, name: str, value: Any, allowed: str) -> None:
-    if not legal:
-        raise ValueError(f"--{name}: value {value!r}; allowed: {allowed}")
+            require(getattr(self, name) >= 1, name.replace("_", "-"), getattr(self, name), "an integer of at least 1")
+        require(self.batch >= 2, "batch", self.batch, "an integer of at least 2")
+        require(256 <= self.samples <= 2**20, "samples", self.samples, "an integer in [256, 1048576]")
+        require(0.0 < self.learning_rate < math.inf, "learning-rate", self.learning_rate, "positive and finite")
+        require(self.target in TARGETS, "target", self.target, ", ".join(TARGETS))
+        require(0.0 < self.std <= 10.0, "std", self.std, "in (0, 10]")
+        require(self.seed >= 0, "seed", self.seed, "an integer of at least 0")
 
 
 def parse(argv: list[str]) -> Config:

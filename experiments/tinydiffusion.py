@@ -12,10 +12,11 @@ import math
 import time
 from pathlib import Path
 
+from dipod_jax.config import require
 from dipod_jax.tinydiffusion.space import training_bytes
 from dipod_jax.twotoken.options import BASELINES, EUBOS
 from experiments._cli import run_cli
-from experiments.twotoken import parse, require, require_choices
+from experiments.twotoken import parse, require_choices
 
 STUDIES = ("compare", "length", "monotone", "interleave", "beta", "monte-carlo")
 MODELS = ("table", "transformer")
@@ -60,29 +61,29 @@ class Config:
     """Folder for the results; made if missing. Default: runs/tinydiffusion/<time>."""
 
     def __post_init__(self) -> None:
-        require("--length", self.length, self.length >= 2, "an integer from 2 on")
-        require("--vocab", self.vocab, self.vocab >= 2, "an integer from 2 on")
-        require_choices("--study", self.study, STUDIES)
-        require_choices("--model", (self.model,), MODELS)
-        require("--steps", self.steps, self.steps >= 4, "an integer from 4 on")
-        require("--learning-rate", self.learning_rate, 0 < self.learning_rate < math.inf, "a finite number above 0")
-        require("--beta", self.beta, 0 <= self.beta < math.inf, "a finite number from 0 on")
-        require("--seeds", self.seeds, self.seeds >= 1, "an integer from 1 on")
-        require_choices("--baseline", (self.baseline,), BASELINES)
-        require_choices("--eubo", (self.eubo,), EUBOS)
-        require("--eubo-order", self.eubo_order, 1 <= self.eubo_order < math.inf, "a finite number from 1 on")
-        require_choices("--estimator", (self.estimator,), ESTIMATORS)
-        require("--num-draws", self.num_draws, self.num_draws >= 1, "an integer from 1 on")
+        require(self.length >= 2, "length", self.length, "an integer from 2 on")
+        require(self.vocab >= 2, "vocab", self.vocab, "an integer from 2 on")
+        require_choices("study", self.study, STUDIES)
+        require_choices("model", (self.model,), MODELS)
+        require(self.steps >= 4, "steps", self.steps, "an integer from 4 on")
+        require(0 < self.learning_rate < math.inf, "learning-rate", self.learning_rate, "a finite number above 0")
+        require(0 <= self.beta < math.inf, "beta", self.beta, "a finite number from 0 on")
+        require(self.seeds >= 1, "seeds", self.seeds, "an integer from 1 on")
+        require_choices("baseline", (self.baseline,), BASELINES)
+        require_choices("eubo", (self.eubo,), EUBOS)
+        require(1 <= self.eubo_order < math.inf, "eubo-order", self.eubo_order, "a finite number from 1 on")
+        require_choices("estimator", (self.estimator,), ESTIMATORS)
+        require(self.num_draws >= 1, "num-draws", self.num_draws, "an integer from 1 on")
         pairs = self.estimator != "antithetic" or self.num_draws % 2 == 0
-        require("--num-draws", self.num_draws, pairs, "even with --estimator antithetic")
+        require(pairs, "num-draws", self.num_draws, "even with --estimator antithetic")
         exact_only = self.estimator == "exact" or not {"monotone", "interleave"} & set(self.study)
-        require("--estimator", self.estimator, exact_only, "exact for the studies monotone and interleave")
-        require("--memory-limit", self.memory_limit, 0 < self.memory_limit < math.inf, "a finite number above 0")
+        require(exact_only, "estimator", self.estimator, "exact for the studies monotone and interleave")
+        require(0 < self.memory_limit < math.inf, "memory-limit", self.memory_limit, "a finite number above 0")
         num_runs = self.seeds * max(_RUNS_PER_SEED[study] for study in self.study)
         gib = training_bytes(self.length, self.vocab, num_runs) / 2**30
         fits = f"smaller: with --vocab {self.vocab} and {num_runs} runs at once it would take about {gib:.3g} GiB, "
         fits += f"and --memory-limit is {self.memory_limit:g}"
-        require("--length", self.length, gib <= self.memory_limit, fits)
+        require(gib <= self.memory_limit, "length", self.length, fits)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 import tyro
 
+from dipod_jax.config import require
 from dipod_jax.runs import check_writable
 from dipod_jax.twotoken.options import BASELINES, EUBOS, METHODS, OPTIMIZERS, PAPER_METHODS
 from experiments._cli import run_cli
@@ -53,39 +54,33 @@ class Config:
     """Folder for the results; made if missing. Default: runs/twotoken/<time>."""
 
     def __post_init__(self) -> None:
-        require_choices("--methods", self.methods, METHODS)
+        require_choices("methods", self.methods, METHODS)
         if not self.init_logit:
             raise ValueError("--init-logit got no value: give one or more finite numbers")
         for logit in self.init_logit:
-            require("--init-logit", logit, math.isfinite(logit), "a finite number")
+            require(math.isfinite(logit), "init-logit", logit, "a finite number")
         if len(set(self.init_logit)) < len(self.init_logit):
             raise ValueError(f"--init-logit {' '.join(map(str, self.init_logit))}: give each value once")
-        require_choices("--baseline", (self.baseline,), BASELINES)
-        require("--learning-rate", self.learning_rate, 0 < self.learning_rate < math.inf, "a finite number above 0")
-        require("--steps", self.steps, self.steps >= 0, "an integer from 0 on")
-        require("--beta", self.beta, 0 <= self.beta < math.inf, "a finite number from 0 on")
-        require_choices("--eubo", (self.eubo,), EUBOS)
-        require("--eubo-order", self.eubo_order, 1 <= self.eubo_order < math.inf, "a finite number from 1 on")
-        require_choices("--optimizer", (self.optimizer,), OPTIMIZERS)
+        require_choices("baseline", (self.baseline,), BASELINES)
+        require(0 < self.learning_rate < math.inf, "learning-rate", self.learning_rate, "a finite number above 0")
+        require(self.steps >= 0, "steps", self.steps, "an integer from 0 on")
+        require(0 <= self.beta < math.inf, "beta", self.beta, "a finite number from 0 on")
+        require_choices("eubo", (self.eubo,), EUBOS)
+        require(1 <= self.eubo_order < math.inf, "eubo-order", self.eubo_order, "a finite number from 1 on")
+        require_choices("optimizer", (self.optimizer,), OPTIMIZERS)
         gib = len(self.methods) * len(self.init_logit) * (self.steps + 1) * _BYTES_PER_STEP / 2**30
         fits = f"fewer: its curves would take {gib:.3g} GiB and at most {_MEMORY_LIMIT_GIB:g} are allowed"
-        require("--steps", self.steps, gib <= _MEMORY_LIMIT_GIB, fits)
-
-
-def require(option: str, value: object, holds: bool, allowed: str) -> None:
-    """Raise the one-line ValueError that names an option, its value and what is allowed, unless `holds`."""
-    if not holds:
-        raise ValueError(f"{option} {value}: must be {allowed}")
+        require(gib <= _MEMORY_LIMIT_GIB, "steps", self.steps, fits)
 
 
 def require_choices(option: str, values: tuple[str, ...], allowed: tuple[str, ...]) -> None:
     """Raise unless `values` is a non-empty selection from `allowed` without repetition."""
     if not values:
-        raise ValueError(f"{option} got no value: choose from {', '.join(allowed)}")
+        raise ValueError(f"--{option} got no value: choose from {', '.join(allowed)}")
     for value in values:
-        require(option, value, value in allowed, f"one of {', '.join(allowed)}")
+        require(value in allowed, option, value, f"one of {', '.join(allowed)}")
     if len(set(values)) < len(values):
-        raise ValueError(f"{option} {' '.join(values)}: give each value once")
+        raise ValueError(f"--{option} {' '.join(values)}: give each value once")
 
 
 def parse(config_class: Callable[..., ConfigT], name: str, arguments: list[str]) -> ConfigT:
