@@ -270,6 +270,9 @@ class DistillationConfig:
     """Adam's step size in a phase, > 0"""
     minibatch_size: int = 2048
     """transitions per step on one device, >= 1"""
+    actions: Literal["rollout", "redrawn"] = "rollout"
+    """the actions that were taken, or new ones drawn in the same states: the policy's own given the state alone, also
+    where taken ones are clipped, perturbed, or made of base noise that is correlated between steps"""
     target: Literal["fresh-noise", "pre-image"] = "fresh-noise"
     """what an action is paired with: fresh noise (the CFM loss), or the base noise that the sampler made it of, which
     keeps the spread and loosens the bound"""

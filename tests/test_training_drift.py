@@ -78,6 +78,20 @@ def test_distilled_actions_move_to_the_actions_that_were_distilled(acted):
     assert abs(float(policy.act(learner.params["policy"], rollout.obs, rollout.base_noise).mean()) - 1.0) > 0.5
 
 
+def test_redrawn_actions_are_the_policys_own_whatever_was_taken(acted):
+    policy, rollout, learner = acted
+    config = DistillationConfig(interval=1, num_steps=400, learning_rate=3e-3, minibatch_size=256, actions="redrawn")
+    run = jax.jit(lambda rollout: distil(config, policy, learner, rollout, jax.random.key(1)).params["policy"])
+    after, other = run(rollout), run(rollout._replace(action=rollout.action + 7.0, base_noise=rollout.base_noise + 1.0))
+    jax.tree.map(np.testing.assert_array_equal, after, other)
+    noise = jax.random.normal(jax.random.key(2), rollout.base_noise.shape)
+    acts = lambda params: policy.act(params, rollout.obs, noise)
+    mean, std = acts(learner.params["policy"]).mean(), acts(learner.params["policy"]).std()
+    # Euler steps contract (docs/bounds.md: .77 at K = 5 in a fit without error); the mean stays.
+    assert abs(float(acts(after).mean() - mean)) < 0.1
+    assert 0.65 < float(acts(after).std() / std) < 0.95
+
+
 def test_distillation_is_refused_where_there_is_no_bound():
     from dipod_jax.presets import cpu
 

@@ -30,7 +30,7 @@ def distil(
     key: jax.Array,
     axis_name: str | None = None,
 ) -> LearnerState:
-    """n Adam steps of E[CFM loss] on the actions of one rollout, with fresh (t, eps) draws at every step.
+    """n Adam steps of E[CFM loss] on a rollout's actions, or new ones in its states; fresh (t, eps) draws every step.
 
     Gradients are clipped at a norm of 1, as in DiPOD's control code. Critic, observation statistics and the policy's
     own optimiser stay as they are. With the target `pre-image`, eps is the base noise that the sampler turned into the
@@ -39,13 +39,17 @@ def distil(
     (`PolicyConfig.sampler`) keeps both.
 
     Args:
-        config: n, step size, minibatch, target.
+        config: n, step size, minibatch, actions, target.
         rollout: (T, B, ...), acted by the policy that is to be kept, with these observation statistics.
         key: consumed.
         axis_name: average gradients over the shards of this axis.
     """
     obs = learner.obs_statistics.normalise(rollout.obs)
     obs, action, base_noise = (x.reshape(-1, x.shape[-1]) for x in (obs, rollout.action, rollout.base_noise))
+    if config.actions == "redrawn":
+        key, noise_key = jax.random.split(key)
+        base_noise = jax.random.normal(noise_key, base_noise.shape)
+        action = policy.act(learner.params["policy"], obs, base_noise)
     size = min(config.minibatch_size, action.shape[0])
 
     def step(carry, key):

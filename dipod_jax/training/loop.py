@@ -166,6 +166,8 @@ class Run:
             )
             actor, transitions = self.trainer.act(teacher._replace(key=of_phase), actor)
             learner = self.trainer.distil(learner._replace(key=of_phase.copy()), transitions)
+            # With several phases in flight, two devices may wait for each other: one in a collective, one to simulate.
+            jax.block_until_ready(learner)
         self.state = TrainState(learner._replace(key=key), actor)
 
     def evaluate(self, num_episodes: int, *, recorded: bool = False) -> None:
