@@ -74,7 +74,7 @@ def cpu(task: str, objective: ObjectiveName) -> Config:
             policy_gradient_clip=1.0,
         ),
         evaluation=EvaluationConfig(num_episodes=128, num_episodes_during=32, interval=250_000),
-        drift=DriftConfig(interval=10),
+        drift=DriftConfig(interval=20),
     )
     return short_horizon if task in SHORT_HORIZON_TASKS else _over_a_long_horizon(short_horizon)
 
