@@ -455,6 +455,11 @@ class Config:
         """Iterations that reach `total_steps`."""
         return -(-self.total_steps // self.steps_per_iteration)
 
+    @property
+    def planned_steps(self) -> int:
+        """Env steps of one seed when training ends: `total_steps` rounded up to whole iterations."""
+        return self.num_iterations * self.steps_per_iteration
+
 
 def to_json(config: Any) -> dict[str, Any]:
     """Config as plain JSON values."""

@@ -79,7 +79,7 @@ def run_arms(arms: Mapping[str, Config], *, started: float, one_program: bool) -
     for label, config in arms.items():
         assert config.out is not None
         result = RunFolder.open(config.out).read_result() if config.resume else None
-        if result is not None and result["env_steps"] >= config.num_iterations * config.steps_per_iteration:
+        if result is not None and result["env_steps"] >= config.planned_steps:
             print(f"{label}: finished before, in {config.out}")
             continue
         print(f"{label}: {config.out}")

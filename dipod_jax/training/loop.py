@@ -59,7 +59,7 @@ class Run:
             self.folder.update_config(to_json(config))  # a longer --total-steps must outlive the next kill
         else:
             self.folder = RunFolder.create(config.out, to_json(config))
-        self.progress = Progress(config.num_iterations * config.steps_per_iteration * len(self.seeds), name=config.task)
+        self.progress = Progress(config.planned_steps * len(self.seeds), name=config.task)
         self.logger = make_logger(config.logger, self.folder.path, to_json(config), name=config.out.name)
         self.timings = {"setup_s": 0.0, "compile_s": 0.0, "training_s": 0.0, "evaluation_s": 0.0}
         self.evaluations: list[dict[str, Any]] = []
