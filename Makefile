@@ -68,9 +68,11 @@ fingers: $(READY)
 
 # The README's third figure: plain PPO clip at a constant rate, with four betas, one that sets itself, and Algorithm 1.
 DRIFT := runs/drift/ballincup
+CLIP := --fpo.negative-advantages clip --fpo.clip-epsilon 0.05 --fpo.negative-loss-clamp None
+CONSTANT_RATE := --learning.learning-rate 0.001 --learning.final-learning-rate None
 DRIFT_BETAS := 0 0.005 0.02 0.05 auto
-DRIFT_OPTIONS := --task BallInCup --preset cpu --backend native --learning.final-learning-rate None --seed-list 11 12 13 \
-  --total-steps 800000 --drift.interval 8 --drift.num-samples 2048 --evaluation.interval 100000 \
+DRIFT_OPTIONS := --task BallInCup --preset cpu --backend native $(CONSTANT_RATE) $(CLIP) \
+  --seed-list 11 12 13 --total-steps 800000 --drift.interval 8 --drift.num-samples 2048 --evaluation.interval 100000 \
   --evaluation.num-episodes 32 --evaluation.num-episodes-during 16
 .PHONY: drift
 drift: $(READY)

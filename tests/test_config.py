@@ -69,7 +69,10 @@ def test_cpu_preset_takes_larger_rollouts_where_the_horizon_is_long(task, size, 
         c = presets.cpu(task, objective)
         assert (c.steps_per_iteration, c.learning.discount) == (size, gamma)
         assert c.learning.learning_rate > (c.learning.final_learning_rate or 1.0)
-    assert presets.cpu(task, "fpo").beta == 0.05
+    c = presets.cpu(task, "fpo")
+    # one objective for both horizons: FPO++'s quadratic, and no gradient from a bad action whose loss is high
+    assert c.fpo == FpoConfig(0.15, "average", "spo", log_ratio_clip=3.0, negative_loss_clamp=3.0)
+    assert c.beta == 0.05
 
 
 def test_smoke_preset_is_a_few_iterations_with_an_evaluation_between():
@@ -189,7 +192,7 @@ def test_iterations_are_rounded_up_to_whole_ones():
         rollout=RolloutConfig(num_envs=8, num_steps=30),
         learning=LearningConfig(minibatch_size=240),
     )
-    assert (c.steps_per_iteration, c.num_iterations) == (240, 2)
+    assert (c.steps_per_iteration, c.num_iterations, c.planned_steps) == (240, 2, 480)
     assert Config(seeds=3).all_seeds == (0, 1, 2) and Config(seeds=3, seed_list=(7,)).all_seeds == (7,)
 
 
