@@ -66,6 +66,15 @@ fingers: $(READY)
 	$(BIN)/python -m experiments.compare $(addprefix $(FINGERS)/,spin easy hard) \
 	  --labels FingerSpin FingerTurnEasy FingerTurnHard --out $(FINGERS)
 
+# What beta is worth: FingerSpin's recipe, and the same with beta 0 (half an hour on one core).
+BETA_RUNS := runs/beta
+.PHONY: beta
+beta: $(READY)
+	for b in 0.05 0; do $(BIN)/python -m experiments.fingerspin --preset cpu --backend native --seed-list 57 58 59 --beta $$b \
+	  --out $(BETA_RUNS)/beta$$b || exit 1; done
+	$(BIN)/python -m experiments.compare $(BETA_RUNS)/beta0.05 $(BETA_RUNS)/beta0 --labels "beta 0.05" "beta 0" \
+	  --title "FingerSpin, the recipe and the same with beta 0" --out $(BETA_RUNS)
+
 # The README's third figure: plain PPO clip at a constant rate, with four betas, one that sets itself, and Algorithm 1.
 DRIFT := runs/drift/ballincup
 CLIP := --fpo.negative-advantages clip --fpo.clip-epsilon 0.05 --fpo.negative-loss-clamp None
