@@ -70,8 +70,8 @@ fingers: $(READY)
 BETA_RUNS := runs/beta
 .PHONY: beta
 beta: $(READY)
-	for b in 0.05 0; do $(BIN)/python -m experiments.fingerspin --preset cpu --backend native --seed-list 57 58 59 --beta $$b \
-	  --out $(BETA_RUNS)/beta$$b || exit 1; done
+	$(BIN)/python -m experiments.sweep --task FingerSpin --preset cpu --backend native --seed-list 57 58 59 --betas 0.05 0 \
+	  --out $(BETA_RUNS)
 	$(BIN)/python -m experiments.compare $(BETA_RUNS)/beta0.05 $(BETA_RUNS)/beta0 --labels "beta 0.05" "beta 0" \
 	  --title "FingerSpin, the recipe and the same with beta 0" --out $(BETA_RUNS)
 

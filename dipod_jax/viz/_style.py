@@ -38,7 +38,7 @@ _RC: Any = {  # matplotlib types its own keys one by one
     "ytick.color": PALE_INK,
     "xtick.labelcolor": INK,
     "ytick.labelcolor": INK,
-    "legend.frameon": False,
+    "legend.edgecolor": "none",  # a pale ground alone, so that no curve runs through the words
     "legend.fontsize": 10,
     "lines.solid_capstyle": "round",
     "lines.solid_joinstyle": "round",

@@ -77,7 +77,7 @@ def _line_styles(axes: "Axes", panel: Panel) -> None:
     lines = panel.shown_in_comparison()
     if len(lines) > 1:
         handles = [Line2D([], [], color=PALE_INK, linestyle=line.style, label=line.label) for line in lines]
-        axes.legend(handles=handles, loc="best", fontsize=9, handlelength=2.4, frameon=True, edgecolor="none")
+        axes.legend(handles=handles, loc="best", fontsize=9, handlelength=2.4)
 
 
 def _draw(axes: "Axes", panel: Panel, records: list[dict[str, Any]], colour: str, label: str) -> None:

@@ -186,7 +186,7 @@ def _draw_panel(axes: "Axes", panel: Panel, records: list[dict[str, Any]], colou
     axes.set_ylabel(panel.label)
     panel.scale(axes)
     if len(axes.get_legend_handles_labels()[0]) > 1:
-        axes.legend(loc="best", handlelength=2.4, fontsize=9, frameon=True, edgecolor="none")
+        axes.legend(loc="best", handlelength=2.4, fontsize=9)
 
 
 def _wall_clock_on_top(axes: "Axes", records: list[dict[str, Any]]) -> None:
