@@ -46,7 +46,7 @@ bench: $(READY)
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache
 
-# The README's figure: three seeds, one after the other, then drawn as one curve (seven minutes on two cores).
+# The README's figure: three seeds, one after the other, then drawn as one curve (six minutes on two cores).
 FIGURE_SEEDS := 4 5 6
 FIGURE_RUNS := $(addprefix runs/figure/seed,$(FIGURE_SEEDS))
 .PHONY: figure
