@@ -189,6 +189,9 @@ def test_the_latest_is_the_newest_complete_one(tmp_path):
     (tmp_path / ".writing-000000000004").mkdir()
     (tmp_path / "step_5").mkdir()
     assert latest_checkpoint(tmp_path) == good
+    (good / "leaves.json").unlink()
+    with pytest.raises(CheckpointError, match="step_000000000003 is not a complete checkpoint"):
+        latest_checkpoint(tmp_path)
 
 
 class Killed(BaseException):

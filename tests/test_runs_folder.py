@@ -13,7 +13,7 @@ import pytest
 
 from dipod_jax.runs import RunFolder, RunFolderError, check_unused, check_writable
 from dipod_jax.runs._disk import plain
-from dipod_jax.runs.provenance import command_line, git_commit
+from dipod_jax.runs.provenance import git_commit
 
 
 @dataclass(frozen=True)
@@ -62,11 +62,13 @@ def test_git_commit_is_null_for_a_file_that_the_checkout_does_not_track(tmp_path
     assert dirty == {"commit": clean["commit"], "dirty": True}
 
 
-def test_the_command_is_what_one_would_type():
+def test_the_command_is_what_one_would_type(tmp_path):
     code = "from dipod_jax.runs.provenance import command_line; print(command_line())"
     words = [sys.executable, "-c", code, "--beta", "0.1", "a b"]
     assert subprocess.check_output(words, text=True) == "python -c --beta 0.1 'a b'\n"
-    assert command_line().startswith("python -m pytest") or command_line().startswith("python ")
+    (tmp_path / "probe.py").write_text(code)
+    words = [sys.executable, "-m", "probe", "a b"]
+    assert subprocess.check_output(words, text=True, cwd=tmp_path) == "python -m probe 'a b'\n"
 
 
 def test_a_folder_that_holds_a_run_is_refused_and_left_alone(folder):
@@ -136,6 +138,14 @@ def test_truncation_drops_what_lies_after_the_checkpoint_and_appending_goes_on(f
     folder.append_metrics({"iteration": 3})
     records = folder.read_metrics()
     assert [record.get("iteration") for record in records] == [0, 0, 1, 1, 2, 2, None, 3]
+
+
+def test_metrics_are_set_aside_under_a_name_that_is_free(folder):
+    assert folder.set_metrics_aside() is None
+    for number in (1, 2):
+        folder.append_metrics({"iteration": number})
+        assert folder.set_metrics_aside() == folder.path / f"metrics-{number}.jsonl"
+    assert folder.read_metrics() == [] and "2" in (folder.path / "metrics-2.jsonl").read_text()
 
 
 def test_a_result_that_cannot_be_written_leaves_the_old_one(folder):

@@ -29,7 +29,7 @@ from dipod_jax.config import (
 from dipod_jax.envs import BatchedEnv
 from dipod_jax.objectives import make_objective
 from dipod_jax.policies import GaussianPolicy
-from dipod_jax.runs import RunFolder
+from dipod_jax.runs import CheckpointError, RunFolder
 from dipod_jax.training import loop
 from dipod_jax.training import trainer as trainer_module
 from dipod_jax.training.evaluation import evaluate
@@ -132,7 +132,7 @@ def test_episodes_are_counted_with_their_length(trained):
     assert_allclose(np.mean([h["episodes"] for h in history]), 51.2, rtol=0.05)
     assert history[-1]["episode_length"] == EPISODE and history[0]["episode_length"] < EPISODE
     assert_allclose(history[-1]["episode_return"], EPISODE * history[-1]["reward"], rtol=0.05)
-    assert all(h["failed_simulations"] == 0.0 for h in history if "failed_simulations" in h)
+    assert np.asarray(trained[2].actor.env.num_failures).sum() == 0
 
 
 def test_the_stored_action_is_what_the_policy_made_of_the_stored_noise(fpo):
@@ -436,7 +436,7 @@ def train_again(fpo, tmp_path, monkeypatch):
 
     def run(**options):
         loop.train(replace(config, **options), trainer=fpo)
-        return [{k: v for k, v in r.items() if k != "wall_clock_s"} for r in RunFolder.open(config.out).read_metrics()]
+        return [{k: v for k, v in r.items() if k[-2:] != "_s"} for r in RunFolder.open(config.out).read_metrics()]
 
     return config, run
 
@@ -449,11 +449,24 @@ def test_a_run_killed_before_its_first_checkpoint_starts_again_without_double_li
     records = run(resume=True)
     lines = [(r["kind"], r["iteration"]) for r in records]
     assert lines == [("evaluation", 0), ("train", 1), ("train", 2), ("train", 3), ("evaluation", 3)]
+    assert json.loads((config.out / "metrics-1.jsonl").read_text())["return_mean"] == 1.0  # what it had is kept
 
 
-def test_resuming_a_finished_run_writes_its_result_again_and_no_double_lines(train_again):
+def test_a_finished_run_whose_checkpoint_is_unreadable_loses_nothing_to_resume(train_again):
+    config, run = train_again
+    run()
+    files = {path: path.read_bytes() for path in config.out.glob("*.json*")}
+    for checkpoint in (config.out / "checkpoints").iterdir():
+        (checkpoint / ".DS_Store").touch()
+    with pytest.raises(CheckpointError, match=r"\.DS_Store is not listed .* delete that file"):
+        run(resume=True, total_steps=4 * config.steps_per_iteration)
+    assert files == {path: path.read_bytes() for path in config.out.glob("*.json*")}
+
+
+def test_resuming_a_finished_run_keeps_its_result_or_writes_it_again_and_no_double_lines(train_again):
     config, run = train_again
     records, result = run(), RunFolder.open(config.out).read_result()
+    assert run(resume=True) == records and RunFolder.open(config.out).read_result() == result
     (config.out / "result.json").unlink()
     assert run(resume=True) == records
     again = RunFolder.open(config.out).read_result()

@@ -83,9 +83,9 @@ def resumed(workplace, finished):
 
 
 def records(path, kind=None):
-    """Metrics without the clock."""
+    """Metrics without the clocks."""
     everything = [r for r in RunFolder.open(path).read_metrics() if kind in (None, r["kind"])]
-    return [{k: v for k, v in r.items() if k != "wall_clock_s"} for r in everything]
+    return [{k: v for k, v in r.items() if not k.endswith("_s")} for r in everything]
 
 
 def test_a_run_leaves_what_the_readme_promises(finished):
@@ -129,6 +129,15 @@ def test_the_result_repeats_the_last_evaluation(finished):
 
 def test_a_killed_and_resumed_run_writes_the_numbers_of_one_never_interrupted(finished, resumed):
     assert records(resumed) == records(finished[0])
+
+
+def test_a_resumed_runs_seconds_are_those_of_all_its_sessions(resumed):
+    result, metrics = RunFolder.open(resumed).read_result(), RunFolder.open(resumed).read_metrics()
+    for kind, records in (("training", "train"), ("evaluation", "evaluation")):
+        seconds = [r[f"{kind}_s"] for r in metrics if r["kind"] == records and r["seed"] == 4]
+        assert_allclose(result[f"{kind}_s"], sum(seconds), rtol=1e-6)
+    assert_allclose(result["env_steps_per_s"], 2 * 64 * ITERATIONS / result["training_s"], rtol=1e-6)
+    assert result["wall_clock_s"] > result["training_s"] + result["evaluation_s"]
 
 
 def checkpoint_leaves(path):

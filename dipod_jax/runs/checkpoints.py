@@ -77,11 +77,18 @@ def save_checkpoint(folder: Path, step: int, state: PyTree, *, keep: int = 2) ->
 
 
 def latest_checkpoint(folder: Path) -> Path | None:
-    """Newest complete checkpoint in `folder`, or None. One with a missing file is passed over.
+    """Newest complete checkpoint in `folder`, None where there is none at all. One with a missing file is passed over.
 
     Looks at names only; `restore_checkpoint` verifies the content.
+
+    Raises:
+        CheckpointError: there are checkpoints, and none is complete.
     """
-    return next((path for path in reversed(_checkpoints(Path(folder))) if _looks_complete(path)), None)
+    present = _checkpoints(Path(folder))
+    complete = next((path for path in reversed(present) if _looks_complete(path)), None)
+    if present and complete is None:
+        verify_checkpoint(present[-1])
+    return complete
 
 
 def checkpoint_step(path: Path) -> int:
@@ -135,7 +142,7 @@ def verify_checkpoint(path: Path) -> None:
     for name in sorted(sums.keys() - present):
         raise CheckpointError(f"{path / name} is missing; {_WAY_OUT}")
     for name in sorted(present - sums.keys()):
-        raise CheckpointError(f"{path / name} is not listed in {SUMS}; {_WAY_OUT}")
+        raise CheckpointError(f"{path / name} is not listed in {SUMS}; delete that file, or start a new run with --out")
     for name, expected in sums.items():
         if sha256_of(path / name) != expected:
             raise CheckpointError(f"{path / name} is damaged (its checksum is not the one saved); {_WAY_OUT}")

@@ -4,6 +4,7 @@ import json
 import os
 import tempfile
 from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -64,7 +65,11 @@ class RunFolder:
             RunFolderError: there is no such folder, or it is not a run's.
         """
         path = Path(path)
-        if not path.is_dir():
+        try:
+            found = path.is_dir()
+        except OSError as error:  # a name too long for any folder
+            raise RunFolderError(f"{str(path)[:200]} cannot be opened ({_reason(error)})") from error
+        if not found:
             raise RunFolderError(f"{path} is not a folder; name one that a run has written (it holds {CONFIG})")
         try:
             record = json.loads((path / CONFIG).read_text(encoding="utf-8"))
@@ -126,6 +131,15 @@ class RunFolder:
         self.close()
         kept = [record for record in self.read_metrics() if record.get("iteration", after_iteration) <= after_iteration]
         write_text(self.path / METRICS, "".join(json.dumps(record, allow_nan=False) + "\n" for record in kept))
+
+    def set_metrics_aside(self) -> Path | None:
+        """Rename `metrics.jsonl`, if there is one, to `metrics-<n>.jsonl`, n the first that is free; return where."""
+        self.close()
+        path = self.path / METRICS
+        if not path.exists():
+            return None
+        free = next(name for n in count(1) if not (name := self.path / f"metrics-{n}.jsonl").exists())
+        return path.rename(free)
 
     def write_json(self, name: str, value: Any) -> None:
         """Write another file of the run, `name` in its folder, atomically."""

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-import signal
 import threading
 import time
-from contextlib import contextmanager
 from typing import Any
 
 import jax
 import numpy as np
 
 from dipod_jax.config import Config, to_json
-from dipod_jax.runs import Progress, RunFolder, latest_checkpoint, make_logger, restore_checkpoint, save_checkpoint
+from dipod_jax.runs import (
+    Progress,
+    RunFolder,
+    RunFolderError,
+    latest_checkpoint,
+    make_logger,
+    restore_checkpoint,
+    save_checkpoint,
+)
+from dipod_jax.runs.signals import stop_requested
 from dipod_jax.training.artifacts import write_artifacts
 from dipod_jax.training.results import best_and_last, interval95, seconds_to, start_note, summarise
 from dipod_jax.training.state import INITIAL_DISTILLATION, TrainState, Tunables
@@ -35,7 +42,7 @@ def train(config: Config, *, started: float | None = None, trainer: Trainer | No
         KeyboardInterrupt: on SIGINT or SIGTERM, after the running iteration was saved.
     """
     run = Run(config, time.perf_counter() if started is None else started, trainer)
-    with run.progress, _stop_requested() as stop:
+    with run.progress, stop_requested() as stop:
         run.start(stop)
         while run.iteration < config.num_iterations:
             run.iterate()
@@ -56,14 +63,13 @@ class Run:
         self._given_trainer = trainer
         if config.resume:
             self.folder = RunFolder.open(config.out)
-            self.folder.update_config(to_json(config))  # a longer --total-steps must outlive the next kill
         else:
             self.folder = RunFolder.create(config.out, to_json(config))
         self.progress = Progress(config.planned_steps * len(self.seeds), name=config.task)
         self.logger = make_logger(config.logger, self.folder.path, to_json(config), name=config.out.name)
         self.timings = {"setup_s": 0.0, "compile_s": 0.0, "training_s": 0.0, "evaluation_s": 0.0}
         self.evaluations: list[dict[str, Any]] = []
-        self.iteration, self._first_iteration = 0, 0
+        self.iteration, self._timed_iterations = 0, 0
         self._last_return: float | None = None
         self._saved_at = 0.0
 
@@ -89,11 +95,15 @@ class Run:
             if self.config.beta == "auto":  # where the controller left it
                 tunables = tunables._replace(beta=state.learner.tunables.beta)
             self.state = self.trainer.with_tunables(state, tunables)
-        self.iteration = self._first_iteration = int(np.asarray(self.state.learner.iteration)[0])
+        self.iteration = int(np.asarray(self.state.learner.iteration)[0])
         if self.config.resume:
+            self.folder.update_config(to_json(self.config))  # a longer --total-steps must outlive the next kill
             if self.iteration < self.config.num_iterations:
                 self.folder.set_result_aside()
-            self._continue_records(after_iteration=-1 if checkpoint is None else self.iteration)
+            if checkpoint is None:
+                self._set_metrics_aside()
+            else:
+                self._continue_records()
         jax.block_until_ready(self.state)
         self.timings["setup_s"] = time.perf_counter() - self._started
         before = time.perf_counter()
@@ -103,12 +113,21 @@ class Run:
             self._distil_initially(stop)
             self.evaluate(self.config.evaluation.num_episodes_during)  # where untrained policies stand needs no more
 
-    def _continue_records(self, after_iteration: int) -> None:
-        """Take up the metrics where the checkpoint stands (-1: there is none), and the clock where they stop."""
-        self.folder.truncate_metrics(after_iteration=after_iteration)
+    def _set_metrics_aside(self) -> None:
+        """Begin again where there is no checkpoint; what was recorded before is kept, and where is said."""
+        if (kept := self.folder.set_metrics_aside()) is not None:
+            self.progress.line(f"no checkpoint to continue from: training starts again; earlier metrics are in {kept}")
+
+    def _continue_records(self) -> None:
+        """Take up the metrics where the checkpoint stands, and the clocks where they stop."""
+        self.folder.truncate_metrics(after_iteration=self.iteration)
         records = self.folder.read_metrics()
         self.evaluations = [r for r in records if r["kind"] == "evaluation"]
         self._clock_zero -= max((r["wall_clock_s"] for r in records), default=0.0)
+        of_one_seed = [r for r in records if r["seed"] == self.seeds[0]]
+        for kind in ("training", "evaluation"):
+            self.timings[f"{kind}_s"] += sum(r.get(f"{kind}_s", 0.0) for r in of_one_seed)
+        self._timed_iterations = sum("training_s" in r for r in of_one_seed)
 
     def iterate(self) -> None:
         """One iteration of every seed, then whatever is due after it."""
@@ -117,8 +136,9 @@ class Run:
         elapsed = time.perf_counter() - before
         self.timings["training_s"] += elapsed
         self.iteration += 1
+        self._timed_iterations += 1
         for index, seed in enumerate(self.seeds):
-            self._record("train", seed, _scalars(metrics, index))
+            self._record("train", seed, _scalars(metrics, index) | {"training_s": elapsed})
             if drift:
                 self._record("drift", seed, _scalars(drift, index))
         total = len(self.seeds) * self.env_steps
@@ -174,7 +194,8 @@ class Run:
         """Evaluate every seed, record it unless it was `recorded` before, and say so."""
         before = time.perf_counter()
         returns = jax.device_get(self.trainer.evaluate(self.state.learner, num_episodes))
-        self.timings["evaluation_s"] += time.perf_counter() - before
+        elapsed = time.perf_counter() - before
+        self.timings["evaluation_s"] += elapsed
         for index, seed in enumerate(self.seeds):
             random, zero = returns.random_noise[index], returns.zero_noise[index]
             bounds = interval95(random)
@@ -184,6 +205,7 @@ class Run:
                 "return_std": float(random.std()),
                 "zero_noise_return_mean": float(zero.mean()),
                 "num_episodes": num_episodes,
+                "evaluation_s": elapsed,
             }
             if not recorded:
                 self.evaluations.append(self._record("evaluation", seed, record))
@@ -203,11 +225,13 @@ class Run:
         self._saved_at = time.perf_counter()
 
     def finish(self) -> dict[str, Any]:
-        """Write the result and the pictures; say where they are."""
-        if not hasattr(self, "_returns"):  # resumed after the last iteration
-            self.evaluate(self.config.evaluation.num_episodes, recorded=True)
-        result = self.result()
-        self.folder.write_result(result)
+        """Write the result and the pictures; say where they are. A result that stands already is left as it is."""
+        result = self._standing_result()
+        if result is None:
+            if not hasattr(self, "_returns"):  # killed between the last iteration and its result
+                self.evaluate(self.config.evaluation.num_episodes, recorded=True)
+            result = self.result()
+            self.folder.write_result(result)
         write_artifacts(
             self.config,
             self.folder,
@@ -228,9 +252,16 @@ class Run:
         )
         return result
 
+    def _standing_result(self) -> dict[str, Any] | None:
+        """What `result.json` holds, None where none can be read; one of a shorter run was set aside before."""
+        try:
+            return self.folder.read_result()
+        except RunFolderError:
+            return None
+
     def result(self) -> dict[str, Any]:
-        """The content of `result.json`."""
-        trained = (self.iteration - self._first_iteration) * self.config.steps_per_iteration * len(self.seeds)
+        """The content of `result.json`; `setup_s` and `compile_s` are those of the last session, other times of all."""
+        trained = self._timed_iterations * self.config.steps_per_iteration * len(self.seeds)
         training_s = self.timings["training_s"]
         return {
             "task": self.config.task,
@@ -265,27 +296,3 @@ class Run:
 
 def _scalars(metrics: dict[str, np.ndarray], index: int) -> dict[str, float]:
     return {name: float(values[index]) for name, values in metrics.items()}
-
-
-@contextmanager
-def _stop_requested():
-    """An event that SIGINT and SIGTERM set, so that an iteration ends before the run does; a second signal kills."""
-    event = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield event
-        return
-    signals = (signal.SIGINT, signal.SIGTERM)
-    previous = {s: signal.getsignal(s) for s in signals}
-
-    def request(number: int, frame: Any) -> None:
-        event.set()
-        for s in signals:
-            signal.signal(s, previous[s])
-
-    for s in signals:
-        signal.signal(s, request)
-    try:
-        yield event
-    finally:
-        for s in signals:
-            signal.signal(s, previous[s])
