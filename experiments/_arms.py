@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dipod_jax.config import Config
+from dipod_jax.config import Config, differences, require
+from dipod_jax.runs import check_writable
 from experiments import train as train_command
 from experiments._cli import run_cli
 
@@ -51,13 +52,25 @@ def split_arguments(
         raise ValueError(f"--{listed} {' '.join(chosen)} is not allowed: one or more different values")
     if values and (unknown := [x for x in chosen if x not in values]):
         raise ValueError(f"--{listed} {' '.join(unknown)} is not allowed: {', '.join(values)}")
+    check_writable(known.out)
     return chosen, known.out, rest
 
 
 def parse_arm(rest: list[str], own: Sequence[str], out: Path) -> Config:
-    """The config of one arm: `rest` is common to all, `own` comes after it; an arm begun before is resumed."""
-    resume = ["--resume"] if (out / "config.json").exists() else []
-    return train_command.parse([*rest, *own, "--out", str(out), *resume])
+    """The config of one arm: `rest` is common to all, `own` comes after it; an arm begun before is resumed.
+
+    Raises:
+        ValueError: one line for the user; also where that arm was begun with other options, which would make two
+            experiments of one comparison.
+    """
+    if not (out / "config.json").exists():
+        return train_command.parse([*rest, *own, "--out", str(out)])
+    config = train_command.parse([*rest, *own, "--out", str(out), "--resume"])
+    afresh = train_command.parse([*rest, *own])
+    for name, (begun, now) in differences(config, afresh).items():
+        what = f"{out} was begun with {begun}; give that, or name another --out"
+        require(name in train_command.RESUMABLE, name, now, what)
+    return config
 
 
 def run_arms(arms: Mapping[str, Config], *, started: float, one_program: bool) -> None:

@@ -79,7 +79,7 @@ def _parse(parse: Callable[[list[str]], Config], arguments: list[str]) -> Config
         _fail(f"{rejected}{_SEE_HELP}")
     except ValueError as error:
         _fail(str(error))
-    sys.stderr.write(stderr.getvalue())
+    sys.stderr.writelines(dict.fromkeys(stderr.getvalue().splitlines(keepends=True)))  # arms of a sweep say the same
     return config
 
 

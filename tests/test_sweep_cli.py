@@ -71,6 +71,27 @@ def test_every_arm_of_an_ablation_differs_from_the_recipe_in_its_own_options_alo
     assert changed == {part: options(part) for part in arms}
 
 
+@pytest.mark.parametrize(
+    "command, listed, arm", [(sweep, ["--betas", "0", "0.05"], "beta0"), (ablation, [], "no-beta")]
+)
+def test_an_arm_that_was_begun_with_other_options_is_refused(command, listed, arm, tmp_path, capsys):
+    arguments = [*listed, "--out", str(tmp_path), "--task", "BallInCup", "--preset", "cpu", "--backend", "native"]
+    if command is ablation:
+        arguments.remove("--preset"), arguments.remove("cpu")
+    begun = ["--policy.hidden-sizes", "32", "32", "--seed-list", "11", "12", "13"]
+    arms = command.parse([*arguments, *begun])
+    config = (arms if isinstance(arms, dict) else {"beta0": arms[0]})[arm]
+    RunFolder.create(config.out, to_json(config)).close()
+    line = errors_of(command, arguments, capsys)
+    assert "--seed-list None is not allowed" in line and "begun with (11, 12, 13)" in line
+    assert command.parse([*arguments, *begun])  # goes on
+
+
+def test_a_folder_with_a_name_too_long_is_one_line(capsys):
+    line = errors_of(sweep, ["--betas", "0", "--out", "x" * 300], capsys)
+    assert "--out" in line and "too long" in line
+
+
 def test_help_of_a_sweep_says_that_it_resumes_by_itself(capsys):
     sweep.main(["--help"])
     assert "a sweep\nthat was stopped goes on" in capsys.readouterr().out
