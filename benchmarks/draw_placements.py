@@ -59,7 +59,7 @@ class Config:
         require(0.0 < self.delta < 1.0, "delta", self.delta, "in (0, 1)")
         require(self.target in ("gaussian", "two-modes"), "target", self.target, "gaussian, two-modes")
         require(self.fit_steps >= 1, "fit-steps", self.fit_steps, "an integer of at least 1")
-        require(self.seed >= 0, "seed", self.seed, "an integer of at least 0")
+        require(0 <= self.seed < 2**31, "seed", self.seed, "an integer, 0 <= seed < 2^31")
 
     @property
     def folder(self) -> Path:
@@ -69,13 +69,14 @@ class Config:
 
 def parse(argv: list[str]) -> Config:
     """The configuration in the arguments, its folder writable and its run a run."""
-    from dipod_jax.runs import RunFolder, check_writable
+    from dipod_jax.runs import RunFolder, check_unused, check_writable
 
     config = tyro.cli(Config, args=argv, prog="python -m benchmarks.draw_placements")
     if config.run is not None:
         kind = RunFolder.open(config.run).config.get("objective")
         require(kind != "ppo", "run", str(config.run), "a run of a flow policy, not of Gaussian PPO")
     check_writable(config.folder)
+    check_unused(config.folder)
     return config
 
 

@@ -28,7 +28,7 @@ def require(allowed: bool, flag: str, value: Any, what: str) -> None:
 
 
 def _check_number(flag: str, value: float, low: float, high: float = math.inf, *, open_low: bool = False) -> None:
-    inside = math.isfinite(value) and value <= high and (value > low if open_low else value >= low)
+    inside = abs(value) < 2**63 and value <= high and (value > low if open_low else value >= low)
     bound = f"{'more than' if open_low else 'at least'} {low:g}" + (f" and at most {high:g}" if high < math.inf else "")
     require(inside, flag, value, f"a finite number, {bound}")
 

@@ -82,29 +82,35 @@ class Config:
         require(0.0 < self.learning_rate < math.inf, "learning-rate", self.learning_rate, "positive and finite")
         require(self.target in TARGETS, "target", self.target, ", ".join(TARGETS))
         require(0.0 < self.std <= 10.0, "std", self.std, "in (0, 10]")
-        require(self.seed >= 0, "seed", self.seed, "an integer of at least 0")
+        require(0 <= self.seed < 2**31, "seed", self.seed, "an integer, 0 <= seed < 2^31")
 
 
 def parse(argv: list[str]) -> Config:
-    """The configuration in the arguments."""
-    return tyro.cli(Config, args=argv, prog="python -m experiments.contraction")
+    """The configuration in the arguments, its folder named and free."""
+    from dipod_jax.runs import check_unused, check_writable
+
+    config = tyro.cli(Config, args=argv, prog="python -m experiments.contraction")
+    out = config.out or Path("runs/contraction") / time.strftime("%Y%m%d-%H%M%S")
+    check_writable(out)
+    check_unused(out)
+    return dataclasses.replace(config, out=out)
 
 
 def main(config: Config) -> None:
     """Run every arm from the same fitted policy; print the table and where it is written."""
     from dipod_jax.runs.folder import RunFolder
 
-    out = config.out or Path("runs/contraction") / time.strftime("%Y%m%d-%H%M%S")
-    folder = RunFolder.create(out, dataclasses.asdict(config))
+    assert config.out is not None
+    folder = RunFolder.create(config.out, dataclasses.asdict(config))
     result: dict[str, Any] = {"arms": []}
     distil = _Distillation(config)
     for arm in (arm for arm in ARMS if arm.name in config.arms):
         record = distil.run(arm)
         result["arms"].append(record)
+        folder.write_result(result)  # at once: an interrupt must not cost the arms that are done
         print(_row(record), flush=True)
-    folder.write_result(result)
-    _plot(result["arms"], out / "contraction.png")
-    print(f"written to {out}")
+    _plot(result["arms"], config.out / "contraction.png")
+    print(f"written to {config.out}")
 
 
 class _Distillation:

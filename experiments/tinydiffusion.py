@@ -16,7 +16,7 @@ from dipod_jax.config import require
 from dipod_jax.tinydiffusion.space import training_bytes
 from dipod_jax.twotoken.options import BASELINES, EUBOS
 from experiments._cli import run_cli
-from experiments.twotoken import parse, require_choices
+from experiments.twotoken import COUNTED_BYTES, parse, require_choices
 
 STUDIES = ("compare", "length", "monotone", "interleave", "beta", "monte-carlo")
 MODELS = ("table", "transformer")
@@ -30,7 +30,7 @@ class Config:
     """Masked diffusion over all sequences of V^L with exact likelihoods: one table and one figure for each study."""
 
     length: int = 4
-    """Number of tokens L, 2 to 6 on a laptop; more if --memory-limit allows. The study `length` runs 2 ... L."""
+    """Number of tokens L, 2 to 6 on a laptop; up to 64 if --memory-limit allows. The study `length` runs 2 ... L."""
     vocab: int = 2
     """Number of tokens V in the vocabulary, 2 to 4 on a laptop; more if --memory-limit allows."""
     study: tuple[str, ...] = ("compare",)
@@ -58,10 +58,10 @@ class Config:
     memory_limit: float = 4.0
     """GiB that training may take by estimate, > 0; larger problems are refused before anything is compiled."""
     out: Path | None = None
-    """Folder for the results; made if missing. Default: runs/tinydiffusion/<time>."""
+    """Folder for the results, new or empty. Default: runs/tinydiffusion/<time>."""
 
     def __post_init__(self) -> None:
-        require(self.length >= 2, "length", self.length, "an integer from 2 on")
+        require(2 <= self.length <= 64, "length", self.length, "an integer from 2 to 64")
         require(self.vocab >= 2, "vocab", self.vocab, "an integer from 2 on")
         require_choices("study", self.study, STUDIES)
         require_choices("model", (self.model,), MODELS)
@@ -80,7 +80,7 @@ class Config:
         require(exact_only, "estimator", self.estimator, "exact for the studies monotone and interleave")
         require(0 < self.memory_limit < math.inf, "memory-limit", self.memory_limit, "a finite number above 0")
         num_runs = self.seeds * max(_RUNS_PER_SEED[study] for study in self.study)
-        gib = training_bytes(self.length, self.vocab, num_runs) / 2**30
+        gib = min(training_bytes(self.length, self.vocab, num_runs), COUNTED_BYTES) / 2**30
         fits = f"smaller: with --vocab {self.vocab} and {num_runs} runs at once it would take about {gib:.3g} GiB, "
         fits += f"and --memory-limit is {self.memory_limit:g}"
         require(gib <= self.memory_limit, "length", self.length, fits)

@@ -90,8 +90,8 @@ def _check_folder(config: Config, start: Config) -> Config:
         run = f"{config.objective}-beta{config.beta_label}"
         config = dataclasses.replace(config, out=Path("runs") / config.task / run / time.strftime("%Y%m%d-%H%M%S"))
     assert config.out is not None
-    check_unused(config.out)
     check_writable(config.out)
+    check_unused(config.out)
     return config
 
 

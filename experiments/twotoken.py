@@ -17,13 +17,14 @@ from typing import Any, TypeVar
 import tyro
 
 from dipod_jax.config import require
-from dipod_jax.runs import check_writable
+from dipod_jax.runs import check_unused, check_writable
 from dipod_jax.twotoken.options import BASELINES, EUBOS, METHODS, OPTIMIZERS, PAPER_METHODS
 from experiments._cli import run_cli
 
 ConfigT = TypeVar("ConfigT", bound=Any)
 _BYTES_PER_STEP = 8 * 22  # one method and init: 22 float64 numbers recorded at each step
 _MEMORY_LIMIT_GIB = 2.0
+COUNTED_BYTES = 2**100  # a float holds no more than 2^1024
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Config:
     animation: bool = True
     """Draw drift.gif as well (a few seconds)."""
     out: Path | None = None
-    """Folder for the results; made if missing. Default: runs/twotoken/<time>."""
+    """Folder for the results, new or empty. Default: runs/twotoken/<time>."""
 
     def __post_init__(self) -> None:
         require_choices("methods", self.methods, METHODS)
@@ -68,7 +69,8 @@ class Config:
         require_choices("eubo", (self.eubo,), EUBOS)
         require(1 <= self.eubo_order < math.inf, "eubo-order", self.eubo_order, "a finite number from 1 on")
         require_choices("optimizer", (self.optimizer,), OPTIMIZERS)
-        gib = len(self.methods) * len(self.init_logit) * (self.steps + 1) * _BYTES_PER_STEP / 2**30
+        num_bytes = len(self.methods) * len(self.init_logit) * (self.steps + 1) * _BYTES_PER_STEP
+        gib = min(num_bytes, COUNTED_BYTES) / 2**30
         fits = f"fewer: its curves would take {gib:.3g} GiB and at most {_MEMORY_LIMIT_GIB:g} are allowed"
         require(gib <= _MEMORY_LIMIT_GIB, "steps", self.steps, fits)
 
@@ -88,6 +90,7 @@ def parse(config_class: Callable[..., ConfigT], name: str, arguments: list[str])
     config = tyro.cli(config_class, args=arguments, prog=f"python -m experiments.{name}")
     out = config.out or Path("runs") / name / time.strftime("%Y%m%d-%H%M%S")
     check_writable(out)
+    check_unused(out)
     return dataclasses.replace(config, out=out)
 
 

@@ -12,7 +12,9 @@ from experiments import tinydiffusion
 @pytest.mark.parametrize(
     "arguments,named",
     [
-        (["--length", "1"], ["--length", "1", "from 2 on"]),
+        (["--length", "1"], ["--length", "1", "from 2 to 64"]),
+        (["--length", "600"], ["--length", "600", "from 2 to 64"]),
+        (["--length", "64", "--vocab", "1000000"], ["--length", "64", "GiB"]),
         (["--length", "9", "--vocab", "4"], ["--length", "9", "GiB", "--memory-limit"]),
         (["--vocab", "1"], ["--vocab", "1"]),
         (["--study", "everything"], ["--study", "everything", "interleave"]),

@@ -88,6 +88,9 @@ MISTAKES = {
     "resume into another task": (["--resume", "--out", "run", "--task", "FishSwim"], ["--task", "FishSwim"]),
     "folder of another run": (["--out", "run"], ["--out", "run"]),
     "folder in use": (["--out", "other"], ["--out", "other"]),
+    "folder with a name too long": (["--out", "x" * 300], ["--out", "too long"]),
+    "resume a name too long": (["--resume", "--out", "x" * 300], ["cannot be opened", "too long"]),
+    "steps without end": (["--total-steps", "1" + "0" * 320], ["--total-steps", "at least 1"]),
     "folder under a file": (["--out", "file/run"], ["--out", "file"]),
     "unwritable folder": (["--out", "/proc/nothing/run"], ["--out", "/proc/nothing/run"]),
 }
@@ -113,6 +116,7 @@ def test_a_command_of_one_task_refuses_another(folders):
     ("arguments", "word"),
     [
         (["nowhere"], "nowhere"),
+        (["x" * 300], "too long"),
         (["other"], "config.json"),
         (["run", "--seed", "9"], "--seed 9"),
         (["run", "--episodes", "0"], "--episodes 0"),

@@ -27,6 +27,7 @@ FINAL_KEYS = {"mean_gap", "max_gap", "gap", "expected_reward", "gradient_cosine"
         (["--steps", "-1"], ["--steps", "-1", "from 0 on"]),
         (["--steps", "1.5"], ["--steps", "1.5"]),
         (["--steps", "1000000000"], ["--steps", "GiB"]),
+        (["--steps", "1" + "0" * 320], ["--steps", "GiB"]),
         (["--beta", "nan"], ["--beta", "nan"]),
         (["--beta", "inf"], ["--beta", "inf"]),
         (["--beta", "-0.1"], ["--beta", "-0.1"]),
@@ -55,6 +56,14 @@ def test_an_output_folder_that_cannot_be_written_is_refused_before_anything_is_c
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1 and "--out" in done.stderr
     assert time.perf_counter() - start < 3
+
+
+def test_a_folder_that_holds_something_is_refused_and_left_alone(tmp_path, capsys):
+    (tmp_path / "result.json").write_text("of another run")
+    with pytest.raises(SystemExit) as stop:
+        twotoken.main(["--out", str(tmp_path)])
+    assert stop.value.code == 2 and "is not empty" in capsys.readouterr().err
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["of another run"]
 
 
 def test_help_and_refusal_do_not_import_jax():
