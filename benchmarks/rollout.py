@@ -49,7 +49,9 @@ def _one(options: RolloutOptions, backend: Any, num_envs: int) -> list:
     from benchmarks._timing import interleave
 
     steps = _setup.horizon(num_envs, options.steps_per_call)
-    trainer = make_trainer(options.task, backend, num_envs, steps)
+    trainer = make_trainer(  # nothing is learned here
+        options.task, backend, num_envs, steps, minibatch_size=num_envs * steps, unroll_length=steps
+    )
     state = jax.block_until_ready(trainer.init())
     data = jax.tree.map(lambda x: x[0], state.actor.env.physics.data)
     work = float(num_envs * steps)

@@ -84,7 +84,8 @@ def test_a_time_meets_its_target_from_below_and_a_ratio_from_above():
 
 TINY = {
     "physics": ["--tasks", "BallInCup", "--num-envs", "4", "--steps-per-call", "8", "--mjx-num-envs", "0"],
-    "rollout": ["--num-envs", "32", "--steps-per-call", "64"],
+    # its preset's unrolls of 32 steps are longer than these calls
+    "rollout": ["--task", "CheetahRun", "--num-envs", "36", "--steps-per-call", "72"],
     "update": ["--peak-sizes", "32", "--policy-minibatch", "64", "--critic-minibatch", "64"]
     + ["--paper-minibatch", "0", "--gradient-steps", "2", "--parts", "gradients"],
     "evaluation": ["--num-episodes", "2", "--episode-length", "3", "--raw-steps", "2"],
