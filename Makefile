@@ -46,13 +46,16 @@ bench: $(READY)
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache
 
+# A run's folder; one that was begun is continued, so that a target that was stopped goes on.
+run = --out $(1)$(if $(wildcard $(1)/config.json), --resume)
+
 # The README's figure: three seeds, one after the other, then drawn as one curve (six minutes on two cores).
 FIGURE_SEEDS := 4 5 6
 FIGURE_RUNS := $(addprefix runs/figure/seed,$(FIGURE_SEEDS))
 .PHONY: figure
 figure: $(READY)
 	for s in $(FIGURE_SEEDS); do $(BIN)/python -m experiments.ballincup --preset cpu --backend native --seed-list $$s \
-	  --out runs/figure/seed$$s || exit 1; done
+	  --out runs/figure/seed$$s $$([ -e runs/figure/seed$$s/config.json ] && echo --resume) || exit 1; done
 	$(BIN)/python -m experiments.compare $(FIGURE_RUNS) --labels $(foreach s,$(FIGURE_SEEDS),"seed $(s)") \
 	  --x wall_clock_s --title "BallInCup, cpu preset" --out runs/figure
 
@@ -60,9 +63,9 @@ figure: $(READY)
 FINGERS := runs/fingers
 .PHONY: fingers
 fingers: $(READY)
-	$(BIN)/python -m experiments.fingerspin --preset cpu --backend native --seed-list 57 58 59 --out $(FINGERS)/spin
-	$(BIN)/python -m experiments.fingerturneasy --preset cpu --backend native --seed-list 84 85 86 --out $(FINGERS)/easy
-	$(BIN)/python -m experiments.fingerturnhard --preset cpu --backend native --seed-list 84 85 86 --out $(FINGERS)/hard
+	$(BIN)/python -m experiments.fingerspin --preset cpu --backend native --seed-list 57 58 59 $(call run,$(FINGERS)/spin)
+	$(BIN)/python -m experiments.fingerturneasy --preset cpu --backend native --seed-list 84 85 86 $(call run,$(FINGERS)/easy)
+	$(BIN)/python -m experiments.fingerturnhard --preset cpu --backend native --seed-list 84 85 86 $(call run,$(FINGERS)/hard)
 	$(BIN)/python -m experiments.compare $(addprefix $(FINGERS)/,spin easy hard) \
 	  --labels FingerSpin FingerTurnEasy FingerTurnHard --out $(FINGERS)
 
@@ -87,6 +90,6 @@ DRIFT_OPTIONS := --task BallInCup --preset cpu --backend native $(CONSTANT_RATE)
 drift: $(READY)
 	$(BIN)/python -m experiments.sweep $(DRIFT_OPTIONS) --betas $(DRIFT_BETAS) --out $(DRIFT)
 	$(BIN)/python -m experiments.train $(DRIFT_OPTIONS) --beta 0 --distillation.interval 8 --distillation.num-steps 32 \
-	  --out $(DRIFT)/algorithm1
+	  $(call run,$(DRIFT)/algorithm1)
 	$(BIN)/python -m experiments.compare $(foreach b,$(DRIFT_BETAS),$(DRIFT)/beta$(b)) $(DRIFT)/algorithm1 \
 	  --labels $(foreach b,$(DRIFT_BETAS),"beta $(b)") "Algorithm 1" --out $(DRIFT)
