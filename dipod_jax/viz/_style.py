@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 # Okabe and Ito's palette: told apart by readers with any colour vision, dark enough on white. The yellow is left out.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#555555")
+# Of the first seven runs in a picture, of the next seven, and so on.
+RUN_STYLES = ("-", "--", ":", "-.")
 INK = "#222222"
 PALE_INK = "#666666"
 

@@ -8,6 +8,7 @@ from dipod_jax.viz._style import (
     COLOURS,
     MEAN_WIDTH,
     PALE_INK,
+    RUN_STYLES,
     SEED_ALPHA,
     SEED_WIDTH,
     count_axis,
@@ -15,7 +16,7 @@ from dipod_jax.viz._style import (
     title_left,
     with_count,
 )
-from dipod_jax.viz.drift import Panel, panels_with_data
+from dipod_jax.viz.drift import Line, panels_with_data
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,7 +33,7 @@ def plot_drift_comparison(runs: dict[str, DriftRecords], path: Path, *, title: s
     """Draw the panels of `plot_drift` with a colour a run; the mean over seeds thick, each seed thin.
 
     Each panel shows its first quantity; the gap's adds the median over samples, dashed, the cosine's the agreement of
-    two half batches, dotted.
+    two half batches, dotted. Where there are more runs than colours, dashes tell the runs apart instead.
 
     Args:
         runs: label -> records, in the order of the legend.
@@ -50,11 +51,15 @@ def plot_drift_comparison(runs: dict[str, DriftRecords], path: Path, *, title: s
         stack = drawing.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
         for axes, (panel, source) in zip(stack, panels, strict=True):
             part = _evaluations if source is together.evaluations else _records
+            lines = panel.shown_in_comparison()
+            if len(runs) > len(COLOURS):
+                lines = lines[:1]
             for index, (label, run) in enumerate(runs.items()):
-                _draw(axes, panel, part(run), COLOURS[index % len(COLOURS)], label)
+                group, colour = divmod(index, len(COLOURS))
+                _draw(axes, lines, part(run), COLOURS[colour], RUN_STYLES[group % len(RUN_STYLES)], label)
             axes.set_ylabel(panel.label)
             panel.scale(axes)
-            _line_styles(axes, panel)
+            _line_styles(axes, lines)
         drawing.align_ylabels(stack)
         count_axis(stack[-1], "env steps of a seed")
         handles, labels = stack[0].get_legend_handles_labels()
@@ -70,18 +75,19 @@ def _evaluations(run: DriftRecords) -> list[dict[str, Any]]:
     return run.evaluations
 
 
-def _line_styles(axes: "Axes", panel: Panel) -> None:
+def _line_styles(axes: "Axes", lines: tuple[Line, ...]) -> None:
     """A legend of what solid, dashed and dotted stand for, where a panel shows more than one quantity."""
     from matplotlib.lines import Line2D
 
-    lines = panel.shown_in_comparison()
     if len(lines) > 1:
         handles = [Line2D([], [], color=PALE_INK, linestyle=line.style, label=line.label) for line in lines]
         axes.legend(handles=handles, loc="best", fontsize=9, handlelength=2.4)
 
 
-def _draw(axes: "Axes", panel: Panel, records: list[dict[str, Any]], colour: str, label: str) -> None:
-    for number, line in enumerate(panel.shown_in_comparison()):
+def _draw(
+    axes: "Axes", lines: tuple[Line, ...], records: list[dict[str, Any]], colour: str, style: str, label: str
+) -> None:
+    for number, line in enumerate(lines):
         seeds = line.curves(records)
         mean = mean_curve(seeds.values())
         if number == 0 and len(seeds) > 1:
@@ -90,4 +96,4 @@ def _draw(axes: "Axes", panel: Panel, records: list[dict[str, Any]], colour: str
         width = MEAN_WIDTH if number == 0 else 1.2
         name = with_count(label, len(seeds)) if number == 0 else None
         if mean.x.size:
-            axes.plot(*mean, color=colour, linewidth=width, linestyle=line.style, label=name)
+            axes.plot(*mean, color=colour, linewidth=width, linestyle=line.style if number else style, label=name)

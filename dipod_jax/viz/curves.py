@@ -9,6 +9,7 @@ from dipod_jax.viz._style import (
     INK,
     MEAN_WIDTH,
     PALE_INK,
+    RUN_STYLES,
     SEED_ALPHA,
     SEED_WIDTH,
     count_axis,
@@ -89,7 +90,7 @@ def plot_comparison(runs: dict[str, list[dict[str, Any]]], path: Path, *, x: str
         for index, (label, evaluations) in enumerate(runs.items()):
             seeds = curves_by_seed(evaluations, x, RETURN)
             colour = COLOURS[index % len(COLOURS)]
-            style = "-" if index < len(COLOURS) else "--"
+            style = RUN_STYLES[index // len(COLOURS) % len(RUN_STYLES)]
             _draw_seeds(axes, seeds, colour)
             _draw_mean(axes, mean_curve(seeds.values()), colour, with_count(label, len(seeds)), style)
         if x == "env_steps":
