@@ -28,9 +28,10 @@ NEWTON_TOLERANCE = 1e-4
 
 
 class FlowPolicy:
-    """pi(a | obs): the image of N(0, I) under K Euler steps of dx/dt = v(x, t | obs) from t = 1 to t = 0.
+    """pi(a | obs): the image of N(0, I) under K steps of dx/dt = v(x, t | obs) from t = 1 to t = 0.
 
-    The action is pre-tanh; the environment is given tanh(a).
+    A step is Euler's or the midpoint rule's, as the config says. The action is pre-tanh; the environment is given
+    tanh(a).
     """
 
     loss_name = "cfm_loss"

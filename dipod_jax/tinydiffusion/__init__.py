@@ -5,7 +5,7 @@
 `bounds`      exact log-likelihood, ELBO and EUBOs by dynamic programming over subsets of revealed positions
 `estimators`  Monte-Carlo ELBO and EUBO: uniform counts, antithetic pairs, GDPO's quadrature nodes
 `training`    Algorithm 2 and Algorithm 1, each one vmapped scan; `distillation` self-distillation alone
-`studies`     the five questions; `figures` draws their answers
+`studies`     one module a question: how its runs are made, its table and its figure
 
 Importing this package imports nothing else.
 """

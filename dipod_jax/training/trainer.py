@@ -151,9 +151,9 @@ class Trainer:
             setattr(self, name, getattr(self, name).lower(*args).compile())
 
     def evaluate(self, learner: LearnerState, num_episodes: int) -> EpisodeReturns:
-        """Returns (S, E) of E episodes of each kind; the draws depend on seed, iteration and number of devices alone.
+        """Returns (S, E) of E episodes of each kind; the draws depend on seed, iteration, number of devices and chunk.
 
-        Episodes run in chunks of the smaller evaluation, so that one compiled program serves every E.
+        Episodes run in chunks of the smaller evaluation's size, so that one compiled program serves every E.
         """
         sharding = NamedSharding(self.mesh, PartitionSpec(SEED))
         chunks = []
