@@ -69,14 +69,16 @@ fingers: $(READY)
 	$(BIN)/python -m experiments.compare $(addprefix $(FINGERS)/,spin easy hard) \
 	  --labels FingerSpin FingerTurnEasy FingerTurnHard --out $(FINGERS)
 
-# What beta is worth: FingerSpin's recipe, and the same with beta 0 (half an hour on one core).
-BETA_RUNS := runs/beta
+# What beta is worth: a task's recipe, and the same with beta 0 (FingerSpin: half an hour on one core; a Turn task: two).
+BETA_TASK ?= FingerSpin
+BETA_SEEDS ?= 57 58 59
+BETA_RUNS = runs/beta/$(BETA_TASK)
 .PHONY: beta
 beta: $(READY)
-	$(BIN)/python -m experiments.sweep --task FingerSpin --preset cpu --backend native --seed-list 57 58 59 --betas 0.05 0 \
-	  --out $(BETA_RUNS)
+	$(BIN)/python -m experiments.sweep --task $(BETA_TASK) --preset cpu --backend native --seed-list $(BETA_SEEDS) \
+	  --betas 0.05 0 --out $(BETA_RUNS)
 	$(BIN)/python -m experiments.compare $(BETA_RUNS)/beta0.05 $(BETA_RUNS)/beta0 --labels "beta 0.05" "beta 0" \
-	  --title "FingerSpin, the recipe and the same with beta 0" --out $(BETA_RUNS)
+	  --title "$(BETA_TASK), the recipe and the same with beta 0" --out $(BETA_RUNS)
 
 # The README's third figure: plain PPO clip at a constant rate, with four betas, one that sets itself, and Algorithm 1.
 DRIFT := runs/drift/ballincup
