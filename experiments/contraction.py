@@ -13,10 +13,9 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import tyro
-
 from dipod_jax.config import require
 from experiments._cli import run_cli
+from experiments.twotoken import parse as parse_with_folder
 
 TARGETS = ("gaussian", "two-modes")
 
@@ -87,13 +86,7 @@ class Config:
 
 def parse(argv: list[str]) -> Config:
     """The configuration in the arguments, its folder named and free."""
-    from dipod_jax.runs import check_unused, check_writable
-
-    config = tyro.cli(Config, args=argv, prog="python -m experiments.contraction")
-    out = config.out or Path("runs/contraction") / time.strftime("%Y%m%d-%H%M%S")
-    check_writable(out)
-    check_unused(out)
-    return dataclasses.replace(config, out=out)
+    return parse_with_folder(Config, "contraction", argv)
 
 
 def main(config: Config) -> None:
