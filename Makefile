@@ -54,8 +54,8 @@ FIGURE_SEEDS := 4 5 6
 FIGURE_RUNS := $(addprefix runs/figure/seed,$(FIGURE_SEEDS))
 .PHONY: figure
 figure: $(READY)
-	for s in $(FIGURE_SEEDS); do $(BIN)/python -m experiments.ballincup --preset cpu --backend native --seed-list $$s \
-	  --out runs/figure/seed$$s $$([ -e runs/figure/seed$$s/config.json ] && echo --resume) || exit 1; done
+	$(foreach s,$(FIGURE_SEEDS),$(BIN)/python -m experiments.ballincup --preset cpu --backend native --seed-list $(s) \
+	  $(call run,runs/figure/seed$(s)) &&) true
 	$(BIN)/python -m experiments.compare $(FIGURE_RUNS) --labels $(foreach s,$(FIGURE_SEEDS),"seed $(s)") \
 	  --x wall_clock_s --title "BallInCup, cpu preset" --out runs/figure
 
