@@ -18,6 +18,7 @@ import tyro
 
 from dipod_jax.config import require
 from dipod_jax.runs import check_unused, check_writable
+from dipod_jax.tables import table
 from dipod_jax.twotoken.options import BASELINES, EUBOS, METHODS, OPTIMIZERS, PAPER_METHODS
 from experiments._cli import run_cli
 
@@ -128,17 +129,21 @@ def stop_if_diverged(curves, config: Config) -> None:
         sys.exit(1)
 
 
-def table(result: dict) -> str:
-    """A compact text table of the final values of every run."""
-    lines = [f"{'method':24s} {'init':>5s} {'mean gap':>9s} {'peak':>8s} {'max gap':>8s} {'reward':>8s} {'cosine':>7s}"]
-    for method, inits in result["runs"].items():
-        for init, run in inits.items():
-            final = run["final"]
-            lines.append(
-                f"{method:24s} {init:>5s} {final['mean_gap']:9.4f} {run['peak_mean_gap']:8.4f} "
-                f"{final['max_gap']:8.4f} {final['expected_reward']:8.4f} {final['gradient_cosine']:7.3f}"
-            )
-    return "\n".join(lines)
+def final_values(result: dict) -> list[dict[str, str]]:
+    """Rows of a table: the final values of every run."""
+    return [
+        {
+            "method": method,
+            "init": init,
+            "mean gap": f"{run['final']['mean_gap']:.4f}",
+            "peak": f"{run['peak_mean_gap']:.4f}",
+            "max gap": f"{run['final']['max_gap']:.4f}",
+            "reward": f"{run['final']['expected_reward']:.4f}",
+            "cosine": f"{run['final']['gradient_cosine']:.3f}",
+        }
+        for method, inits in result["runs"].items()
+        for init, run in inits.items()
+    ]
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -179,7 +184,7 @@ def run(config: Config) -> None:
     figures.draw_drift(curves, config.methods, config.init_logit, out / "drift.png")
     if config.animation:
         figures.animate_drift(curves, config.methods, config.init_logit, out / "drift.gif")
-    print(table(result))
+    print(table(final_values(result)))
     print(f"results: {out}/result.json, curves.npz, drift.png" + (", drift.gif" if config.animation else ""))
 
 

@@ -6,6 +6,8 @@ import time
 from types import TracebackType
 from typing import TextIO
 
+from dipod_jax.tables import duration, short_number
+
 
 class Progress:
     """Progress over env steps: speed, time left, last return.
@@ -41,7 +43,7 @@ class Progress:
             last_return: mean return of the latest episodes, None or nan where no episode has ended.
         """
         eta_s = (self.total_env_steps - env_steps) / env_steps_per_s if env_steps_per_s > 0 else math.nan
-        status = f"{format_count(env_steps_per_s)} steps/s  ETA {format_duration(eta_s)}  {_return_text(last_return)}"
+        status = f"{short_number(env_steps_per_s)} steps/s  ETA {duration(eta_s)}  {_return_text(last_return)}"
         if self._bar is not None:
             self._bar.update(env_steps, status)
             return
@@ -49,7 +51,7 @@ class Progress:
         if now - self._last_plain_s >= self._interval_s or env_steps >= self.total_env_steps:
             self._last_plain_s = now
             share = min(100.0, 100.0 * env_steps / self.total_env_steps)
-            of_total = f"{format_count(env_steps)}/{format_count(self.total_env_steps)} env steps"
+            of_total = f"{short_number(env_steps)}/{short_number(self.total_env_steps)} env steps"
             self.line(f"{self.name} {share:5.1f}%  {of_total}  {status}")
 
     def line(self, text: str) -> None:
@@ -103,28 +105,6 @@ class _Bar:
 
     def close(self) -> None:
         self._rich.stop()
-
-
-def format_count(count: float) -> str:
-    """`count` with three digits and k, M or G: 950, 12.3k, 1.50M. A dash where it is not finite."""
-    if not math.isfinite(count):
-        return "-"
-    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(count) >= 0.9995 * size:
-            scaled = count / size
-            return f"{scaled:.{max(0, 2 - math.floor(math.log10(max(1.0, abs(scaled) * 1.0005))))}f}{letter}"
-    return f"{count:.0f}"
-
-
-def format_duration(seconds: float) -> str:
-    """`seconds` as 42s, 3m07s or 1h02m. A dash where it is not finite."""
-    if not math.isfinite(seconds):
-        return "-"
-    minutes, rest = divmod(max(0, round(seconds)), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours}h{minutes:02d}m"
-    return f"{minutes}m{rest:02d}s" if minutes else f"{rest}s"
 
 
 def _return_text(value: float | None) -> str:

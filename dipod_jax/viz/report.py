@@ -7,7 +7,7 @@ from typing import Any
 
 from dipod_jax.runs._disk import write_text
 from dipod_jax.runs.folder import RunFolder
-from dipod_jax.runs.progress import format_count, format_duration
+from dipod_jax.tables import duration, short_number
 
 REPORT = "report.html"
 RETURNS = "returns.png"
@@ -104,9 +104,9 @@ def _figures(result: dict[str, Any]) -> str:
             interval = f" ± {(bounds[1] - bounds[0]) / 2:.0f}" if bounds is not None else ""
             items.append((f"{final['mean']:.0f}{interval}", label))
     for key, label, text in (
-        ("env_steps", "env steps", format_count),
-        ("wall_clock_s", "wall-clock time", format_duration),
-        ("env_steps_per_s", "env steps/s", format_count),
+        ("env_steps", "env steps", short_number),
+        ("wall_clock_s", "wall-clock time", duration),
+        ("env_steps_per_s", "env steps/s", short_number),
     ):
         if isinstance(result.get(key), (int, float)):
             items.append((text(result[key]), label))
