@@ -4,7 +4,7 @@ import math
 import sys
 import time
 from types import TracebackType
-from typing import TextIO
+from typing import TextIO, cast
 
 from dipod_jax.tables import duration, short_number
 
@@ -13,7 +13,9 @@ class Progress:
     """Progress over env steps: speed, time left, last return.
 
     On a terminal a bar that redraws itself, with `line`s scrolling above it; where the stream is no terminal (a log
-    file, a pipe, CI) plain lines, one per `interval_s` at most. A context manager; `close` may be called twice.
+    file, a pipe, CI) or one that cannot move its cursor, plain lines, one per `interval_s` at most. Characters that the
+    stream's encoding lacks come out as `?`, and a stream that is gone is written to no more: neither stops a training.
+    A context manager; `close` may be called twice.
     """
 
     def __init__(
@@ -27,12 +29,27 @@ class Progress:
             stream: where to write; standard output where None.
             interval_s: least seconds between two plain lines of `update`; the last step is always shown.
         """
+        from rich.console import Console
+        from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
+        from rich.progress import Progress as Bar
+
         self.total_env_steps = total_env_steps
         self.name = name
-        self._stream = sys.stdout if stream is None else stream
         self._interval_s = interval_s
         self._last_plain_s = -math.inf
-        self._bar = _Bar(total_env_steps, name, self._stream) if self._stream.isatty() else None
+        lenient = _LenientStream(sys.stdout if stream is None else stream)
+        self._console = Console(file=cast(TextIO, lenient), markup=False, emoji=False, highlight=False)
+        self._plain = not (lenient.isatty() and self._console.is_interactive)
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=None),
+            TaskProgressColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[status]}", markup=False),
+        )
+        self._bar = Bar(*columns, console=self._console, refresh_per_second=4, disable=self._plain)
+        self._task = self._bar.add_task(name, total=total_env_steps, status="")
+        self._bar.start()
 
     def update(self, env_steps: int, env_steps_per_s: float, last_return: float | None = None) -> None:
         """Show where the run stands.
@@ -44,11 +61,10 @@ class Progress:
         """
         eta_s = (self.total_env_steps - env_steps) / env_steps_per_s if env_steps_per_s > 0 else math.nan
         status = f"{short_number(env_steps_per_s)} steps/s  ETA {duration(eta_s)}  {_return_text(last_return)}"
-        if self._bar is not None:
-            self._bar.update(env_steps, status)
-            return
+        self._bar.update(self._task, completed=env_steps, status=status)
         now = time.monotonic()
-        if now - self._last_plain_s >= self._interval_s or env_steps >= self.total_env_steps:
+        due = now - self._last_plain_s >= self._interval_s or env_steps >= self.total_env_steps
+        if self._plain and due:
             self._last_plain_s = now
             share = min(100.0, 100.0 * env_steps / self.total_env_steps)
             of_total = f"{short_number(env_steps)}/{short_number(self.total_env_steps)} env steps"
@@ -56,16 +72,11 @@ class Progress:
 
     def line(self, text: str) -> None:
         """Print one line, above the bar where there is one."""
-        if self._bar is not None:
-            self._bar.line(text)
-        else:
-            print(text, file=self._stream, flush=True)
+        self._console.print(text, soft_wrap=True)
 
     def close(self) -> None:
         """Leave the bar as it stands and free the terminal."""
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
+        self._bar.stop()
 
     def __enter__(self) -> "Progress":
         """Self."""
@@ -78,33 +89,31 @@ class Progress:
         self.close()
 
 
-class _Bar:
-    """rich's bar; apart, so that plain output never imports rich."""
+class _LenientStream:
+    """A text stream that can be written to whatever becomes of the terminal, pipe or file behind it."""
 
-    def __init__(self, total: int, name: str, stream: TextIO) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
-        from rich.progress import Progress as RichProgress
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self.encoding = stream.encoding or "utf-8"
+        self._gone = False
 
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=None),
-            TaskProgressColumn(),
-            TimeElapsedColumn(),
-            TextColumn("{task.fields[status]}"),
-        )
-        self._rich = RichProgress(*columns, console=Console(file=stream), refresh_per_second=4)
-        self._task = self._rich.add_task(name, total=total, status="")
-        self._rich.start()
+    def isatty(self) -> bool:
+        return not self._stream.closed and self._stream.isatty()
 
-    def update(self, completed: int, status: str) -> None:
-        self._rich.update(self._task, completed=completed, status=status)
+    def write(self, text: str) -> int:
+        if not self._gone:
+            try:
+                self._stream.write(text.encode(self.encoding, "replace").decode(self.encoding))
+            except (OSError, ValueError):  # its reader has left, the terminal hung up; closed: a ValueError
+                self._gone = True
+        return len(text)
 
-    def line(self, text: str) -> None:
-        self._rich.console.print(text, markup=False, highlight=False, soft_wrap=True)
-
-    def close(self) -> None:
-        self._rich.stop()
+    def flush(self) -> None:
+        if not self._gone:
+            try:
+                self._stream.flush()
+            except (OSError, ValueError):
+                self._gone = True
 
 
 def _return_text(value: float | None) -> str:
