@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks._command import Options, require_each
+from dipod_jax.cli import parse_options, run_cli
 from dipod_jax.config import require
 from dipod_jax.tables import table
-from experiments._cli import run_cli
 
 NAMES = ("startup", "physics", "rollout", "update", "evaluation", "end_to_end")
 
@@ -46,11 +46,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _parse(arguments: list[str]) -> AllOptions:
-    import tyro
-
     from dipod_jax.runs import check_writable
 
-    options = tyro.cli(AllOptions, args=arguments, prog="python -m benchmarks.all")
+    options = parse_options(AllOptions, arguments, prog="python -m benchmarks.all")
     check_writable(options.folder)
     return options
 

@@ -13,11 +13,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-import tyro
-
+from dipod_jax.cli import parse_options, run_cli
 from dipod_jax.config import require
 from dipod_jax.tables import table
-from experiments._cli import run_cli
 
 COLUMNS = (
     ("elbo_std", "ELBO std"),
@@ -72,7 +70,7 @@ def parse(argv: list[str]) -> Config:
     """The configuration in the arguments, its folder writable and its run a run."""
     from dipod_jax.runs import RunFolder, check_unused, check_writable
 
-    config = tyro.cli(Config, args=argv, prog="python -m benchmarks.draw_placements")
+    config = parse_options(Config, argv, prog="python -m benchmarks.draw_placements")
     if config.run is not None:
         kind = RunFolder.open(config.run).config.get("objective")
         require(kind != "ppo", "run", str(config.run), "a run of a flow policy, not of Gaussian PPO")

@@ -9,9 +9,9 @@ from typing import Annotated, Literal
 
 import tyro
 
+from dipod_jax.cli import parse_options, run_cli
 from dipod_jax.runs import RunFolder, RunFolderError, check_writable
 from dipod_jax.tables import table
-from experiments._cli import run_cli
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def parse(arguments: list[str]) -> CompareConfig:
     """The options, with the folders checked."""
-    config = tyro.cli(CompareConfig, args=arguments, prog="python -m experiments.compare")
+    config = parse_options(CompareConfig, arguments, prog="python -m experiments.compare")
     for path in config.run_dirs:
         RunFolder.open(path)
     check_writable(config.out)

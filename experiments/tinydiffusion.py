@@ -12,11 +12,11 @@ import math
 import time
 from pathlib import Path
 
+from dipod_jax.cli import run_cli
 from dipod_jax.config import require
 from dipod_jax.tables import table
 from dipod_jax.tinydiffusion.space import training_bytes
 from dipod_jax.twotoken.options import BASELINES, EUBOS
-from experiments._cli import run_cli
 from experiments.twotoken import COUNTED_BYTES, parse, require_choices
 
 STUDIES = ("compare", "length", "monotone", "interleave", "beta", "monte-carlo")

@@ -9,9 +9,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from dipod_jax.cli import parse_options, run_cli
 from dipod_jax.config import Backend, Config, ObjectiveName, Preset, check_choice, differences, from_json
 from dipod_jax.presets import accelerator, make_config
-from experiments._cli import run_cli
 
 STARTED = time.perf_counter()
 
@@ -28,11 +28,9 @@ def main(argv: Sequence[str] | None = None, *, task: str | None = None) -> None:
 
 def parse(arguments: list[str], task: str | None = None) -> Config:
     """The config of a command line: a preset's, or with --resume the run's own, under the options given."""
-    import tyro
-
     start, announcement = _starting_config(arguments, task)
     prog = f"python -m experiments.{task.lower() if task else 'train'}"
-    config = tyro.cli(Config, args=arguments, default=start, prog=prog, description=_description(task))
+    config = parse_options(Config, arguments, default=start, prog=prog, description=_description(task))
     if task is not None and config.task != task:
         raise ValueError(f"--task {config.task} is not allowed: this command trains {task}; use experiments.train")
     if announcement:

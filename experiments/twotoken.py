@@ -14,13 +14,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-import tyro
-
+from dipod_jax.cli import parse_options, run_cli
 from dipod_jax.config import require
 from dipod_jax.runs import check_unused, check_writable
 from dipod_jax.tables import table
 from dipod_jax.twotoken.options import BASELINES, EUBOS, METHODS, OPTIMIZERS, PAPER_METHODS
-from experiments._cli import run_cli
 
 ConfigT = TypeVar("ConfigT", bound=Any)
 _BYTES_PER_STEP = 8 * 22  # one method and init: 22 float64 numbers recorded at each step
@@ -88,7 +86,7 @@ def require_choices(option: str, values: tuple[str, ...], allowed: tuple[str, ..
 
 def parse(config_class: Callable[..., ConfigT], name: str, arguments: list[str]) -> ConfigT:
     """A config dataclass from the command line, its `out` filled in (runs/<name>/<time>) and checked."""
-    config = tyro.cli(config_class, args=arguments, prog=f"python -m experiments.{name}")
+    config = parse_options(config_class, arguments, prog=f"python -m experiments.{name}")
     out = config.out or Path("runs") / name / time.strftime("%Y%m%d-%H%M%S")
     check_writable(out)
     check_unused(out)
