@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from dipod_jax.cli import run_cli
 from dipod_jax.config import Config, differences, require
 from dipod_jax.runs import check_writable
 from experiments import train as train_command
-from experiments._cli import run_cli
 
 
 def run_command(

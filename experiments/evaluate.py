@@ -11,8 +11,8 @@ from typing import Annotated
 
 import tyro
 
+from dipod_jax.cli import parse_options, run_cli
 from dipod_jax.config import Backend
-from experiments._cli import run_cli
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def parse(arguments: list[str]) -> EvaluateConfig:
     from dipod_jax.runs import RunFolder, check_writable
     from experiments.train import check_backend
 
-    config = tyro.cli(EvaluateConfig, args=arguments, prog="python -m experiments.evaluate")
+    config = parse_options(EvaluateConfig, arguments, prog="python -m experiments.evaluate")
     seeds = from_json(RunFolder.open(config.run_dir).config).all_seeds
     if config.seed is not None and config.seed not in seeds:
         trained = ", ".join(map(str, seeds))

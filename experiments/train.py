@@ -9,14 +9,12 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import tyro
-
 from dipod_jax.checks import require
+from dipod_jax.cli import parse_options, run_cli
 from dipod_jax.config import Backend, Config, differences
 from dipod_jax.objectives import OBJECTIVES
 from dipod_jax.presets import accelerator, make_config
 from dipod_jax.serialisation import from_json
-from experiments._cli import run_cli
 
 STARTED = time.perf_counter()
 
@@ -35,7 +33,7 @@ def parse(arguments: list[str], task: str | None = None) -> Config:
     """The config of a command line: a preset's, or with --resume the run's own, under the options given."""
     start, announcement, rest = _starting_config(arguments, task)
     prog = f"python -m experiments.{task.lower() if task else 'train'}"
-    config = tyro.cli(Config, args=rest, default=start, prog=prog, description=_description(task, start))
+    config = parse_options(Config, rest, default=start, prog=prog, description=_description(task, start))
     if task is not None and config.task != task:
         raise ValueError(f"--task {config.task} is not allowed: this command trains {task}; use experiments.train")
     if announcement:

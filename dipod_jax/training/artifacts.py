@@ -33,7 +33,8 @@ def write_artifacts(
     say: Callable[[str], None],
 ) -> None:
     """Write returns.png, drift.png where it was measured, policy.mp4 (first seed), report.html."""
-    from dipod_jax.viz import has_drift, plot_drift, plot_returns, write_report
+    from dipod_jax.report import write_report
+    from dipod_jax.viz import has_drift, plot_drift, plot_returns
 
     title = f"{config.task}: {config.objective.name}, beta {config.beta_label}, {config.preset} preset"
     plot_returns(evaluations, folder.path / "returns.png", title=title, note=note)
