@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn, TypeVar
 
-from dipod_jax.runs.errors import CheckpointError, RunFolderError
+from dipod_jax.runs.errors import CheckpointError, RunFolderError, StorageError, reason_of
 
 Config = TypeVar("Config")
 
@@ -37,7 +37,7 @@ def run_cli(
     A mistake of the user's is one line on standard error, `error: --flag: value ...; allowed: ...`, and exit status 2:
     what tyro rejects, a ValueError of `parse` (validation of the configuration included), a RunFolderError or
     CheckpointError of `parse` or `main`. A ValueError of `main` is a bug and keeps its traceback. `--help` is tyro's.
-    Ctrl-C is one line and exit status 130.
+    Ctrl-C is one line and exit status 130; an OSError, as of a full disk, one line and exit status 74.
 
     Args:
         parse: from arguments (without the program's name) to a validated configuration. It calls `tyro.cli` and
@@ -62,6 +62,10 @@ def run_cli(
     except BrokenPipeError:  # whoever read our output has left, as `| head` does; Python would complain at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(BROKEN_PIPE)
+    except OSError as error:  # a full or failing disk; what is wrong with the arguments was found by `parse`
+        file = "" if error.filename is None else f"{error.filename}: "
+        print("error:", " ".join(f"{file}{reason_of(error)}".split()), file=sys.stderr)
+        sys.exit(StorageError.EXIT_STATUS)
 
 
 def _parse(parse: Callable[[list[str]], Config], arguments: list[str]) -> Config:
