@@ -9,8 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from dipod_jax.checks import require
 from dipod_jax.cli import run_cli
-from dipod_jax.config import Config, differences, require
+from dipod_jax.config import Config, differences
 from dipod_jax.runs import check_writable
 from experiments import train as train_command
 
@@ -85,8 +86,9 @@ def run_arms(arms: Mapping[str, Config], *, started: float, one_program: bool) -
     from dipod_jax.training.setup import prepare_jax
 
     prepare_jax(next(iter(arms.values())))
-    from dipod_jax.training.loop import train
     from dipod_jax.training.trainer import Trainer
+
+    from dipod_jax.training.loop import train
 
     trainer = None
     for label, config in arms.items():

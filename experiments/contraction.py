@@ -13,8 +13,8 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from dipod_jax.checks import require
 from dipod_jax.cli import run_cli
-from dipod_jax.config import require
 from dipod_jax.tables import table
 from experiments.twotoken import parse as parse_with_folder
 

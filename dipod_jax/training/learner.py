@@ -84,12 +84,13 @@ class Learner:
 
         num_epochs = self.config.learning.num_epochs
         keys = jnp.stack([jax.random.split(k, num_epochs) for k in (shuffle_key, entropy_key)], 1)
-        (params, optimizer), metrics = jax.lax.scan(epoch, (state.params, state.optimizer), keys)
+        trained, metrics = jax.lax.scan(epoch, (state.params, state.optimizer), keys)
+        params: dict[str, Params] = trained[0]
         taken = metrics["skipped_updates"] == 0.0
         metrics = {name: _summarise(name, values, taken) for name, values in metrics.items()}
         state = state._replace(
             params=params,
-            optimizer=optimizer,
+            optimizer=trained[1],
             reference=self._move_reference(state.reference, params["policy"]),
             obs_statistics=state.obs_statistics.update(rollout.obs),
         )

@@ -14,10 +14,11 @@ from dipod_jax.runs import (
     Progress,
     RunFolder,
     RunFolderError,
+    Saver,
+    StorageError,
     latest_checkpoint,
     make_logger,
     restore_checkpoint,
-    save_checkpoint,
 )
 from dipod_jax.runs.signals import stop_requested
 from dipod_jax.serialisation import to_json
@@ -27,28 +28,33 @@ from dipod_jax.training.results import best_and_last, interval95, seconds_to, st
 from dipod_jax.training.state import INITIAL_DISTILLATION, TrainState, Tunables
 
 
-def train(config: Config, *, started: float | None = None, programs: Programs | None = None) -> dict[str, Any]:
+def train(
+    config: Config, *, started: float | None = None, programs: Programs | None = None, keep_checkpoints: int = 2
+) -> dict[str, Any]:
     """Train as `config` says, and leave everything in its run folder.
 
     Args:
         config: resolved; preset and backend are not "auto", `out` is set.
         started: `time.perf_counter()` at which the clock of the run began; now where None.
         programs: compiled ones to use again, made for a config that differs in `Tunables` and folders only.
+        keep_checkpoints: how many of the newest stay.
 
     Returns:
         What `result.json` holds.
 
     Raises:
         RunFolderError, CheckpointError: the folder cannot be used.
+        StorageError: what the run must leave behind cannot be written any more.
         KeyboardInterrupt: on SIGINT or SIGTERM, after the running iteration was saved.
     """
-    run = Run(config, time.perf_counter() if started is None else started, programs)
+    run = Run(config, time.perf_counter() if started is None else started, programs, keep_checkpoints)
     with run.progress, stop_requested() as stop:
         run.start(stop)
         while run.iteration < config.num_iterations:
             run.iterate()
             if stop.is_set() and run.iteration < config.num_iterations:
-                run.save()
+                run.save(required=True)
+                run.check_records()
                 run.progress.line(f"stopped and saved; continue with --resume --out {run.folder.path}")
                 raise KeyboardInterrupt
         return run.finish()
@@ -57,7 +63,7 @@ def train(config: Config, *, started: float | None = None, programs: Programs | 
 class Run:
     """One run's folder, clock and state."""
 
-    def __init__(self, config: Config, started: float, programs: Programs | None = None):
+    def __init__(self, config: Config, started: float, programs: Programs | None = None, keep_checkpoints: int = 2):
         assert config.out is not None
         self.config, self.seeds = config, config.all_seeds
         self._started = self._clock_zero = started
@@ -67,12 +73,15 @@ class Run:
         else:
             self.folder = RunFolder.create(config.out, to_json(config))
         self.progress = Progress(config.planned_steps * len(self.seeds), name=config.task)
-        self.logger = make_logger(config.logger, self.folder.path, to_json(config), name=config.out.name)
+        self.folder.say = self.progress.line
+        self.logger = make_logger(
+            config.logger, self.folder.path, to_json(config), name=config.out.name, say=self.progress.line
+        )
         self.timings = {"setup_s": 0.0, "compile_s": 0.0, "training_s": 0.0, "evaluation_s": 0.0}
         self.evaluations: list[dict[str, Any]] = []
         self.iteration, self._timed_iterations = 0, 0
         self._last_return: float | None = None
-        self._saved_at = 0.0
+        self._saver = Saver(self.folder.checkpoints, keep=keep_checkpoints, say=self.progress.line)
 
     @property
     def wall_clock_s(self) -> float:
@@ -149,8 +158,8 @@ class Run:
             self.evaluate(self.config.evaluation.num_episodes)
         elif self.env_steps // interval > (self.env_steps - self.config.steps_per_iteration) // interval:
             self.evaluate(self.config.evaluation.num_episodes_during)
-        if last or time.perf_counter() - self._saved_at >= self.config.checkpoint_interval:
-            self.save()
+        if last or self._saver.is_due(self.config.checkpoint_interval):
+            self.save(required=last)
 
     def _advance(self) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         """Act, measure, control and distil what is due, learn; returns drift metrics, if any, and training metrics."""
@@ -223,10 +232,14 @@ class Run:
             + f"  ({num_episodes} episodes)"
         )
 
-    def save(self) -> None:
-        """Write a checkpoint of everything."""
-        save_checkpoint(self.folder.checkpoints, self.iteration, self.state)
-        self._saved_at = time.perf_counter()
+    def save(self, *, required: bool = False) -> None:
+        """Write a checkpoint of everything, as `Saver.save` does."""
+        self._saver.save(self.iteration, self.state, required=required)
+
+    def check_records(self) -> None:
+        """Raise StorageError where the run would end with records that the disk has not taken."""
+        if not self.folder.metrics_are_written():
+            raise StorageError(f"the last records of {self.folder.path} cannot be written; metrics.jsonl lacks them")
 
     def finish(self) -> dict[str, Any]:
         """Write the result and the pictures; say where they are. A result that stands already is left as it is."""
@@ -236,6 +249,7 @@ class Run:
                 self.evaluate(self.config.evaluation.num_episodes, recorded=True)
             result = self.result()
             self.folder.write_result(result)
+        self.check_records()
         write_artifacts(
             self.config,
             self.folder,
