@@ -26,7 +26,8 @@ def run_cli(
 
     A mistake of the user's is one line on standard error, `error: --flag value is not allowed: ...`, and exit status 2:
     a ValueError of `parse` (`parse_options` and validation included), a RunFolderError or CheckpointError of `parse` or
-    `main`. A ValueError of `main` is a bug and keeps its traceback. Ctrl-C is one line and exit status 130; an OSError, as of a full disk, one line and exit status 74.
+    `main`. A ValueError of `main` is a bug and keeps its traceback. Ctrl-C is one line and exit status 130;
+    an OSError, as of a full disk, one line and exit status 74.
 
     Args:
         parse: from arguments (without the program's name) to a validated configuration. It imports nothing slow:

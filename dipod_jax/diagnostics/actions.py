@@ -1,6 +1,5 @@
 """What the policy does in a state: spread, saturation, and how much of the spread the K-step sampler loses."""
 
-
 import jax
 import jax.numpy as jnp
 from jax import Array

@@ -1,6 +1,5 @@
 """How far the bound has come off the likelihood: log pi - ELBO, and the part of it that no training can remove."""
 
-
 import jax.numpy as jnp
 from jax import Array
 

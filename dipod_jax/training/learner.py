@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from functools import partial
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -17,8 +17,6 @@ from dipod_jax.regularisers import Terms
 from dipod_jax.training.sharding import Layout
 from dipod_jax.training.state import LearnerState
 from dipod_jax.types import Evidence, Metrics, Params, Transition, matched
-
-Tree = TypeVar("Tree")
 
 
 class Batch(NamedTuple):
@@ -85,7 +83,7 @@ class Learner:
         num_epochs = self.config.learning.num_epochs
         keys = jnp.stack([jax.random.split(k, num_epochs) for k in (shuffle_key, entropy_key)], 1)
         trained, metrics = jax.lax.scan(epoch, (state.params, state.optimizer), keys)
-        params: dict[str, Params] = trained[0]
+        params = cast(dict[str, Params], trained[0])
         taken = metrics["skipped_updates"] == 0.0
         metrics = {name: _summarise(name, values, taken) for name, values in metrics.items()}
         state = state._replace(
