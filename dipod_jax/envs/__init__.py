@@ -37,10 +37,15 @@ def make(
         )
     if episode_length < 1:
         raise ValueError(f"episode_length {episode_length} is not allowed: at least 1")
-    if backend in ("mjx", "warp"):
+    if backend == "mjx":
         from dipod_jax.envs.playground import load_task
 
-        return BatchedEnv(load_task(task, impl="jax" if backend == "mjx" else "warp"), episode_length)
+        return BatchedEnv(load_task(task, impl="jax"), episode_length)
+    if backend == "warp":
+        from dipod_jax.envs.playground import load_task
+        from dipod_jax.envs.warp import WarpTask
+
+        return BatchedEnv(WarpTask(load_task(task, impl="warp")), episode_length)
     if backend == "native":
         from dipod_jax.envs.native import NativeTask
         from dipod_jax.envs.playground import load_task
