@@ -52,7 +52,9 @@ def refused(arguments, cwd, **options):
 def folders(tmp_path_factory):
     """A working folder with a run, a folder of something else and one that cannot be written."""
     root = tmp_path_factory.mktemp("cli")
-    RunFolder.create(root / "run", to_json(presets.smoke("BallInCup", "fpo"))).close()
+    begun = RunFolder.create(root / "run", to_json(presets.smoke("BallInCup", "fpo")))
+    begun.append_metrics({"kind": "train", "seed": 0, "iteration": 1, "env_steps": 1024, "wall_clock_s": 1.0})
+    begun.close()
     (root / "other").mkdir()
     (root / "other" / "thesis.tex").write_text("years of work")
     (root / "file").write_text("")

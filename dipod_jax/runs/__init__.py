@@ -9,8 +9,9 @@ from dipod_jax.runs.checkpoints import (
     verify_checkpoint,
 )
 from dipod_jax.runs.errors import CheckpointError, RunFolderError, StorageError, reason_of
-from dipod_jax.runs.folder import RunFolder, check_unused, check_writable
+from dipod_jax.runs.folder import RunFolder
 from dipod_jax.runs.loggers import Logger, check_logger, make_logger
+from dipod_jax.runs.places import check_unused, check_writable
 from dipod_jax.runs.progress import Progress
 from dipod_jax.runs.saver import Saver
 

@@ -68,11 +68,13 @@ class Run:
         self._started = self._clock_zero = started
         self._given_trainer = trainer
         if config.resume:
-            self.folder = RunFolder.open(config.out)
+            self.folder = RunFolder.resume(config.out)
         else:
             self.folder = RunFolder.create(config.out, to_json(config))
         self.progress = Progress(config.planned_steps * len(self.seeds), name=config.task)
         self.folder.say = self.progress.line
+        if self.folder.taken_over_from is not None:
+            self.progress.line(f"continuing for {self.folder.taken_over_from}, which was killed")
         self.logger = make_logger(
             config.logger, self.folder.path, to_json(config), name=config.out.name, say=self.progress.line
         )
