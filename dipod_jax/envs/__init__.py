@@ -6,8 +6,8 @@ from typing import Any
 
 from jax.sharding import Mesh
 
-from dipod_jax.envs.tasks import TASKS
 from dipod_jax.envs.batched import BatchedEnv, EnvState, StepResult
+from dipod_jax.envs.tasks import TASKS
 
 __all__ = ["BatchedEnv", "EnvState", "StepResult", "make"]
 
@@ -49,7 +49,7 @@ def make(
     return BatchedEnv(_load(task, backend, num_threads), episode_length, mesh, axis)
 
 
-def _load(task: str, backend: Backend, num_threads: int) -> Any:
+def _load(task: str, backend: str, num_threads: int) -> Any:
     """One environment of the task on this physics; its modules are imported here, at first use."""
     from dipod_jax.envs.playground import load_task
 
