@@ -9,10 +9,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dipod_jax.config import Config, differences, require
+from dipod_jax.checks import require
+from dipod_jax.cli import run_cli
+from dipod_jax.config import Config, differences
 from dipod_jax.runs import check_writable
 from experiments import train as train_command
-from experiments._cli import run_cli
 
 
 def run_command(
@@ -85,10 +86,11 @@ def run_arms(arms: Mapping[str, Config], *, started: float, one_program: bool) -
     from dipod_jax.training.setup import prepare_jax
 
     prepare_jax(next(iter(arms.values())))
-    from dipod_jax.training.loop import train
-    from dipod_jax.training.trainer import Trainer
+    from dipod_jax.training.programs import make_programs
 
-    trainer = None
+    from dipod_jax.training.loop import train
+
+    programs = None
     for label, config in arms.items():
         assert config.out is not None
         result = RunFolder.open(config.out).read_result() if config.resume else None
@@ -96,9 +98,9 @@ def run_arms(arms: Mapping[str, Config], *, started: float, one_program: bool) -
             print(f"{label}: finished before, in {config.out}")
             continue
         print(f"{label}: {config.out}")
-        if trainer is None or not one_program:
-            trainer = Trainer(config, config.all_seeds)
-        train(config, started=started, trainer=trainer)
+        if programs is None or not one_program:
+            programs = make_programs(config, config.all_seeds).compile()
+        train(config, started=started, programs=programs)
         started = time.perf_counter()
     from experiments.compare import CompareConfig, draw
 

@@ -9,8 +9,9 @@ from typing import Annotated, Literal
 
 import tyro
 
+from dipod_jax.cli import parse_options, run_cli
 from dipod_jax.runs import RunFolder, RunFolderError, check_writable
-from experiments._cli import run_cli
+from dipod_jax.tables import table
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def parse(arguments: list[str]) -> CompareConfig:
     """The options, with the folders checked."""
-    config = tyro.cli(CompareConfig, args=arguments, prog="python -m experiments.compare")
+    config = parse_options(CompareConfig, arguments, prog="python -m experiments.compare")
     for path in config.run_dirs:
         RunFolder.open(path)
     check_writable(config.out)
@@ -74,22 +75,21 @@ def draw(options: CompareConfig) -> None:
     evaluations = {label: run.evaluations for label, run in split.items()}
     plot_comparison(evaluations, options.out / "returns.png", x=options.x, title=title)
     plot_drift_comparison(split, options.out / "drift.png", title=title)
-    print(table(evaluations))
+    print(table([row(label, records) for label, records in evaluations.items()]))
     print(f"pictures are in {options.out}")
 
 
-def table(evaluations: dict[str, list[dict]]) -> str:
-    """Best and last evaluation return of every seed, with the seconds to each threshold."""
-    from dipod_jax.training.results import THRESHOLDS, best_and_last, seconds_to
+def row(label: str, evaluations: list[dict]) -> dict[str, str]:
+    """Best and last evaluation return of every seed of a run, with the seconds to each threshold."""
+    from dipod_jax.training.results import best_and_last, seconds_to
 
-    lines = [f"{'run':<28} {'best':>24} {'last':>24}  seconds to {' | '.join(map(str, THRESHOLDS))}"]
-    for label, records in evaluations.items():
-        seeds = tuple(dict.fromkeys(r["seed"] for r in records))
-        returns, times = best_and_last(records, seeds), seconds_to(records, seeds)
-        best, last = (" ".join(f"{x:.0f}" for x in returns[name]) for name in ("best", "last"))
-        reached = (" ".join("-" if t is None else f"{t:.0f}" for t in times[str(name)]) for name in THRESHOLDS)
-        lines.append(f"{label:<28} {best:>24} {last:>24}  {' | '.join(reached)}")
-    return "\n".join(lines)
+    seeds = tuple(dict.fromkeys(r["seed"] for r in evaluations))
+    returns = {name: " ".join(f"{x:.0f}" for x in xs) for name, xs in best_and_last(evaluations, seeds).items()}
+    times = {
+        f"seconds to {threshold}": " ".join("-" if t is None else f"{t:.0f}" for t in reached)
+        for threshold, reached in seconds_to(evaluations, seeds).items()
+    }
+    return {"run": label, **returns, **times}
 
 
 def _records(folder: RunFolder) -> list[dict]:

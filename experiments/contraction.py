@@ -13,8 +13,9 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dipod_jax.config import require
-from experiments._cli import run_cli
+from dipod_jax.checks import require
+from dipod_jax.cli import run_cli
+from dipod_jax.tables import table
 from experiments.twotoken import parse as parse_with_folder
 
 TARGETS = ("gaussian", "two-modes")
@@ -101,7 +102,8 @@ def main(config: Config) -> None:
         record = distil.run(arm)
         result["arms"].append(record)
         folder.write_result(result)  # at once: an interrupt must not cost the arms that are done
-        print(_row(record), flush=True)
+        print(f"{arm.name}: {record['seconds']:.0f} s", flush=True)
+    print(table([_cells(record) for record in result["arms"]]))
     _plot(result["arms"], config.out / "contraction.png")
     print(f"written to {config.out}")
 
@@ -221,13 +223,17 @@ class _Distillation:
         return float(jax.lax.scan(one_round, jnp.float32(std), length=self.config.rounds)[0] / std)
 
 
-def _row(record: dict[str, Any]) -> str:
+def _cells(record: dict[str, Any]) -> dict[str, str]:
     kept = "kept" if abs(record["ratio"] - 1.0) <= 0.05 else "lost"
-    return (
-        f"{record['name']:20s} std {record['std'][0]:.4f} -> {record['std'][-1]:.4f}  ratio {record['ratio']:.3f}"
-        f" ({kept})  theory {record['theory']:.3f}  gap {record['gap_before']:.3f} -> {record['gap_after']:.3f}"
-        f"  {record['seconds']:.0f} s"
-    )
+    return {
+        "sampler": record["name"],
+        "std, start": f"{record['std'][0]:.4f}",
+        "std, end": f"{record['std'][-1]:.4f}",
+        "ratio": f"{record['ratio']:.3f} ({kept})",
+        "theory": f"{record['theory']:.3f}",
+        "gap, start": f"{record['gap_before']:.3f}",
+        "gap, end": f"{record['gap_after']:.3f}",
+    }
 
 
 def _plot(records: list[dict[str, Any]], path: Path) -> None:

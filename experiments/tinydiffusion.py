@@ -12,10 +12,11 @@ import math
 import time
 from pathlib import Path
 
-from dipod_jax.config import require
+from dipod_jax.checks import require
+from dipod_jax.cli import run_cli
+from dipod_jax.tables import table
 from dipod_jax.tinydiffusion.space import training_bytes
 from dipod_jax.twotoken.options import BASELINES, EUBOS
-from experiments._cli import run_cli
 from experiments.twotoken import COUNTED_BYTES, parse, require_choices
 
 STUDIES = ("compare", "length", "monotone", "interleave", "beta", "monte-carlo")
@@ -99,7 +100,7 @@ def run(config: Config) -> None:
 
     import numpy as np
 
-    from dipod_jax.tinydiffusion.studies.common import Options, markdown
+    from dipod_jax.tinydiffusion.studies.common import Options
 
     fields = dataclasses.asdict(config)
     options = Options(vocab_size=fields["vocab"], **{k: v for k, v in fields.items() if k in Options._fields})
@@ -109,7 +110,7 @@ def run(config: Config) -> None:
         module = importlib.import_module(f"dipod_jax.tinydiffusion.studies.{name.replace('-', '_')}")
         start = time.perf_counter()
         study = module.run(options)
-        text = markdown(study.rows)
+        text = table(study.rows)
         (out / f"{name}.md").write_text(text + "\n")
         np.savez_compressed(out / f"{name}.npz", **study.arrays)
         study.figure.savefig(out / f"{name}.png", dpi=90)

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from dipod_jax.training.trainer import Trainer
 from jax.sharding import AxisType, Mesh, PartitionSpec
 from numpy.testing import assert_allclose, assert_array_equal
 from probe_tasks import CountingTask, TargetTask
@@ -37,7 +38,6 @@ from dipod_jax.training.learner import Learner, _segments, _summarise, learning_
 from dipod_jax.training.loop import Run
 from dipod_jax.training.state import Tunables
 from dipod_jax.training.statistics import RunningStatistics
-from dipod_jax.training.trainer import Trainer
 
 EPISODE = 10
 LEARN = dict(learning_rate=3e-3, minibatch_size=128, num_epochs=4, advantages="iteration", reward_scale=1.0)

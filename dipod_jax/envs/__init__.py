@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from dipod_jax.config import TASKS, Backend
 from dipod_jax.envs.batched import BatchedEnv, EnvState, StepResult
+from dipod_jax.envs.tasks import TASKS
 
-__all__ = ["Backend", "BatchedEnv", "EnvState", "StepResult", "make"]
+__all__ = ["BatchedEnv", "EnvState", "StepResult", "make"]
 
 
 def make(
     task: str,
-    backend: Backend = "native",
+    backend: str = "native",
     *,
     episode_length: int = 1000,
     num_threads: int = 1,
+    mesh=None,
 ) -> BatchedEnv:
     """Build a batched environment for one of Playground's DM-Control tasks.
 

@@ -8,10 +8,11 @@ from dipod_jax.runs.checkpoints import (
     saved_shapes,
     verify_checkpoint,
 )
-from dipod_jax.runs.errors import CheckpointError, RunFolderError
+from dipod_jax.runs.errors import CheckpointError, RunFolderError, StorageError, reason_of
 from dipod_jax.runs.folder import RunFolder, check_unused, check_writable
 from dipod_jax.runs.loggers import Logger, check_logger, make_logger
 from dipod_jax.runs.progress import Progress
+from dipod_jax.runs.saver import Saver
 
 __all__ = [
     "CheckpointError",
@@ -19,12 +20,15 @@ __all__ = [
     "Progress",
     "RunFolder",
     "RunFolderError",
+    "Saver",
+    "StorageError",
     "check_logger",
     "check_unused",
     "check_writable",
     "checkpoint_step",
     "latest_checkpoint",
     "make_logger",
+    "reason_of",
     "restore_checkpoint",
     "save_checkpoint",
     "saved_shapes",

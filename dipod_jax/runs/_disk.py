@@ -41,6 +41,16 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def drain(descriptor: int, pending: bytearray) -> None:
+    """Write `pending` to `descriptor`, and remove from it what was written.
+
+    Raises:
+        OSError: the disk took no more; `pending` holds the rest, so that the next attempt goes on there.
+    """
+    while pending:
+        del pending[: os.write(descriptor, bytes(pending))]
+
+
 def write_text(path: Path, text: str) -> None:
     """Write `text` to `path` atomically (UTF-8)."""
     with replacing(path) as temporary:

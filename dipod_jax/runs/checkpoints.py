@@ -11,7 +11,9 @@ size zero. A checkpoint is a folder
 made under a temporary name and renamed when everything, SHA256SUMS last, is on the disk.
 """
 
+import errno
 import json
+import math
 import os
 import re
 import shutil
@@ -19,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dipod_jax.runs._disk import fsync_path, sha256_of
-from dipod_jax.runs.errors import CheckpointError
+from dipod_jax.runs.errors import CheckpointError, reason_of
 
 if TYPE_CHECKING:
     import jax
@@ -48,7 +50,7 @@ def save_checkpoint(folder: Path, step: int, state: PyTree, *, keep: int = 2) ->
 
     Raises:
         ValueError: `keep` or `step` out of range, or a leaf that is no array.
-        CheckpointError: what was written does not read back.
+        CheckpointError, OSError: the disk refuses it, or what was written does not read back. Older checkpoints stay.
     """
     if keep < 1:
         raise ValueError(f"keep: value {keep}; allowed: at least 1")
@@ -61,11 +63,11 @@ def save_checkpoint(folder: Path, step: int, state: PyTree, *, keep: int = 2) ->
         shutil.rmtree(leftover)
 
     temporary = folder / f".writing-{step:012d}"
-    _save_arrays(temporary / ARRAYS, leaves)
-    layout = [_describe(name, leaf) for name, leaf in leaves]
-    (temporary / LEAVES).write_text(json.dumps(layout, indent=1) + "\n", encoding="utf-8")
-    _write_sums(temporary)
-
+    try:
+        _write_checkpoint(temporary, leaves)
+    except Exception:
+        shutil.rmtree(temporary, ignore_errors=True)  # a full disk needs the room
+        raise
     path = folder / f"step_{step:012d}"
     if path.exists():
         path.rename(folder / f".writing-replaced-{step:012d}")
@@ -166,13 +168,42 @@ def _is_empty(leaf: Any) -> bool:
     return 0 in leaf.shape
 
 
+def _write_checkpoint(path: Path, leaves: list[tuple[str, Any]]) -> None:
+    path.mkdir()
+    _check_room(path, leaves)
+    _save_arrays(path / ARRAYS, leaves)
+    layout = [_describe(name, leaf) for name, leaf in leaves]
+    (path / LEAVES).write_text(json.dumps(layout, indent=1) + "\n", encoding="utf-8")
+    _write_sums(path)
+
+
+def _check_room(path: Path, leaves: list[tuple[str, Any]]) -> None:
+    """Raise OSError unless disk, quotas and limits allow for the arrays: orbax would print tracebacks of its threads.
+
+    orbax wrote 60 to 100 kB and 500 bytes for each leaf beside the arrays, in 20 to 40 files.
+    """
+    size = sum(math.prod(leaf.shape) * leaf.dtype.itemsize + 512 for _, leaf in leaves) + 2**17
+    room = path / "room"
+    room.mkdir()
+    for number in range(40):
+        (room / str(number)).touch()
+    with (room / "0").open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, size)
+    shutil.rmtree(room)
+
+
 def _save_arrays(path: Path, leaves: list[tuple[str, Any]]) -> None:
     import orbax.checkpoint as ocp
 
     arrays = {f"{index:06d}": leaf for index, (_, leaf) in enumerate(leaves) if not _is_empty(leaf)}
-    path.parent.mkdir()
-    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
-        checkpointer.save(path, args=ocp.args.PyTreeSave(arrays))
+    try:
+        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+            checkpointer.save(path, args=ocp.args.PyTreeSave(arrays))
+    except Exception as error:  # it hides an OSError in a ValueError of several thousand characters
+        for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
+            if os.strerror(code) in str(error):
+                raise OSError(code, os.strerror(code)) from None
+        raise CheckpointError(f"{path} cannot be written ({reason_of(error)})") from error
 
 
 def _restore_arrays(path: Path, wanted: dict[int, Any]) -> "dict[int, jax.Array]":

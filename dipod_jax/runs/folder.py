@@ -2,14 +2,17 @@
 
 import json
 import os
+import sys
 import tempfile
+from collections.abc import Callable
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from dipod_jax.runs._disk import plain, write_json, write_text
-from dipod_jax.runs.errors import RunFolderError
+from dipod_jax.runs.errors import RunFolderError, StorageError, reason_of
+from dipod_jax.runs.metrics import MetricsWriter
 from dipod_jax.runs.provenance import provenance
 
 CONFIG = "config.json"
@@ -34,7 +37,9 @@ class RunFolder:
         """The resolved configuration, as JSON holds it (tuples are lists, paths strings)."""
         self.provenance: dict[str, Any] = {key: value for key, value in record.items() if key != "config"}
         """`created`, `versions`, `git`, `machine`, `command`."""
-        self._metrics: BinaryIO | None = None
+        self.say: Callable[[str], None] = _say_on_stderr
+        """Where a line goes that says what is wrong with the disk; standard error until a run shows its progress."""
+        self._metrics = MetricsWriter(path / METRICS, lambda line: self.say(line))
 
     @classmethod
     def create(cls, path: Path, config: dict[str, Any]) -> "RunFolder":
@@ -54,7 +59,8 @@ class RunFolder:
             path.mkdir(parents=True, exist_ok=True)
             write_json(path / CONFIG, record)
         except OSError as error:
-            raise RunFolderError(f"--out: cannot write into {path} ({_reason(error)}); name another folder") from error
+            what = f"--out: cannot write into {path} ({reason_of(error)})"
+            raise RunFolderError(f"{what}; name another folder") from error
         return cls(path, record)
 
     @classmethod
@@ -68,7 +74,7 @@ class RunFolder:
         try:
             found = path.is_dir()
         except OSError as error:  # a name too long for any folder
-            raise RunFolderError(f"{str(path)[:200]} cannot be opened ({_reason(error)})") from error
+            raise RunFolderError(f"{str(path)[:200]} cannot be opened ({reason_of(error)})") from error
         if not found:
             raise RunFolderError(f"{path} is not a folder; name one that a run has written (it holds {CONFIG})")
         try:
@@ -92,16 +98,12 @@ class RunFolder:
         return self.path / CHECKPOINTS
 
     def append_metrics(self, record: dict[str, Any]) -> None:
-        """Add one line to `metrics.jsonl`; it is with the operating system when this returns (kill -9 keeps it).
+        """Add one line to `metrics.jsonl`, as `MetricsWriter.append` does."""
+        self._metrics.append(record)
 
-        Values are as in `create`; nan and infinities become null.
-        """
-        line = json.dumps(plain(record), allow_nan=False) + "\n"
-        if self._metrics is None:
-            self._drop_torn_line()
-            self._metrics = (self.path / METRICS).open("ab")
-        self._metrics.write(line.encode())
-        self._metrics.flush()
+    def metrics_are_written(self) -> bool:
+        """Whether every record is in `metrics.jsonl`; tries again to write those that the disk has refused."""
+        return self._metrics.flush()
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """Every record in the order of writing; a torn last line is left out. Empty where nothing was written.
@@ -146,8 +148,17 @@ class RunFolder:
         write_json(self.path / name, value)
 
     def write_result(self, result: dict[str, Any]) -> None:
-        """Write `result.json` atomically."""
-        write_json(self.path / RESULT, result)
+        """Write `result.json` atomically.
+
+        Raises:
+            StorageError: the disk refuses it.
+        """
+        try:
+            write_json(self.path / RESULT, result)
+        except OSError as error:
+            raise StorageError(
+                f"{self.path / RESULT} cannot be written ({reason_of(error)}); finish the run with --resume"
+            ) from error
 
     def read_result(self) -> dict[str, Any] | None:
         """Content of `result.json`, or None where the run has not written one yet.
@@ -171,17 +182,11 @@ class RunFolder:
 
     def close(self) -> None:
         """Close `metrics.jsonl`; the next `append_metrics` opens it again."""
-        if self._metrics is not None:
-            self._metrics.close()
-            self._metrics = None
+        self._metrics.close_file()
 
-    def _drop_torn_line(self) -> None:
-        path = self.path / METRICS
-        if not path.exists():
-            return
-        with path.open("r+b") as file:
-            content = file.read()
-            file.truncate(content.rfind(b"\n") + 1)
+
+def _say_on_stderr(line: str) -> None:
+    print(line, file=sys.stderr)
 
 
 def check_unused(path: Path) -> None:
@@ -216,7 +221,7 @@ def check_writable(path: Path) -> None:
         with tempfile.TemporaryFile(dir=ancestor) as file:
             file.write(b"\0")
     except OSError as error:
-        raise ValueError(f"{refusal} ({_reason(error)})") from error
+        raise ValueError(f"{refusal} ({reason_of(error)})") from error
 
 
 def _nearest_existing(path: Path) -> Path:
@@ -227,7 +232,3 @@ def _nearest_existing(path: Path) -> Path:
             return path
         except (FileNotFoundError, NotADirectoryError):
             path = path.parent
-
-
-def _reason(error: OSError) -> str:
-    return (error.strerror or str(error)).lower()

@@ -110,9 +110,10 @@ def test_comparing_prints_best_last_and_times_and_draws_both_pictures(tmp_path, 
     run_folder(tmp_path / "a", 0.0, {1: [0, 600, 300], 2: [0, 100, 950]})
     run_folder(tmp_path / "b", 0.5, {1: [0, 10, 20]})
     compare.main([str(tmp_path / "a"), str(tmp_path / "b"), "--out", str(tmp_path / "c")])
-    lines = capsys.readouterr().out.splitlines()
-    assert " ".join(lines[1].split()) == "fpo, beta 0.0 600 950 300 950 10 20 | - 20 | - 20"
-    assert " ".join(lines[2].split()) == "fpo, beta 0.5 20 20 - | - | -"
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in capsys.readouterr().out.splitlines()]
+    assert lines[0] == ["run", "best", "last", "seconds to 500", "seconds to 700", "seconds to 900"]
+    assert lines[2] == ["fpo, beta 0.0", "600 950", "300 950", "10 20", "- 20", "- 20"]
+    assert lines[3] == ["fpo, beta 0.5", "20", "20", "-", "-", "-"]
     assert all((tmp_path / "c" / name).stat().st_size > 10_000 for name in ("returns.png", "drift.png"))
 
 
@@ -121,8 +122,8 @@ def test_runs_of_one_label_are_seeds_of_one_curve(tmp_path, capsys):
     run_folder(tmp_path / "b", 0.0, {2: [0, 100]})
     folders = [str(tmp_path / "a"), str(tmp_path / "b")]
     compare.main([*folders, "--labels", "same", "same", "--out", str(tmp_path / "c")])
-    row = capsys.readouterr().out.splitlines()[1].split()
-    assert row == ["same", "600", "100", "600", "100", "10", "-", "|", "-", "-", "|", "-", "-"]
+    row = [cell.strip() for cell in capsys.readouterr().out.splitlines()[2].split("|")[1:-1]]
+    assert row == ["same", "600 100", "600 100", "10 -", "- -", "- -"]
 
 
 def test_comparing_what_is_no_run_folder_is_one_line(tmp_path, capsys):

@@ -221,7 +221,7 @@ except RenderingUnavailable as error:
     print(str(error).count(chr(10)), str(error)[:24], "libegl1" in str(error))
 """
     hidden = {key: value for key, value in os.environ.items() if key not in ("DISPLAY", "WAYLAND_DISPLAY", "MUJOCO_GL")}
-    hidden |= {"__EGL_VENDOR_LIBRARY_DIRS": str(tmp_path), "PYTHONPATH": str(Path(__file__).parents[1])}
+    hidden |= {"__EGL_VENDOR_LIBRARY_DIRS": str(tmp_path), "PYTHONPATH": str(Path(__file__).parents[2])}
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=hidden, capture_output=True, text=True)
     assert done.stdout == "0 no OpenGL context (egl:  True\n", done.stderr
     assert list(tmp_path.iterdir()) == []

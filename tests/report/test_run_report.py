@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dipod_jax.report import objective_of, run, write_report
+from dipod_jax.report.run import flatten
 from dipod_jax.runs import RunFolder
 from dipod_jax.training.results import summarise
-from dipod_jax.viz import report, write_report
-from dipod_jax.viz.report import flatten
 
-CONFIG = {"task": "BallInCup", "objective": "fpo", "beta": 0.002, "fpo": {"clip": 0.05}, "note": "<script>x</script>"}
+OBJECTIVE = {"name": "fpo", "clip_epsilon": 0.05}
+CONFIG = {"task": "BallInCup", "objective": OBJECTIVE, "beta": 0.002, "note": "<script>x</script>"}
 RESULT = {
     "seeds": [3, 4],
     "env_steps": 1_310_720,
@@ -65,6 +66,21 @@ def test_nested_settings_are_written_as_options_are():
     assert flatten({"a": 1, "b": {"c": {"d": [2]}, "e": {}}}) == {"a": 1, "b.c.d": [2], "b.e": {}}
 
 
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"objective": {"name": "exact-ppo", "clip_epsilon": 0.1}},
+        {"objective": "exact-ppo", "fpo": {"clip_epsilon": 0.05}, "ppo": {"clip_epsilon": 0.1}},
+    ],
+)
+def test_an_objective_is_read_from_folders_of_both_kinds(config):
+    assert objective_of(config) == ("exact-ppo", {"clip_epsilon": 0.1})
+
+
+def test_a_config_without_an_objective_has_none():
+    assert objective_of({}) == (None, {})
+
+
 def test_a_run_that_has_not_ended_gets_a_page_that_says_so(folder):
     page = read(folder)
     assert page.text[1].startswith("BallInCup · fpo · beta 0.002") or "BallInCup · fpo · beta 0.002" in page.text
@@ -75,7 +91,7 @@ def test_a_run_that_has_not_ended_gets_a_page_that_says_so(folder):
 def test_the_page_shows_the_result_and_each_seed(folder):
     folder.write_result(RESULT)
     text = read(folder).text
-    for figure in ("955 ± 137", "1.31M", "2m38s", "8.28k"):
+    for figure in ("955 ± 137", "1.31M", "2m38s", "8.28k", "± is the 95 % interval of the mean over seeds."):
         assert figure in text
     row = text.index("seed")
     assert text[row : row + 12] == [
@@ -86,9 +102,25 @@ def test_the_page_shows_the_result_and_each_seed(folder):
 
 def test_the_page_shows_the_whole_configuration_and_escapes_it(folder):
     page = read(folder)
-    for text in ("fpo.clip", "0.05", "<script>x</script>", "versions.jax", "machine.device_kind"):
+    for text in ("objective.clip_epsilon", "0.05", "<script>x</script>", "versions.jax", "machine.device_kind"):
         assert text in page.text
     assert "<script" not in (folder.path / "report.html").read_text()
+
+
+def test_labels_of_a_result_stay_text_too(folder):
+    folder.write_result({**RESULT, "note": '"><img src=x>', "seconds_to": {"<b>": [1.0, 2.0]}})
+    page = read(folder)
+    assert page.sources == [] and "seconds to <b>" in page.text and '"><img src=x>.' in page.text
+
+
+def test_the_page_asks_for_nothing_outside_itself(folder):
+    content = write_report(folder).read_text(encoding="utf-8")
+    assert "http" not in content and "url(" not in content and "<link" not in content
+
+
+def test_the_page_follows_the_readers_light_or_dark(folder):
+    content = write_report(folder).read_text(encoding="utf-8")
+    assert "prefers-color-scheme: dark" in content and 'content="light dark"' in content
 
 
 def test_pictures_and_film_are_inside_the_page(folder):
@@ -102,7 +134,7 @@ def test_pictures_and_film_are_inside_the_page(folder):
 
 
 def test_a_long_film_is_linked_beside_the_page(folder, monkeypatch):
-    monkeypatch.setattr(report, "MAX_EMBEDDED_BYTES", 3)
+    monkeypatch.setattr(run, "MAX_EMBEDDED_BYTES", 3)
     (folder.path / "policy.mp4").write_bytes(b"film")
     assert read(folder).sources == ["policy.mp4"]
 

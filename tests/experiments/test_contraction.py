@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+from dipod_jax.cli import run_cli
 from experiments import contraction
-from experiments._cli import run_cli
 
 TINY = ["--rounds", "2", "--steps", "2", "--batch", "8", "--fit-steps", "2", "--samples", "256"]
 

@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
-import tyro
 
+from dipod_jax.cli import parse_options, run_cli
 from dipod_jax.runs import CheckpointError, RunFolderError
-from experiments._cli import run_cli
 
 LONG = "finite and more than 0, which this sentence says at such length that a box of 80 columns has to wrap it"
 
@@ -25,7 +24,7 @@ class Clip:
 
     def __post_init__(self):
         if not self.epsilon > 0:
-            raise ValueError(f"--clip.epsilon: value {self.epsilon}; allowed: {LONG}")
+            raise ValueError(f"--clip.epsilon {self.epsilon} is not allowed: {LONG}")
 
 
 @dataclass(frozen=True)
@@ -44,11 +43,11 @@ class Options:
 
     def __post_init__(self):
         if not self.beta >= 0:
-            raise ValueError(f"--beta: value {self.beta}; allowed: a finite number, at least 0")
+            raise ValueError(f"--beta {self.beta} is not allowed: a finite number, at least 0")
 
 
 def parse(arguments: list[str]) -> Options:
-    return tyro.cli(Options, args=arguments, prog="train")
+    return parse_options(Options, arguments, prog="train")
 
 
 def never(options: Options) -> None:
@@ -65,16 +64,19 @@ def error_of(capsys, arguments: list[str], main=never) -> str:
 
 
 MISTAKES = [
-    (["--task", "a", "--beta", "abc"], "--beta: value 'abc'; allowed: FLOAT; see --help"),
-    (["--task", "a", "--beta", "nan"], "--beta: value nan; allowed: a finite number, at least 0"),
-    (["--task", "a", "--clip.epsilon", "-1"], f"--clip.epsilon: value -1.0; allowed: {LONG}"),
-    (["--task", "a", "--seeds", "1.5"], "--seeds: value '1.5'; allowed: INT; see --help"),
-    (["--task", "a", "--preset", "gpu"], "--preset: value 'gpu'; allowed: auto, cpu, paper; see --help"),
-    (["--task", "a", "--beta"], "--beta: value missing; allowed: FLOAT; see --help"),
-    (["--task", "a", "--betta", "1"], "--betta: unknown option; did you mean --beta?; see --help"),
-    (["--task", "a", "stray"], "stray: unknown option; see --help"),
-    ([], "required and missing: --task STR; see --help"),
-    (["--tusk", "a"], "--tusk: unknown option; required and missing: --task STR; see --help"),
+    (["--task", "a", "--beta", "abc"], "--beta abc is not allowed: FLOAT; see --help"),
+    (["--task", "a", "--beta=abc"], "--beta abc is not allowed: FLOAT; see --help"),
+    (["--task", "a", "--beta", "nan"], "--beta nan is not allowed: a finite number, at least 0"),
+    (["--task", "a", "--clip.epsilon", "-1"], f"--clip.epsilon -1.0 is not allowed: {LONG}"),
+    (["--task", "a", "--seeds", "1.5"], "--seeds 1.5 is not allowed: INT; see --help"),
+    (["--task", "a", "--preset", "gpu"], "--preset gpu is not allowed: one of auto, cpu, paper; see --help"),
+    (["--task", "a", "--beta"], "--beta without a value is not allowed: FLOAT; see --help"),
+    (["--task", "a", "--betta", "1"], "--betta is not an option, did you mean --beta?; see --help"),
+    (["--task", "a", "--epsilon=1"], "--epsilon is not an option, did you mean --clip.epsilon?; see --help"),
+    (["--task", "a", "--x", "1", "--y"], "--x, --y are not options; see --help"),
+    (["--task", "a", "stray"], "stray is not an option; see --help"),
+    ([], "--task STR is required; see --help"),
+    (["--tusk", "a"], "--tusk is not an option; --task STR is required; see --help"),
 ]
 
 
@@ -83,20 +85,46 @@ def test_a_mistake_is_one_line_that_names_the_option_and_what_is_allowed(capsys,
     assert error_of(capsys, arguments) == expected
 
 
-def test_a_sequence_that_does_not_parse_names_its_words(capsys):
-    assert error_of(capsys, ["--task", "a", "--seed-list", "1", "x"]).startswith(
-        "--seed-list: value ['1', 'x']; allowed:"
-    )
+def test_an_argument_without_a_flag_that_is_missing_is_named(capsys):
+    from experiments import evaluate
+
+    with pytest.raises(SystemExit):
+        evaluate.main([])
+    assert capsys.readouterr().err == "error: RUN_DIR is required; see --help\n"
+
+
+def test_a_mistake_is_told_by_its_last_value_whatever_stands_between(capsys):
+    arguments = ["--task", "a", "--seed_list", "1", "--beta", "2", "--seed-list", "1", "x", "--seeds", "3"]
+    assert error_of(capsys, arguments).startswith("--seed-list 1 x is not allowed: ")
+
+
+def test_a_mistake_is_a_value_error_for_a_caller_in_python():
+    with pytest.raises(ValueError, match=r"^--beta abc is not allowed: FLOAT; see --help$"):
+        parse(["--task", "a", "--beta", "abc"])
 
 
 @pytest.mark.parametrize("arguments", [arguments for arguments, _ in MISTAKES])
-def test_a_tyro_without_its_hook_still_gives_one_line_that_names_the_option(capsys, monkeypatch, arguments):
+def test_a_tyro_without_its_hook_still_ends_with_status_2_and_names_the_option(capsys, monkeypatch, arguments):
     import tyro._errors
 
     monkeypatch.delattr(tyro._errors, "on_parse_error")
-    message = error_of(capsys, arguments)
+    with pytest.raises(SystemExit) as stopped:
+        run_cli(parse, never, arguments)
     named = next((word for word in arguments[2:] if word.startswith("--") or word == "stray"), "--task")
-    assert named in message and message.endswith("see --help") and "─" not in message and "│" not in message
+    assert stopped.value.code == 2 and named.partition("=")[0] in capsys.readouterr().err
+
+
+def test_what_parsing_says_is_shown_once_and_only_where_it_succeeds(capsys):
+    def said(arguments: list[str]) -> Options:
+        for _ in range(2):
+            print("auto: preset cpu", file=sys.stderr)
+        return parse(arguments)
+
+    run_cli(said, lambda options: None, ["--task", "a"])
+    assert capsys.readouterr().err == "auto: preset cpu\n"
+    with pytest.raises(SystemExit):
+        run_cli(said, never, ["--task", "a", "--beta", "x"])
+    assert capsys.readouterr().err == "error: --beta x is not allowed: FLOAT; see --help\n"
 
 
 def test_a_good_command_line_reaches_main(capsys):
@@ -135,7 +163,7 @@ def test_an_interrupt_is_one_line_and_status_130(capsys):
 SCRIPT = """
     import sys, time
     from dataclasses import dataclass
-    from experiments._cli import run_cli
+    from dipod_jax.cli import parse_options, run_cli
 
     @dataclass(frozen=True)
     class Options:
@@ -143,8 +171,7 @@ SCRIPT = """
         "weight of the regulariser"
 
     def parse(arguments):
-        import tyro
-        return tyro.cli(Options, args=arguments)
+        return parse_options(Options, arguments, prog="script")
 
     def main(options):
         print("running", flush=True)
