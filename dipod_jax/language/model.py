@@ -34,7 +34,9 @@ class MaskedTransformer(nn.Module):
         x = jax.nn.one_hot(tokens, self.vocab_size + 1, dtype=embedding.dtype) @ embedding + position
         for layer in range(self.num_layers):
             x = x + self._attention(nn.RMSNorm(name=f"attention_norm_{layer}")(x), layer)
-            h = nn.Dense(4 * self.width, use_bias=False, name=f"mlp_in_{layer}")(nn.RMSNorm(name=f"mlp_norm_{layer}")(x))
+            h = nn.Dense(4 * self.width, use_bias=False, name=f"mlp_in_{layer}")(
+                nn.RMSNorm(name=f"mlp_norm_{layer}")(x)
+            )
             x = x + nn.Dense(self.width, use_bias=False, name=f"mlp_out_{layer}")(jnp.square(nn.relu(h)))
         return nn.Dense(self.vocab_size, use_bias=False, name="head")(nn.RMSNorm(name="head_norm")(x))
 
