@@ -86,9 +86,8 @@ def run_arms(arms: Mapping[str, Config], *, started: float, one_program: bool) -
     from dipod_jax.training.setup import prepare_jax
 
     prepare_jax(next(iter(arms.values())))
-    from dipod_jax.training.programs import make_programs
-
     from dipod_jax.training.loop import train
+    from dipod_jax.training.programs import make_programs
 
     programs = None
     for label, config in arms.items():
