@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from dipod_jax.checks import require
 from dipod_jax.cli import parse_options, run_cli
-from dipod_jax.config import TASKS, require
+from dipod_jax.config import TASKS
 
 AnyOptions = TypeVar("AnyOptions", bound="Options")
 

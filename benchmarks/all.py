@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks._command import Options, require_each
+from dipod_jax.checks import require
 from dipod_jax.cli import parse_options, run_cli
-from dipod_jax.config import require
 from dipod_jax.tables import table
 
 NAMES = ("startup", "physics", "rollout", "update", "evaluation", "end_to_end")

@@ -13,8 +13,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from dipod_jax.checks import require
 from dipod_jax.cli import parse_options, run_cli
-from dipod_jax.config import require
 from dipod_jax.tables import table
 
 COLUMNS = (

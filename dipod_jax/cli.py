@@ -9,8 +9,8 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn, TypeVar
 
-from dipod_jax.config import require
-from dipod_jax.runs.errors import CheckpointError, RunFolderError
+from dipod_jax.checks import require
+from dipod_jax.runs.errors import CheckpointError, RunFolderError, StorageError, reason_of
 
 Config = TypeVar("Config")
 
@@ -26,7 +26,8 @@ def run_cli(
 
     A mistake of the user's is one line on standard error, `error: --flag value is not allowed: ...`, and exit status 2:
     a ValueError of `parse` (`parse_options` and validation included), a RunFolderError or CheckpointError of `parse` or
-    `main`. A ValueError of `main` is a bug and keeps its traceback. Ctrl-C is one line and exit status 130.
+    `main`. A ValueError of `main` is a bug and keeps its traceback. Ctrl-C is one line and exit status 130;
+    an OSError, as of a full disk, one line and exit status 74.
 
     Args:
         parse: from arguments (without the program's name) to a validated configuration. It imports nothing slow:
@@ -52,6 +53,10 @@ def run_cli(
     except BrokenPipeError:  # whoever read our output has left, as `| head` does; Python would complain at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(BROKEN_PIPE)
+    except OSError as error:  # a full or failing disk; what is wrong with the arguments was found by `parse`
+        file = "" if error.filename is None else f"{error.filename}: "
+        print("error:", " ".join(f"{file}{reason_of(error)}".split()), file=sys.stderr)
+        sys.exit(StorageError.EXIT_STATUS)
 
 
 def parse_options(

@@ -9,8 +9,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from dipod_jax.checks import require
 from dipod_jax.cli import run_cli
-from dipod_jax.config import Config, differences, require
+from dipod_jax.config import Config, differences
 from dipod_jax.runs import check_writable
 from experiments import train as train_command
 

@@ -46,8 +46,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def parse(arguments: list[str]) -> EvaluateConfig:
     """The options, with the run folder and the seed checked before jax is imported."""
-    from dipod_jax.config import from_json
     from dipod_jax.runs import RunFolder, check_writable
+    from dipod_jax.serialisation import from_json
     from experiments.train import check_backend
 
     config = parse_options(EvaluateConfig, arguments, prog="python -m experiments.evaluate")
@@ -62,9 +62,9 @@ def parse(arguments: list[str]) -> EvaluateConfig:
 
 def evaluate(options: EvaluateConfig) -> None:
     """Print the result, write it to RUN_DIR/evaluation.json, and film."""
-    from dipod_jax.config import from_json
     from dipod_jax.presets import choose
     from dipod_jax.runs import RunFolder
+    from dipod_jax.serialisation import from_json
     from dipod_jax.training.setup import available_cores, prepare_jax
 
     folder = RunFolder.open(options.run_dir)

@@ -12,8 +12,8 @@ import math
 import time
 from pathlib import Path
 
+from dipod_jax.checks import require
 from dipod_jax.cli import run_cli
-from dipod_jax.config import require
 from dipod_jax.tables import table
 from dipod_jax.tinydiffusion.space import training_bytes
 from dipod_jax.twotoken.options import BASELINES, EUBOS

@@ -10,12 +10,11 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from dipod_jax.checks import require
 from dipod_jax.cli import parse_options, run_cli
-from dipod_jax.config import require
 from dipod_jax.runs import check_unused, check_writable
 from dipod_jax.tables import table
 from dipod_jax.twotoken.options import BASELINES, EUBOS, METHODS, OPTIMIZERS, PAPER_METHODS
@@ -84,7 +83,7 @@ def require_choices(option: str, values: tuple[str, ...], allowed: tuple[str, ..
         raise ValueError(f"--{option} {' '.join(values)}: give each value once")
 
 
-def parse(config_class: Callable[..., ConfigT], name: str, arguments: list[str]) -> ConfigT:
+def parse(config_class: type[ConfigT], name: str, arguments: list[str]) -> ConfigT:
     """A config dataclass from the command line, its `out` filled in (runs/<name>/<time>) and checked."""
     config = parse_options(config_class, arguments, prog=f"python -m experiments.{name}")
     out = config.out or Path("runs") / name / time.strftime("%Y%m%d-%H%M%S")

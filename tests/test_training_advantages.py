@@ -4,10 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from dipod_jax.training.advantages import brax_gae, gae, standardise
 from jax.sharding import AxisType, Mesh, PartitionSpec
 from numpy.testing import assert_allclose, assert_array_equal
-
-from dipod_jax.training.advantages import brax_gae, gae, standardise
 
 F = jnp.float32
 

@@ -2,52 +2,71 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from dipod_jax.config import Config, to_json
+from dipod_jax.config import Config
 from dipod_jax.runs import (
     Progress,
     RunFolder,
     RunFolderError,
+    Saver,
+    StorageError,
+    checkpoint_step,
     latest_checkpoint,
     make_logger,
     restore_checkpoint,
-    save_checkpoint,
+    set_newer_aside,
 )
 from dipod_jax.runs.signals import stop_requested
+from dipod_jax.serialisation import to_json
 from dipod_jax.training.artifacts import write_artifacts
+from dipod_jax.training.programs import Programs, make_programs
 from dipod_jax.training.results import best_and_last, interval95, seconds_to, start_note, summarise
 from dipod_jax.training.state import INITIAL_DISTILLATION, TrainState, Tunables
-from dipod_jax.training.trainer import Trainer
 
 
-def train(config: Config, *, started: float | None = None, trainer: Trainer | None = None) -> dict[str, Any]:
+def train(
+    config: Config,
+    *,
+    started: float | None = None,
+    programs: Programs | None = None,
+    keep_checkpoints: int = 2,
+    strict_resume: bool = False,
+) -> dict[str, Any]:
     """Train as `config` says, and leave everything in its run folder.
 
     Args:
         config: resolved; preset and backend are not "auto", `out` is set.
         started: `time.perf_counter()` at which the clock of the run began; now where None.
-        trainer: compiled programs to use again, made for a config that differs in `Tunables` and folders only.
+        programs: compiled ones to use again, made for a config that differs in `Tunables` and folders only.
+        keep_checkpoints: how many of the newest stay.
+        strict_resume: refuse to go back to an older checkpoint where the newest is damaged, and to go on from records
+            with holes.
 
     Returns:
         What `result.json` holds.
 
     Raises:
         RunFolderError, CheckpointError: the folder cannot be used.
+        StorageError: what the run must leave behind cannot be written any more.
         KeyboardInterrupt: on SIGINT or SIGTERM, after the running iteration was saved.
     """
-    run = Run(config, time.perf_counter() if started is None else started, trainer)
-    with run.progress, stop_requested() as stop:
+    run = Run(config, time.perf_counter() if started is None else started, programs, keep_checkpoints)
+    run.strict = strict_resume
+    with contextlib.closing(run), run.progress, stop_requested() as stop:
         run.start(stop)
         while run.iteration < config.num_iterations:
             run.iterate()
             if stop.is_set() and run.iteration < config.num_iterations:
-                run.save()
+                run.save(required=True)
+                run.check_records()
                 run.progress.line(f"stopped and saved; continue with --resume --out {run.folder.path}")
                 raise KeyboardInterrupt
         return run.finish()
@@ -56,22 +75,28 @@ def train(config: Config, *, started: float | None = None, trainer: Trainer | No
 class Run:
     """One run's folder, clock and state."""
 
-    def __init__(self, config: Config, started: float, trainer: Trainer | None = None):
+    def __init__(self, config: Config, started: float, programs: Programs | None = None, keep_checkpoints: int = 2):
         assert config.out is not None
         self.config, self.seeds = config, config.all_seeds
         self._started = self._clock_zero = started
-        self._given_trainer = trainer
+        self._given = programs
         if config.resume:
-            self.folder = RunFolder.open(config.out)
+            self.folder = RunFolder.resume(config.out)
         else:
             self.folder = RunFolder.create(config.out, to_json(config))
         self.progress = Progress(config.planned_steps * len(self.seeds), name=config.task)
-        self.logger = make_logger(config.logger, self.folder.path, to_json(config), name=config.out.name)
+        self.folder.say = self.progress.line
+        if self.folder.taken_over_from is not None:
+            self.progress.line(f"continuing for {self.folder.taken_over_from}, which was killed")
+        self.logger = make_logger(
+            config.logger, self.folder.path, to_json(config), name=config.out.name, say=self.progress.line
+        )
         self.timings = {"setup_s": 0.0, "compile_s": 0.0, "training_s": 0.0, "evaluation_s": 0.0}
         self.evaluations: list[dict[str, Any]] = []
         self.iteration, self._timed_iterations = 0, 0
         self._last_return: float | None = None
-        self._saved_at = 0.0
+        self.strict = False
+        self._saver = Saver(self.folder.checkpoints, keep=keep_checkpoints, say=self.progress.line)
 
     @property
     def wall_clock_s(self) -> float:
@@ -85,16 +110,16 @@ class Run:
 
     def start(self, stop: threading.Event) -> None:
         """Build or restore the state; compile; distil and evaluate before the first update."""
-        self.trainer = self._given_trainer or Trainer(self.config, self.seeds)
-        checkpoint = latest_checkpoint(self.folder.checkpoints) if self.config.resume else None
+        self.programs = self._given or make_programs(self.config, self.seeds)
+        checkpoint = self._checkpoint_to_resume() if self.config.resume else None
         if checkpoint is None:
-            self.state = self.trainer.with_tunables(self.trainer.init(), Tunables.of(self.config))
+            self.state = self.programs.with_tunables(self.programs.init(), Tunables.of(self.config))
         else:
-            state = restore_checkpoint(checkpoint, self.trainer.abstract_state())
+            state = restore_checkpoint(checkpoint, self.programs.abstract_state())
             tunables = Tunables.of(self.config)
             if self.config.beta == "auto":  # where the controller left it
-                tunables = tunables._replace(beta=state.learner.tunables.beta)
-            self.state = self.trainer.with_tunables(state, tunables)
+                tunables = tunables.with_beta(state.learner.tunables.beta)
+            self.state = self.programs.with_tunables(state, tunables)
         self.iteration = int(np.asarray(self.state.learner.iteration)[0])
         if self.config.resume:
             self.folder.update_config(to_json(self.config))  # a longer --total-steps must outlive the next kill
@@ -107,11 +132,17 @@ class Run:
         jax.block_until_ready(self.state)
         self.timings["setup_s"] = time.perf_counter() - self._started
         before = time.perf_counter()
-        self.trainer.compile()
+        self.programs = self.programs.compile()
         self.timings["compile_s"] = time.perf_counter() - before
         if self.iteration == 0:
             self._distil_initially(stop)
             self.evaluate(self.config.evaluation.num_episodes_during)  # where untrained policies stand needs no more
+
+    def _checkpoint_to_resume(self) -> Path | None:
+        checkpoint = latest_checkpoint(self.folder.checkpoints, strict=self.strict, say=self.progress.line)
+        if checkpoint is not None:
+            set_newer_aside(self.folder.checkpoints, checkpoint_step(checkpoint))
+        return checkpoint
 
     def _set_metrics_aside(self) -> None:
         """Begin again where there is no checkpoint; what was recorded before is kept, and where is said."""
@@ -148,23 +179,24 @@ class Run:
             self.evaluate(self.config.evaluation.num_episodes)
         elif self.env_steps // interval > (self.env_steps - self.config.steps_per_iteration) // interval:
             self.evaluate(self.config.evaluation.num_episodes_during)
-        if last or time.perf_counter() - self._saved_at >= self.config.checkpoint_interval:
-            self.save()
+        if last or self._saver.is_due(self.config.checkpoint_interval):
+            self.save(required=last)
 
     def _advance(self) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         """Act, measure, control and distil what is due, learn; returns drift metrics, if any, and training metrics."""
-        trainer, config = self.trainer, self.config
+        programs, config = self.programs, self.config
         learner, actor = self.state
-        actor, transitions = trainer.act(learner, actor)
+        actor, transitions = programs.act(learner, actor)
         drift = {}
-        if trainer.measures_drift and self.iteration % config.drift.interval == 0:
-            drift = jax.device_get(trainer.measure(learner, transitions))
+        if programs.measure is not None and self.iteration % config.drift.interval == 0:
+            drift = jax.device_get(programs.measure(learner, transitions))
             if config.beta == "auto":
-                learner = trainer.control_beta(learner, drift["drift/gap"])
-        if config.distillation.interval > 0 and (self.iteration + 1) % config.distillation.interval == 0:
-            learner = trainer.distil(learner, transitions)  # before it learns: these actions are still its own
+                learner = programs.control_beta(learner, drift["drift/gap"])
+        interval = config.distillation.interval
+        if programs.distil is not None and interval > 0 and (self.iteration + 1) % interval == 0:
+            learner = programs.distil(learner, transitions)  # before it learns: these actions are still its own
         beta = np.asarray(learner.tunables.beta)
-        learner, metrics = trainer.learn(learner, transitions)
+        learner, metrics = programs.learn(learner, transitions)
         self.state = TrainState(learner, actor)
         failures = np.asarray(actor.env.num_failures).sum(1)
         return drift, {**jax.device_get(metrics), "beta": beta, "failed_simulations": failures}
@@ -176,6 +208,7 @@ class Run:
         """
         learner, actor = self.state
         teacher, key = jax.tree.map(lambda x: x.copy(), learner), learner.key
+        act, distil = self.programs.act, self.programs.distil
         for phase in range(self.config.distillation.initial_iterations):
             if stop.is_set():
                 self.progress.line(f"stopped before training; start again with --resume --out {self.folder.path}")
@@ -184,8 +217,9 @@ class Run:
             of_phase = jax.device_put(
                 jax.vmap(lambda k, p=phase: jax.random.fold_in(k, INITIAL_DISTILLATION + p))(key), key.sharding
             )
-            actor, transitions = self.trainer.act(teacher._replace(key=of_phase), actor)
-            learner = self.trainer.distil(learner._replace(key=of_phase.copy()), transitions)
+            actor, transitions = act(teacher._replace(key=of_phase), actor)
+            assert distil is not None
+            learner = distil(learner._replace(key=of_phase.copy()), transitions)
             # With several phases in flight, two devices may wait for each other: one in a collective, one to simulate.
             jax.block_until_ready(learner)
         self.state = TrainState(learner._replace(key=key), actor)
@@ -193,7 +227,7 @@ class Run:
     def evaluate(self, num_episodes: int, *, recorded: bool = False) -> None:
         """Evaluate every seed, record it unless it was `recorded` before, and say so."""
         before = time.perf_counter()
-        returns = jax.device_get(self.trainer.evaluate(self.state.learner, num_episodes))
+        returns = jax.device_get(self.programs.evaluate(self.state.learner, num_episodes))
         elapsed = time.perf_counter() - before
         self.timings["evaluation_s"] += elapsed
         for index, seed in enumerate(self.seeds):
@@ -219,10 +253,14 @@ class Run:
             + f"  ({num_episodes} episodes)"
         )
 
-    def save(self) -> None:
-        """Write a checkpoint of everything."""
-        save_checkpoint(self.folder.checkpoints, self.iteration, self.state)
-        self._saved_at = time.perf_counter()
+    def save(self, *, required: bool = False) -> None:
+        """Write a checkpoint of everything, as `Saver.save` does."""
+        self._saver.save(self.iteration, self.state, required=required)
+
+    def check_records(self) -> None:
+        """Raise StorageError where the run would end with records that the disk has not taken."""
+        if not self.folder.metrics_are_written():
+            raise StorageError(f"the last records of {self.folder.path} cannot be written; metrics.jsonl lacks them")
 
     def finish(self) -> dict[str, Any]:
         """Write the result and the pictures; say where they are. A result that stands already is left as it is."""
@@ -232,18 +270,17 @@ class Run:
                 self.evaluate(self.config.evaluation.num_episodes, recorded=True)
             result = self.result()
             self.folder.write_result(result)
+        self.check_records()
         write_artifacts(
             self.config,
             self.folder,
-            self.trainer,
+            self.programs,
             self.state.learner,
             self.evaluations,
             start_note(self.config.task),
             self.progress.line,
         )
-        self.logger.close()
-        self.folder.close()
-        self.progress.close()
+        self.close()
         final, rate = result["final_return"], result["env_steps_per_s"]
         self.progress.line(
             f"final return {final['mean']:.1f}, zero noise {result['final_return_zero_noise']['mean']:.1f}, "
@@ -251,6 +288,12 @@ class Run:
             + f"everything is in {self.folder.path}"
         )
         return result
+
+    def close(self) -> None:
+        """End what writes and shows, and give the folder back."""
+        self.logger.close()
+        self.folder.close()
+        self.progress.close()
 
     def _standing_result(self) -> dict[str, Any] | None:
         """What `result.json` holds, None where none can be read; one of a shorter run was set aside before."""
@@ -265,7 +308,7 @@ class Run:
         training_s = self.timings["training_s"]
         return {
             "task": self.config.task,
-            "objective": self.config.objective,
+            "objective": self.config.objective.name,
             "beta": self.config.beta,
             "preset": self.config.preset,
             "backend": self.config.backend,
@@ -276,7 +319,7 @@ class Run:
             "wall_clock_s": self.wall_clock_s,
             **self.timings,
             "env_steps_per_s": trained / training_s if training_s > 0 else None,
-            "num_devices": int(self.trainer.mesh.size),
+            "num_devices": int(self.programs.layout.mesh.size),
             "final_return": summarise(self._returns.random_noise),
             "final_return_zero_noise": summarise(self._returns.zero_noise),
             "seconds_to": seconds_to(self.evaluations, self.seeds),

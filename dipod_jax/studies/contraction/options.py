@@ -5,7 +5,7 @@ import math
 from pathlib import Path
 from typing import NamedTuple
 
-from dipod_jax.config import require
+from dipod_jax.checks import require
 
 TARGETS = ("gaussian", "two-modes")
 

@@ -2,14 +2,18 @@
 
 import importlib.machinery
 import importlib.util
+import json
 import struct
 import subprocess
 import sys
+import threading
+import time
 import types
 
 import pytest
 
-from dipod_jax.runs import check_logger, make_logger
+from dipod_jax.runs import check_logger, loggers, make_logger
+from dipod_jax.runs.loggers import GuardedLogger
 
 
 def tensorboard_scalars(folder) -> list[tuple[int, str, float]]:
@@ -95,5 +99,82 @@ def test_wandb_receives_the_configuration_the_scalars_and_the_end(tmp_path, monk
     logger = make_logger("wandb", tmp_path, {"sizes": (64, 64)}, "BallInCup")
     logger.log(5, {"return": 2})
     logger.close()
-    expected = {"project": "dipod-jax", "name": "BallInCup", "config": {"sizes": [64, 64]}, "dir": str(tmp_path)}
+    (kept,) = json.loads((tmp_path / "wandb.json").read_text()).values()
+    shown = {"project": "dipod-jax", "name": "BallInCup", "config": {"sizes": [64, 64]}, "dir": str(tmp_path)}
+    expected = {**shown, "id": kept, "resume": "allow"}
     assert calls == [("init", expected), ("log", 5, {"return": 2.0}), ("finish",)]
+    calls.clear()
+    make_logger("wandb", tmp_path, {"sizes": (64, 64)}, "BallInCup", resumed_at=5).close()  # goes on under its id
+    assert calls == [("init", expected), ("finish",)]
+
+
+class Failing:
+    """A logger whose `log` raises, or never returns."""
+
+    def __init__(self, error: Exception | None) -> None:
+        self.error = error
+
+    def log(self, step, scalars):
+        if self.error is None:
+            threading.Event().wait()
+        raise self.error
+
+    def close(self):
+        pass
+
+
+def test_a_logger_that_fails_is_given_up_and_that_is_said_once():
+    said = []
+    logger = GuardedLogger(lambda: Failing(OSError(28, "No space left on device")), "tensorboard", said.append)
+    for step in range(100):
+        logger.log(step, {"x": 1.0})
+        time.sleep(0.001)
+    logger.close()
+    expected = "warning: nothing more is logged to tensorboard (no space left on device); training goes on without it"
+    assert said == [expected]
+
+
+def test_a_logger_that_hangs_neither_blocks_training_nor_its_end(monkeypatch):
+    monkeypatch.setattr(loggers, "MAX_WAITING", 10)
+    monkeypatch.setattr(loggers, "CLOSE_S", 0.05)
+    said = []
+    slow = GuardedLogger(lambda: Failing(None), "wandb", said.append)
+    for step in range(100):
+        slow.log(step, {"x": 1.0})
+    slow.close()
+    assert said == ["warning: nothing more is logged to wandb (it is 10 records behind); training goes on without it"]
+    hanging = GuardedLogger(lambda: Failing(None), "wandb", said.append)
+    hanging.log(0, {"x": 1.0})
+    hanging.close()
+    assert len(said) == 2 and "it did not end within 0 s" in said[1]
+
+
+def test_a_logger_that_cannot_be_opened_is_said_before_training(tmp_path):
+    (tmp_path / "tensorboard").write_text("a file where the folder should be")
+    said = []
+    logger = make_logger("tensorboard", tmp_path, {}, "run", say=said.append)
+    logger.log(1, {"x": 1.0})
+    logger.close()
+    assert len(said) == 1 and "file exists" in said[0]
+
+
+LIMITED = """
+import resource, sys
+from pathlib import Path
+from dipod_jax.runs import make_logger
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+logger = make_logger("tensorboard", Path(sys.argv[1]), {}, "run")
+for step in range(5_000):
+    logger.log(step, {"x": float(step)})
+logger.close()
+print("the end")
+"""
+
+
+def test_five_thousand_events_past_a_limit_of_20_kB_are_dropped_and_the_program_ends(tmp_path):
+    command = [sys.executable, "-c", LIMITED, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    warning, end = done.stdout.splitlines()
+    assert "tensorboard (file too large)" in warning and end == "the end" and done.stderr == ""
+    (path,) = (tmp_path / "tensorboard").iterdir()
+    assert path.stat().st_size == 20_000
