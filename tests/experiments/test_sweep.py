@@ -44,7 +44,7 @@ def test_a_mistake_in_a_sweep_is_one_line_and_writes_nothing(arguments, words, c
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--parts", "recipe", "no-such-part"], "--parts no-such-part is not allowed: recipe, "),
+        (["--parts", "recipe", "no-such-part"], "--parts no-such-part is not allowed: one or more of recipe, "),
         (["--preset", "paper"], "--preset"),
         (["--parts", "2-draws", "--task", "BallInCup"], "--parts 2-draws is not allowed: the recipe of BallInCup has"),
         (["--parts=2-draws", "--task", "BallInCup"], "--parts 2-draws is not allowed: the recipe of BallInCup has it"),
