@@ -86,6 +86,11 @@ def test_a_sweep_of_hyper_parameters_compiles_once_and_changes_what_is_learned(f
         assert all(np.abs(left - right).max() > 1e-7 for right in results[i + 1 :])
 
 
+def test_programs_that_a_sweep_hands_from_arm_to_arm_stay_compiled(fpo):
+    compiled = fpo.compile()
+    assert compiled.compile() is compiled
+
+
 def test_a_large_beta_distils_the_loss_on_the_policys_own_samples_goes_down(fpo):
     state = fpo.with_tunables(fpo.init(), Tunables.of(replace(BASE, beta=100.0)))
     losses = []
