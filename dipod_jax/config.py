@@ -196,9 +196,9 @@ class BetaControlConfig:
 class Config:
     """Train a policy on one of MuJoCo Playground's DM-Control tasks."""
 
-    objective: AnyObjective
+    objective: AnyObjective = field(default_factory=OBJECTIVES["fpo"])
     """what the update maximises; chosen by --objective NAME"""
-    policy: AnyPolicy
+    policy: AnyPolicy = field(default_factory=POLICIES["flow"])
     """the acting network, of the family that the objective trains"""
     task: str = "BallInCup"
     """one of Playground's 25 DM-Control tasks, or module:factory of an `MjxEnv` of your own"""

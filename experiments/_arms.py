@@ -1,11 +1,11 @@
-"""Runs that are compared with each other: one folder an arm, none run twice, pictures of all at the end."""
+"""Command lines of studies: options of their own, those of `experiments.train`, and a config for every arm."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,36 +72,3 @@ def parse_arm(rest: list[str], own: Sequence[str], out: Path) -> Config:
         what = f"{out} was begun with {begun}; give that, or name another --out"
         require(name in train_command.RESUMABLE, name, now, what)
     return config
-
-
-def run_arms(arms: Mapping[str, Config], *, started: float, one_program: bool) -> None:
-    """Train what is not finished, one arm after the other, then draw returns.png and drift.png of all of them.
-
-    Args:
-        arms: label -> config, each with a folder of its own beside the others.
-        started: `time.perf_counter()` at the start of the command, the first run's clock.
-        one_program: the configs differ in `Tunables` only, so that what is compiled serves all.
-    """
-    from dipod_jax.runs import RunFolder
-    from dipod_jax.training.setup import prepare_jax
-
-    prepare_jax(next(iter(arms.values())))
-    from dipod_jax.training.loop import train
-    from dipod_jax.training.programs import make_programs
-
-    programs = None
-    for label, config in arms.items():
-        assert config.out is not None
-        result = RunFolder.open(config.out).read_result() if config.resume else None
-        if result is not None and result["env_steps"] >= config.planned_steps:
-            print(f"{label}: finished before, in {config.out}")
-            continue
-        print(f"{label}: {config.out}")
-        if programs is None or not one_program:
-            programs = make_programs(config, config.all_seeds).compile()
-        train(config, started=started, programs=programs)
-        started = time.perf_counter()
-    from experiments.compare import CompareConfig, draw
-
-    folders = tuple(config.out for config in arms.values() if config.out is not None)
-    draw(CompareConfig(folders, out=folders[0].parent, labels=tuple(arms)))

@@ -6,7 +6,8 @@ import time
 from collections.abc import Sequence
 
 from dipod_jax.config import Config
-from experiments._arms import parse_arm, run_arms, run_command, split_arguments
+from dipod_jax.studies.arms import run_arms
+from experiments._arms import parse_arm, run_command, split_arguments
 
 STARTED = time.perf_counter()
 USAGE = """usage: python -m experiments.sweep --betas BETA [BETA ...] [--out DIR] [any option of experiments.train]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dipod_jax.runs._disk import drain, plain
-from dipod_jax.runs.errors import StorageError, reason_of
+from dipod_jax.runs.errors import RunFolderError, StorageError, reason_of
 
 MAX_WAITING_BYTES = 64 * 2**20
 
@@ -65,6 +65,26 @@ class MetricsWriter:
             with contextlib.suppress(OSError):
                 os.close(self._descriptor)
             self._descriptor = None
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Every record in the order of writing; a torn last line is left out. Empty where nothing was written.
+
+    Raises:
+        RunFolderError: a line that is not the last one is no JSON object, which no kill explains.
+    """
+    lines = path.read_bytes().split(b"\n") if path.exists() else [b""]
+    records = []
+    for number, line in enumerate(lines[:-1], start=1):  # what follows the last newline is torn, or empty
+        try:
+            record = json.loads(line)
+        except ValueError:
+            record = None
+        if isinstance(record, dict):
+            records.append(record)
+        elif number < len(lines) - 1:
+            raise RunFolderError(f"{path} line {number} is damaged; delete that line and try again")
+    return records
 
 
 def drop_torn_line(path: Path) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -16,9 +18,11 @@ from dipod_jax.runs import (
     RunFolderError,
     Saver,
     StorageError,
+    checkpoint_step,
     latest_checkpoint,
     make_logger,
     restore_checkpoint,
+    set_newer_aside,
 )
 from dipod_jax.runs.signals import stop_requested
 from dipod_jax.serialisation import to_json
@@ -29,7 +33,12 @@ from dipod_jax.training.state import INITIAL_DISTILLATION, TrainState, Tunables
 
 
 def train(
-    config: Config, *, started: float | None = None, programs: Programs | None = None, keep_checkpoints: int = 2
+    config: Config,
+    *,
+    started: float | None = None,
+    programs: Programs | None = None,
+    keep_checkpoints: int = 2,
+    strict_resume: bool = False,
 ) -> dict[str, Any]:
     """Train as `config` says, and leave everything in its run folder.
 
@@ -38,6 +47,8 @@ def train(
         started: `time.perf_counter()` at which the clock of the run began; now where None.
         programs: compiled ones to use again, made for a config that differs in `Tunables` and folders only.
         keep_checkpoints: how many of the newest stay.
+        strict_resume: refuse to go back to an older checkpoint where the newest is damaged, and to go on from records
+            with holes.
 
     Returns:
         What `result.json` holds.
@@ -48,7 +59,8 @@ def train(
         KeyboardInterrupt: on SIGINT or SIGTERM, after the running iteration was saved.
     """
     run = Run(config, time.perf_counter() if started is None else started, programs, keep_checkpoints)
-    with run.progress, stop_requested() as stop:
+    run.strict = strict_resume
+    with contextlib.closing(run), run.progress, stop_requested() as stop:
         run.start(stop)
         while run.iteration < config.num_iterations:
             run.iterate()
@@ -69,11 +81,13 @@ class Run:
         self._started = self._clock_zero = started
         self._given = programs
         if config.resume:
-            self.folder = RunFolder.open(config.out)
+            self.folder = RunFolder.resume(config.out)
         else:
             self.folder = RunFolder.create(config.out, to_json(config))
         self.progress = Progress(config.planned_steps * len(self.seeds), name=config.task)
         self.folder.say = self.progress.line
+        if self.folder.taken_over_from is not None:
+            self.progress.line(f"continuing for {self.folder.taken_over_from}, which was killed")
         self.logger = make_logger(
             config.logger, self.folder.path, to_json(config), name=config.out.name, say=self.progress.line
         )
@@ -81,6 +95,7 @@ class Run:
         self.evaluations: list[dict[str, Any]] = []
         self.iteration, self._timed_iterations = 0, 0
         self._last_return: float | None = None
+        self.strict = False
         self._saver = Saver(self.folder.checkpoints, keep=keep_checkpoints, say=self.progress.line)
 
     @property
@@ -96,7 +111,7 @@ class Run:
     def start(self, stop: threading.Event) -> None:
         """Build or restore the state; compile; distil and evaluate before the first update."""
         self.programs = self._given or make_programs(self.config, self.seeds)
-        checkpoint = latest_checkpoint(self.folder.checkpoints) if self.config.resume else None
+        checkpoint = self._checkpoint_to_resume() if self.config.resume else None
         if checkpoint is None:
             self.state = self.programs.with_tunables(self.programs.init(), Tunables.of(self.config))
         else:
@@ -122,6 +137,12 @@ class Run:
         if self.iteration == 0:
             self._distil_initially(stop)
             self.evaluate(self.config.evaluation.num_episodes_during)  # where untrained policies stand needs no more
+
+    def _checkpoint_to_resume(self) -> Path | None:
+        checkpoint = latest_checkpoint(self.folder.checkpoints, strict=self.strict, say=self.progress.line)
+        if checkpoint is not None:
+            set_newer_aside(self.folder.checkpoints, checkpoint_step(checkpoint))
+        return checkpoint
 
     def _set_metrics_aside(self) -> None:
         """Begin again where there is no checkpoint; what was recorded before is kept, and where is said."""
@@ -259,9 +280,7 @@ class Run:
             start_note(self.config.task),
             self.progress.line,
         )
-        self.logger.close()
-        self.folder.close()
-        self.progress.close()
+        self.close()
         final, rate = result["final_return"], result["env_steps_per_s"]
         self.progress.line(
             f"final return {final['mean']:.1f}, zero noise {result['final_return_zero_noise']['mean']:.1f}, "
@@ -269,6 +288,12 @@ class Run:
             + f"everything is in {self.folder.path}"
         )
         return result
+
+    def close(self) -> None:
+        """End what writes and shows, and give the folder back."""
+        self.logger.close()
+        self.folder.close()
+        self.progress.close()
 
     def _standing_result(self) -> dict[str, Any] | None:
         """What `result.json` holds, None where none can be read; one of a shorter run was set aside before."""

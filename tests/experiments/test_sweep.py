@@ -155,7 +155,7 @@ def test_an_arm_that_is_to_go_further_is_not_finished(tmp_path, monkeypatch):
     monkeypatch.setattr("dipod_jax.training.setup.prepare_jax", lambda config: None)
     monkeypatch.setattr("dipod_jax.training.trainer.Trainer", lambda *_: None)
     monkeypatch.setattr("dipod_jax.training.loop.train", lambda config, **_: trained.append(config.total_steps))
-    monkeypatch.setattr("experiments.compare.draw", lambda _: None)
+    monkeypatch.setattr("dipod_jax.studies.comparison.compare", lambda *_, **__: "")
     sweep.main(arguments)
     assert trained == []
     sweep.main([*arguments, "--total-steps", str(2 * config.total_steps)])

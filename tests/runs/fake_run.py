@@ -62,10 +62,13 @@ class FakeTrainer:
 
         count = len(self.seeds)
         learner = FakeLearner(
-            params={"policy": {"w": np.stack([draw(s) for s in self.seeds])}, "critic": np.zeros((count, 3))},
+            params={
+                "policy": {"w": np.stack([draw(s) for s in self.seeds])},
+                "critic": np.zeros((count, 3), np.float32),
+            },
             obs_statistics=np.ones((count, 2), np.float32),
             tunables=Tunables(*(np.zeros(count, np.float32) for _ in Tunables._fields)),
-            key=np.arange(count),
+            key=np.arange(count, dtype=np.int32),
             iteration=np.zeros(count, np.int32),
         )
         actor = FakeActor(Failures(np.zeros((count, 2), np.int32)), np.zeros((count, 2, 1), np.float32))
@@ -74,9 +77,7 @@ class FakeTrainer:
     def abstract_state(self):
         import jax
 
-        return jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, jax.dtypes.canonicalize_dtype(x.dtype)), self.init()
-        )
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), self.init())
 
     def with_tunables(self, state, tunables):
         return state

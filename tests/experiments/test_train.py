@@ -1,4 +1,4 @@
-"""The training command's mistakes: one line each, exit status 2, nothing written, no jax, at once."""
+"""The training command's mistakes: one line each, exit status 2, nothing written, no physics loaded, at once."""
 
 import json
 import os
@@ -11,24 +11,25 @@ from pathlib import Path
 import pytest
 
 from dipod_jax import presets
-from dipod_jax.config import TASKS, to_json
+from dipod_jax.config import TASKS
 from dipod_jax.runs import RunFolder
+from dipod_jax.serialisation import to_json
 
-ROOT = Path(__file__).resolve().parents[1]
-# Runs a command's main and tells on the last line of stdout whether jax came with it.
+ROOT = Path(__file__).resolve().parents[2]
+# Runs a command's main and tells on the last line of stdout whether physics came with it.
 PROBE = """
     import sys
     from experiments.{module} import main
     try:
         main(sys.argv[1:]{keywords})
     finally:
-        print("jax" in sys.modules, "mujoco" in sys.modules)
+        print("mujoco" in sys.modules, "warp" in sys.modules)
 """
 SECONDS = 6.0  # 3 on an idle machine
 
 
 def run(arguments, cwd, module="train", keywords=""):
-    """Exit status, stdout without its last line, stderr, whether jax or mujoco was imported, seconds."""
+    """Exit status, stdout without its last line, stderr, whether mujoco or warp was imported, seconds."""
     started = time.perf_counter()
     code = textwrap.dedent(PROBE).format(module=module, keywords=keywords)
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -52,7 +53,9 @@ def refused(arguments, cwd, **options):
 def folders(tmp_path_factory):
     """A working folder with a run, a folder of something else and one that cannot be written."""
     root = tmp_path_factory.mktemp("cli")
-    RunFolder.create(root / "run", to_json(presets.smoke("BallInCup", "fpo"))).close()
+    begun = RunFolder.create(root / "run", to_json(presets.make_config("smoke", "BallInCup", "fpo", "native")[0]))
+    begun.append_metrics({"kind": "train", "seed": 0, "iteration": 1, "env_steps": 1024, "wall_clock_s": 1.0})
+    begun.close()
     (root / "other").mkdir()
     (root / "other" / "thesis.tex").write_text("years of work")
     (root / "file").write_text("")
@@ -74,10 +77,16 @@ MISTAKES = {
         ["--learning.minibatch-size", "1000", "divisor", "8192"],
     ),
     "unknown objective": (["--objective", "sac"], ["--objective", "sac", "fpo", "ppo"]),
+    "option of another objective": (["--objective.entropy", "0"], ["--objective.entropy"]),
+    "no objective": (["--objective"], ["--objective"]),
+    "resume into another objective": (
+        ["--resume", "--out", "run", "--objective", "ppo"],
+        ["--objective", "ppo", "fpo", "--resume"],
+    ),
     "unknown preset": (["--preset", "fast"], ["--preset", "fast", "cpu", "paper", "smoke"]),
     "unknown backend": (["--backend", "gpu"], ["--backend", "gpu", "native", "mjx", "warp"]),
     "unknown option": (["--betta", "1"], ["--betta", "--beta"]),
-    "option of an objective": (["--fpo.clip-epsilon", "0"], ["--fpo.clip-epsilon", "0", "more than 0"]),
+    "option of an objective": (["--objective.clip-epsilon", "0"], ["--objective.clip-epsilon", "0", "more than 0"]),
     "resume what": (["--resume"], ["--resume", "--out"]),
     "resume nothing": (["--resume", "--out", "nowhere"], ["nowhere"]),
     "resume something else": (["--resume", "--out", "other"], ["other", "config.json"]),
@@ -129,12 +138,11 @@ def test_a_mistake_of_the_evaluation_command_is_one_line_too(folders, arguments,
 
 
 @pytest.mark.parametrize("module", ["train", "evaluate"])
-def test_help_is_quick_and_imports_no_jax(tmp_path, module):
+def test_help_is_quick_and_loads_no_physics(tmp_path, module):
     status, out, _, imported, seconds = run(["--help"], tmp_path, module=module)
     assert status == 0 and imported == "False False" and seconds < 4.0
-    wanted = (
-        ["--beta", "--seeds", "--preset", "--resume", "--fpo.clip-epsilon"] if module == "train" else ["--episodes"]
-    )
+    of_training = ["--beta", "--seeds", "--preset", "--resume", "--objective.clip-epsilon"]
+    wanted = of_training if module == "train" else ["--episodes"]
     assert [option for option in wanted if option not in out] == []
     assert not list(tmp_path.iterdir())
 
@@ -150,7 +158,7 @@ def test_resume_takes_the_runs_own_options_and_lets_it_go_further(folders):
 
     out = str(folders / "run")
     config = parse(["--resume", "--out", out, "--total-steps", "99999"])
-    saved = presets.smoke("BallInCup", "fpo")
+    saved = presets.make_config("smoke", "BallInCup", "fpo", "native")[0]
     assert config.resume and config.total_steps == 99_999
     assert (config.rollout, config.learning, config.policy) == (saved.rollout, saved.learning, saved.policy)
 
@@ -174,4 +182,4 @@ def test_the_four_commands_of_the_paper_train_their_task(command):
 
 def test_a_config_of_the_command_line_is_what_the_folder_keeps(folders):
     stored = json.loads((folders / "run" / "config.json").read_text())["config"]
-    assert stored == json.loads(json.dumps(to_json(presets.smoke("BallInCup", "fpo"))))
+    assert stored == json.loads(json.dumps(to_json(presets.make_config("smoke", "BallInCup", "fpo", "native")[0])))

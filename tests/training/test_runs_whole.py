@@ -15,13 +15,13 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from dipod_jax import load_policy
-from dipod_jax.config import from_json
 from dipod_jax.runs import CheckpointError, RunFolder, latest_checkpoint
+from dipod_jax.serialisation import from_json
 from dipod_jax.training import setup
 from dipod_jax.training.loading import restore_policy
 from experiments import evaluate
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 ITERATIONS = 6
 # Everything a run has, as small as it gets: 2 seeds, an evaluation in the middle, the drift meter once.
 OPTIONS = (
