@@ -1,6 +1,7 @@
 """Noisy steps along a flow, so that each is a Gaussian decision with a likelihood of its own.
 
-All are affine in the state and the velocity: x_{k+1} ~ N(a_k x_k + b_k v(x_k, t_k), std_k^2 I), from t_0 = 1 to t_K = 0.
+All are affine in the state and the velocity: x_{k+1} ~ N(a_k x_k + b_k v(x_k, t_k), std_k^2 I), from t_0 = 1 to t_K
+= 0.
 """
 
 from typing import NamedTuple
