@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from jax.sharding import Mesh
+
 from dipod_jax.config import TASKS, Backend
 from dipod_jax.envs.batched import BatchedEnv, EnvState, StepResult
 
@@ -14,6 +18,8 @@ def make(
     *,
     episode_length: int = 1000,
     num_threads: int = 1,
+    mesh: Mesh | None = None,
+    axis: str = "data",
 ) -> BatchedEnv:
     """Build a batched environment for one of Playground's DM-Control tasks.
 
@@ -23,6 +29,7 @@ def make(
             (`impl="jax"`, any device); "warp" is MuJoCo Warp (`impl="warp"`, CUDA).
         episode_length: control steps after which an episode is truncated, >= 1.
         num_threads: threads of one native simulation batch, >= 1; the results do not depend on it.
+        mesh, axis: devices over which the environments are spread, see `BatchedEnv`; the results do not depend on them.
 
     Returns:
         A `BatchedEnv`; the number of environments is chosen by its `reset`.
@@ -37,18 +44,21 @@ def make(
         )
     if episode_length < 1:
         raise ValueError(f"episode_length {episode_length} is not allowed: at least 1")
-    if backend == "mjx":
-        from dipod_jax.envs.playground import load_task
+    if backend not in ("native", "mjx", "warp"):
+        raise ValueError(f"backend {backend!r} is not allowed here: native, mjx or warp")
+    return BatchedEnv(_load(task, backend, num_threads), episode_length, mesh, axis)
 
-        return BatchedEnv(load_task(task, impl="jax"), episode_length)
+
+def _load(task: str, backend: Backend, num_threads: int) -> Any:
+    """One environment of the task on this physics; its modules are imported here, at first use."""
+    from dipod_jax.envs.playground import load_task
+
+    if backend == "mjx":
+        return load_task(task, impl="jax")
     if backend == "warp":
-        from dipod_jax.envs.playground import load_task
         from dipod_jax.envs.warp import WarpTask
 
-        return BatchedEnv(WarpTask(load_task(task, impl="warp")), episode_length)
-    if backend == "native":
-        from dipod_jax.envs.native import NativeTask
-        from dipod_jax.envs.playground import load_task
+        return WarpTask(load_task(task, impl="warp"))
+    from dipod_jax.envs.native import NativeTask
 
-        return BatchedEnv(NativeTask(load_task(task, impl="jax"), num_threads=num_threads), episode_length)
-    raise ValueError(f"backend {backend!r} is not allowed here: native, mjx or warp")
+    return NativeTask(load_task(task, impl="jax"), num_threads=num_threads)
