@@ -8,13 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
 
-# Playground's DM-Control tasks; a test holds this list against the installed Playground.
-TASKS = (
-    *("AcrobotSwingup", "AcrobotSwingupSparse", "BallInCup", "CartpoleBalance", "CartpoleBalanceSparse"),
-    *("CartpoleSwingup", "CartpoleSwingupSparse", "CheetahRun", "FingerSpin", "FingerTurnEasy", "FingerTurnHard"),
-    *("FishSwim", "HopperHop", "HopperStand", "HumanoidRun", "HumanoidStand", "HumanoidWalk", "PendulumSwingup"),
-    *("PointMass", "ReacherEasy", "ReacherHard", "SwimmerSwimmer6", "WalkerRun", "WalkerStand", "WalkerWalk"),
-)
+from dipod_jax.envs.tasks import TASKS as TASKS
+from dipod_jax.envs.tasks import check_task
 
 Preset = Literal["auto", "cpu", "paper", "smoke"]
 Backend = Literal["auto", "native", "mjx", "warp"]
@@ -327,7 +322,7 @@ class Config:
     """Train a policy on one of MuJoCo Playground's DM-Control tasks."""
 
     task: str = "BallInCup"
-    """one of Playground's 25 DM-Control tasks"""
+    """one of Playground's 25 DM-Control tasks, or module:factory of your own"""
     objective: ObjectiveName = "fpo"
     """what the update maximises: fpo (flow policy, a ratio of CFM losses), exact-ppo (flow policy, the ratio of its
     sampler's exact likelihoods; training takes several times as long) or ppo (Gaussian policy)"""
@@ -368,10 +363,7 @@ class Config:
 
     def __post_init__(self):
         _check_choices(self)
-        what = f"one of {', '.join(TASKS)}" + (
-            " (the locomotion and manipulation tasks clone their assets with git and are not offered)"
-        )
-        require(self.task in TASKS, "task", self.task, what)
+        check_task(self.task)
         if self.beta == "auto":
             measured = self.objective != "ppo" and self.drift.interval > 0
             require(

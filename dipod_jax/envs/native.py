@@ -50,6 +50,10 @@ _MATRICES = ("xmat", "ximat", "geom_xmat", "site_xmat")  # (n, 9) in MuJoCo, (n,
 _TRACE_LOCK = threading.RLock()
 
 
+class NotCarriedError(AttributeError):
+    """A task reads or sets what the native engine does not offer it."""
+
+
 class Layout:
     """Where each field stands in the two float32 rows that carry a simulation: `state` and `derived`."""
 
@@ -89,7 +93,7 @@ class SlimData:
         if name.startswith("__"):
             raise AttributeError(name)
         if name not in self.layout.fields:
-            raise AttributeError(f"the native backend does not carry data.{name}; use the mjx backend for this task")
+            raise NotCarriedError(f"it does not carry data.{name}; use --backend mjx")
         self.layout.read.add(name)
         row, where, shape = self.layout.fields[name]
         value = getattr(self, row)[..., where]
@@ -99,9 +103,9 @@ class SlimData:
         """Return a copy with state fields set; a derived field follows only at the next forward or step."""
         state = self.state
         for name, value in values.items():
-            row, where, _ = self.layout.fields[name]
+            row, where, _ = self.layout.fields.get(name, (None, None, None))
             if row != "state":
-                raise ValueError(f"data.{name} is computed by the physics and cannot be set on the native backend")
+                raise NotCarriedError(f"data.{name} cannot be set there; use --backend mjx")
             state = state.at[..., where].set(jnp.ravel(value))
         return SlimData(state, self.derived, self.layout)
 
@@ -227,16 +231,15 @@ class NativeTask:
             )
         self._task = task
         self.mj_model, self.dt = task.mj_model, task.dt
-        self.action_size = task.mj_model.nu
+        self.action_size = int(task.action_size)
         available = tuple(n for n in DERIVED_FIELDS if n in batch.DATA_FIELDS)
         everything = Layout(task.mj_model, available)
         self._use(everything, num_threads)
         try:
             start = jax.eval_shape(self.reset, jax.random.key(0))
             jax.eval_shape(self.step, start, jax.ShapeDtypeStruct((self.action_size,), jnp.float32))
-        except AttributeError as error:
+        except NotCarriedError as error:
             raise ValueError(f"task {type(task).__name__} cannot run on native physics: {error}") from error
-        self.observation_size = start.obs.shape[-1]
         self._use(Layout(task.mj_model, tuple(n for n in available if n in everything.read)), num_threads)
 
     def _use(self, layout: Layout, num_threads: int) -> None:
