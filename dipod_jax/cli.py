@@ -140,7 +140,7 @@ def _raise(event: Any, arguments: Sequence[str]) -> None:
         return
     if event.argument is None:  # a dataclass that refuses its own fields
         raise ValueError(event.message)
-    if event.argument.is_positional():
+    if kind == "BadValue" and event.argument.is_positional():
         raise ValueError(f"{_name(event.argument)} is required; see --help")
     flags = event.argument.lowered.name_or_flags
     allowed = f"one of {', '.join(event.choices)}" if kind == "InvalidChoice" else event.argument.lowered.metavar
