@@ -2,8 +2,24 @@
 
 
 class RunFolderError(Exception):
-    """The folder cannot be used as asked: not a run's, not empty, not writable, damaged."""
+    """The folder cannot be used as asked: not a run's, not empty, not writable, damaged, in use."""
 
 
 class CheckpointError(Exception):
-    """A checkpoint cannot be used: torn, damaged, or of another program."""
+    """A checkpoint cannot be used or made: torn, damaged, of another program, refused by the disk."""
+
+
+class StorageError(OSError):
+    """What the run has to leave behind cannot be written any more; the command ends with `EXIT_STATUS`."""
+
+    EXIT_STATUS = 74  # EX_IOERR of sysexits.h
+
+
+def reason_of(error: BaseException) -> str:
+    """Why `error` happened, in a few words on one line: the system's own for an OSError, else its message's start."""
+    if isinstance(error, StorageError):
+        return str(error)
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
+    words = " ".join(str(error).split()) or type(error).__name__
+    return words if len(words) <= 200 else f"{words[:200]}..."

@@ -1,0 +1,154 @@
+"""A run of the real loop over programs that only count, so that its hundred kills and full disks take seconds.
+
+As a program: `python fake_run.py OUT [--option value ...]` trains, and behaves as the training command does.
+"""
+
+import dataclasses
+import hashlib
+import os
+import resource
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from dipod_jax.config import Config, EvaluationConfig, RolloutConfig
+from dipod_jax.presets import smoke
+
+SIZE = 40
+
+
+class FakeLearner(NamedTuple):
+    params: Any
+    obs_statistics: Any
+    tunables: Any
+    key: Any
+    iteration: Any
+
+
+class FakeActor(NamedTuple):
+    env: Any
+    base_noise: Any
+
+
+class Failures(NamedTuple):
+    num_failures: Any
+
+
+def busy(seconds: float) -> None:
+    """Compute where no Python signal handler runs, as XLA does; without the interpreter's lock."""
+    if seconds > 0:
+        hashlib.pbkdf2_hmac("sha256", b"", b"", round(seconds * 2.5e6))
+
+
+def draw(seed: int, *numbers: int) -> np.ndarray:
+    return np.random.default_rng((seed, *numbers)).standard_normal(SIZE).astype(np.float32)
+
+
+class FakeTrainer:
+    """A state of `SIZE` numbers a seed, each iteration a function of seed, iteration and the numbers before."""
+
+    measures_drift = False
+    mesh = SimpleNamespace(size=1)
+
+    def __init__(self, seeds=(0,), **seconds: float):
+        """`seconds` says how long compile, act and evaluate take."""
+        self.seeds, self.seconds = seeds, seconds
+
+    def init(self):
+        from dipod_jax.training.state import TrainState, Tunables
+
+        count = len(self.seeds)
+        learner = FakeLearner(
+            params={
+                "policy": {"w": np.stack([draw(s) for s in self.seeds])},
+                "critic": np.zeros((count, 3), np.float32),
+            },
+            obs_statistics=np.ones((count, 2), np.float32),
+            tunables=Tunables(*(np.zeros(count, np.float32) for _ in Tunables._fields)),
+            key=np.arange(count, dtype=np.int32),
+            iteration=np.zeros(count, np.int32),
+        )
+        actor = FakeActor(Failures(np.zeros((count, 2), np.int32)), np.zeros((count, 2, 1), np.float32))
+        return TrainState(learner, actor)
+
+    def abstract_state(self):
+        import jax
+
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), self.init())
+
+    def with_tunables(self, state, tunables):
+        return state
+
+    def compile(self):
+        busy(self.seconds.get("compile", 0.0))
+
+    def act(self, learner, actor):
+        busy(self.seconds.get("act", 0.0))
+        return actor, None
+
+    def learn(self, learner, transitions):
+        iteration = np.asarray(learner.iteration) + 1
+        old = np.asarray(learner.params["policy"]["w"])
+        w = np.stack([draw(s, iteration[0], int(abs(old[i, 0]) * 1e6)) for i, s in enumerate(self.seeds)])
+        params = {**learner.params, "policy": {"w": w}}
+        return learner._replace(params=params, iteration=iteration), {"loss": w.mean(1)}
+
+    def evaluate(self, learner, num_episodes):
+        from dipod_jax.training.evaluation import EpisodeReturns
+
+        busy(self.seconds.get("evaluate", 0.0))
+        w = np.asarray(learner.params["policy"]["w"])
+        return EpisodeReturns(100 * w[:, :num_episodes], 100 * w[:, :num_episodes] + 1)
+
+
+def fake_config(out: Path, **options) -> Config:
+    """One env step an iteration, and an evaluation every five."""
+    base = smoke("PendulumSwingup", "fpo")
+    return dataclasses.replace(
+        base,
+        out=out,
+        preset="smoke",
+        backend="native",
+        rollout=RolloutConfig(num_envs=16, num_steps=1),
+        learning=dataclasses.replace(base.learning, minibatch_size=16, unroll_length=1),
+        drift=dataclasses.replace(base.drift, interval=0),
+        evaluation=EvaluationConfig(interval=80, num_episodes=8, num_episodes_during=4),
+        **{"total_steps": 160, "checkpoint_interval": 0.0, "logger": "none", **options},
+    )
+
+
+def main(options: dict[str, Any]) -> None:
+    """Train; `options` are those of `Config`, the seconds of `FakeTrainer`, and the size limit of a file."""
+    from dipod_jax.training import loop
+
+    if "draw" in options:
+        drawing = options.pop("draw")
+        loop.write_artifacts = lambda *_: busy(drawing)
+    else:
+        loop.write_artifacts = lambda *_: None
+    if "file_limit" in options:
+        limit = options.pop("file_limit")
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    seconds = {name: options.pop(name, 0.0) for name in ("compile", "act", "evaluate")}
+    keywords = {name: options.pop(name) for name in ("strict_resume", "keep_checkpoints") if name in options}
+    config = fake_config(Path(options.pop("out")), **options)
+    loop.Trainer = lambda config, seeds: FakeTrainer(seeds, **seconds)
+    loop.train(config, **keywords)
+
+
+def command(out: Path, **options) -> dict[str, Any]:
+    """Arguments of `subprocess.Popen` for a fake run in a process of its own."""
+    root = str(Path(__file__).resolve().parents[2])
+    words = [sys.executable, __file__, repr({"out": str(out), **options})]
+    return {"args": words, "env": {**os.environ, "PYTHONPATH": root}, "text": True}
+
+
+if __name__ == "__main__":
+    import ast
+
+    from experiments._cli import run_cli
+
+    run_cli(lambda words: ast.literal_eval(words[0]), main)
