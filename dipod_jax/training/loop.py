@@ -20,7 +20,6 @@ from dipod_jax.runs import (
 )
 from dipod_jax.runs.loggers import Logger, NullLogger
 from dipod_jax.runs.signals import StopRequest, stop_requested
-from dipod_jax.runs.terminal import standard_output
 from dipod_jax.serialisation import to_json
 from dipod_jax.training.artifacts import write_artifacts
 from dipod_jax.training.programs import Programs, make_programs
@@ -89,7 +88,7 @@ class Run:
             self.folder = RunFolder.resume(config.out)
         else:
             self.folder = RunFolder.create(config.out, to_json(config))
-        self.progress = Progress(config.planned_steps * len(self.seeds), name=config.task, stream=standard_output())
+        self.progress = Progress(config.planned_steps * len(self.seeds), name=config.task)
         self.folder.say = self.progress.line
         if self.folder.taken_over_from is not None:
             self.progress.line(f"continuing for {self.folder.taken_over_from}, which was killed")
@@ -299,9 +298,10 @@ class Run:
                 self.progress.line,
             )
         self.close()
-        final, rate = result["final_return"], result["env_steps_per_s"]
+        final, zero = (result[name]["mean"] for name in ("final_return", "final_return_zero_noise"))
+        rate = result["env_steps_per_s"]
         self.progress.line(
-            f"final return {final['mean']:.1f}, zero noise {result['final_return_zero_noise']['mean']:.1f}, "
+            f"final return {_shown(final)}, zero noise {_shown(zero)}, "
             + ("" if rate is None else f"{rate:.0f} env steps/s; ")
             + f"everything is in {self.folder.path}"
         )
@@ -316,9 +316,10 @@ class Run:
     def _standing_result(self) -> dict[str, Any] | None:
         """What `result.json` holds, None where none can be read; one of a shorter run was set aside before."""
         try:
-            return self.folder.read_result()
+            result = self.folder.read_result()
         except RunFolderError:
             return None
+        return result if {"final_return", "final_return_zero_noise", "env_steps_per_s"} <= set(result or ()) else None
 
     def result(self) -> dict[str, Any]:
         """The content of `result.json`; `setup_s` and `compile_s` are those of the last session, other times of all."""
@@ -354,6 +355,10 @@ class Run:
         prefix = f"seed{seed}/" if len(self.seeds) > 1 else ""
         self.logger.log(self.env_steps, {prefix + n: v for n, v in numbers.items()})
         return record
+
+
+def _shown(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.1f}"
 
 
 def _scalars(metrics: dict[str, np.ndarray], index: int) -> dict[str, float]:
