@@ -15,8 +15,8 @@ class Progress:
 
     On a terminal a bar that redraws itself, with `line`s scrolling above it; where the stream is no terminal (a log
     file, a pipe, CI) or one that cannot move its cursor, plain lines, one per `interval_s` at most. Characters that the
-    stream's encoding lacks come out as escapes, and a stream that is gone is written to no more: neither stops a training.
-    A context manager; `close` may be called twice.
+    stream's encoding lacks come out as escapes, and a stream that is gone is written to no more: neither stops a
+    training. A context manager; `close` may be called twice.
     """
 
     def __init__(
@@ -88,3 +88,7 @@ class Progress:
     ) -> None:
         """Close, whatever happened."""
         self.close()
+
+
+def _return_text(value: float | None) -> str:
+    return "return -" if value is None or math.isnan(value) else f"return {value:.1f}"

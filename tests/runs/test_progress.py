@@ -94,7 +94,7 @@ def test_an_ascii_terminal_gets_a_bar_of_its_own_characters():
     with Progress(1000, name="BallInCup", stream=stream) as progress:
         progress.update(500, 100.0, 12.0)
         progress.line("return 512 ± 40")
-    assert "return 512 ? 40" in stream.shown()
+    assert "return 512 \\xb1 40" in stream.shown()
     assert "50%" in stream.shown() and "----" in stream.shown()
 
 

@@ -61,7 +61,8 @@ def test_the_stored_action_is_what_the_policy_made_of_the_stored_noise(fpo):
     params = jax.tree.map(lambda x: x[0], jax.device_get(state.learner.params["policy"]))
     _, transitions = fpo.act(state.learner, state.actor)
     transitions = jax.tree.map(lambda x: x[0], jax.device_get(transitions))
-    action, _ = jax.jit(fpo.policy.sample)(params, transitions.obs, transitions.trace)  # nothing seen, nothing normalised
+    # nothing was seen yet, so nothing is normalised
+    action, _ = jax.jit(fpo.policy.sample)(params, transitions.obs, transitions.trace)
     assert_allclose(transitions.action, np.clip(action, -1.5, 1.5), atol=1e-5)
     assert 0.01 < (np.abs(transitions.action) == 1.5).mean() < 0.9
     # and the environment was given its tanh
