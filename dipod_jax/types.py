@@ -29,6 +29,15 @@ class Scores(NamedTuple):
     """(..., N) bool; a score that is not known is 0 and takes part in nothing."""
     bound: jax.Array | None = None
     """(...) negative bound of the log-likelihood, averaged over draws: what DiPOD keeps tight. None: there is none."""
+    time: jax.Array | None = None
+    """(..., N) time of each draw in [0, 1], where the draws are of a flow; 1 is noise"""
+    velocity: jax.Array | None = None
+    """(..., N, d) what the network predicted at each draw, where the draws are of a flow"""
+
+    def kept(self) -> Scores:
+        """What an update keeps of scores under fixed parameters; the draws' weights have no batch axis and are the
+        same under all."""
+        return self._replace(weight=None, bound=None)
 
     def mean(self) -> jax.Array:
         """(...) weighted mean loss over the draws."""
