@@ -48,6 +48,10 @@ class Scores(NamedTuple):
     """of a policy whose action is made by Gaussian steps, in order; None: it is not"""
     penalty: jax.Array | None = None
     """(...) a term of the family's own, which the objective that trains it weighs. None: there is none."""
+    time: jax.Array | None = None
+    """(..., N) time of each draw in [0, 1], where the draws are of a flow; 1 is noise"""
+    velocity: jax.Array | None = None
+    """(..., N, d) what the network predicted at each draw, where the draws are of a flow"""
 
     def kept(self) -> Scores:
         """What an update keeps of scores under fixed parameters; the draws' weights have no batch axis and are the
