@@ -18,6 +18,17 @@ Metrics: TypeAlias = dict[str, jax.Array]
 """Scalars by name."""
 
 
+class TokenScores(NamedTuple):
+    """What the scores of a policy over tokens are sums of, for objectives that sum in another way."""
+
+    log_prob: jax.Array
+    """(..., N, L) of each token under each draw's mask"""
+    coefficient: jax.Array
+    """(..., N, L) its factor in the draw's ELBO; 0 where it is not scored"""
+    scale: jax.Array
+    """(...) factor of the scores on that ELBO: 1, or 1 / L"""
+
+
 class Scores(NamedTuple):
     """How likely actions are, as a policy can tell: one surrogate of -log pi per draw."""
 
@@ -29,6 +40,8 @@ class Scores(NamedTuple):
     """(..., N) bool; a score that is not known is 0 and takes part in nothing."""
     bound: jax.Array | None = None
     """(...) negative bound of the log-likelihood, averaged over draws: what DiPOD keeps tight. None: there is none."""
+    tokens: TokenScores | None = None
+    """where the policy is over tokens"""
 
     def mean(self) -> jax.Array:
         """(...) weighted mean loss over the draws."""
