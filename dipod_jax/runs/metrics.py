@@ -3,12 +3,12 @@
 import contextlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from dipod_jax.runs._disk import drain, plain
-from dipod_jax.runs.errors import StorageError, reason_of
+from dipod_jax.runs.errors import RunFolderError, StorageError, reason_of
 
 MAX_WAITING_BYTES = 64 * 2**20
 
@@ -65,6 +65,47 @@ class MetricsWriter:
             with contextlib.suppress(OSError):
                 os.close(self._descriptor)
             self._descriptor = None
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Every record in the order of writing; a torn last line is left out. Empty where nothing was written.
+
+    Raises:
+        RunFolderError: a line that is not the last one is no JSON object, which no kill explains.
+    """
+    lines = path.read_bytes().split(b"\n") if path.exists() else [b""]
+    records = []
+    for number, line in enumerate(lines[:-1], start=1):  # what follows the last newline is torn, or empty
+        try:
+            record = json.loads(line)
+        except ValueError:
+            record = None
+        if isinstance(record, dict):
+            records.append(record)
+        elif number < len(lines) - 1:
+            raise RunFolderError(f"{path} line {number} is damaged; delete that line and try again")
+    return records
+
+
+def find_holes(
+    records: list[dict[str, Any]], seeds: Iterable[int], expected: Mapping[str, Iterable[int]]
+) -> str | None:
+    """The records that are missing, in words; None where there is none.
+
+    Args:
+        records: of a run.
+        seeds: those that each have a record.
+        expected: kind -> the iterations after which there is one, rising.
+    """
+    present = {(r.get("kind"), r.get("seed"), r.get("iteration")) for r in records}
+    holes = []
+    for kind, iterations in expected.items():
+        for seed in seeds:
+            missing = [i for i in iterations if (kind, seed, i) not in present]
+            if missing:
+                span = f"{missing[0]} to {missing[-1]}" if len(missing) > 1 else f"{missing[0]}"
+                holes.append(f"{len(missing)} {kind} records of seed {seed} (iterations {span})")
+    return ", ".join([*holes[:4], f"and more ({len(holes) - 4})"] if len(holes) > 4 else holes) or None
 
 
 def drop_torn_line(path: Path) -> None:

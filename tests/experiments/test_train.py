@@ -53,7 +53,9 @@ def refused(arguments, cwd, **options):
 def folders(tmp_path_factory):
     """A working folder with a run, a folder of something else and one that cannot be written."""
     root = tmp_path_factory.mktemp("cli")
-    RunFolder.create(root / "run", to_json(presets.make_config("smoke", "BallInCup", "fpo", "native")[0])).close()
+    begun = RunFolder.create(root / "run", to_json(presets.make_config("smoke", "BallInCup", "fpo", "native")[0]))
+    begun.append_metrics({"kind": "train", "seed": 0, "iteration": 1, "env_steps": 1024, "wall_clock_s": 1.0})
+    begun.close()
     (root / "other").mkdir()
     (root / "other" / "thesis.tex").write_text("years of work")
     (root / "file").write_text("")
@@ -139,11 +141,8 @@ def test_a_mistake_of_the_evaluation_command_is_one_line_too(folders, arguments,
 def test_help_is_quick_and_loads_no_physics(tmp_path, module):
     status, out, _, imported, seconds = run(["--help"], tmp_path, module=module)
     assert status == 0 and imported == "False False" and seconds < 4.0
-    wanted = (
-        ["--beta", "--seeds", "--preset", "--resume", "--objective.clip-epsilon"]
-        if module == "train"
-        else ["--episodes"]
-    )
+    of_training = ["--beta", "--seeds", "--preset", "--resume", "--objective.clip-epsilon"]
+    wanted = of_training if module == "train" else ["--episodes"]
     assert [option for option in wanted if option not in out] == []
     assert not list(tmp_path.iterdir())
 

@@ -73,6 +73,8 @@ def test_the_command_is_what_one_would_type(tmp_path):
 
 def test_a_folder_that_holds_a_run_is_refused_and_left_alone(folder):
     before = (folder.path / "config.json").read_bytes()
+    folder.append_metrics({"iteration": 1})
+    folder.close()
     with pytest.raises(RunFolderError, match=r"--out: .* already holds a run; .*--resume.*--out"):
         RunFolder.create(folder.path, {"task": "FingerSpin"})
     assert (folder.path / "config.json").read_bytes() == before
@@ -86,6 +88,20 @@ def test_a_folder_that_holds_anything_else_is_refused_and_an_empty_one_is_used(t
         check_unused(tmp_path / "notes.txt")
     (tmp_path / "empty").mkdir()
     assert RunFolder.create(tmp_path / "empty", {"a": 1}).config == {"a": 1}
+
+
+def test_a_run_that_ended_before_it_trained_leaves_a_folder_that_the_next_one_takes(folder):
+    folder.append_metrics({"kind": "evaluation", "iteration": 0})
+    (folder.path / "tensorboard").mkdir()
+    (folder.path / ".config-abcd1234.json").touch()  # of a kill while the file was written
+    folder.close()
+    again = RunFolder.create(folder.path, {"task": "FingerSpin"})
+    assert again.config == {"task": "FingerSpin"} and again.read_metrics() == []
+    assert sorted(path.name for path in folder.path.iterdir()) == [".lock", "config.json"]
+    again.close()
+    (folder.path / "thesis.tex").write_text("years of work")
+    with pytest.raises(RunFolderError, match="already holds a run"):
+        check_unused(folder.path)
 
 
 @pytest.mark.parametrize("content", [None, "", "{", "[]", '{"config": 3}'])
@@ -153,6 +169,7 @@ def test_a_result_that_cannot_be_written_leaves_the_old_one(folder):
     with pytest.raises(TypeError, match="object"):
         folder.write_result({"final_return": object()})
     assert folder.read_result() == {"final_return": 900.0}
+    folder.close()
     assert sorted(path.name for path in folder.path.iterdir()) == ["config.json", "result.json"]
 
 

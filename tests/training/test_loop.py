@@ -97,8 +97,8 @@ def test_a_finished_run_whose_checkpoint_is_unreadable_loses_nothing_to_resume(t
     run()
     files = {path: path.read_bytes() for path in config.out.glob("*.json*")}
     for checkpoint in (config.out / "checkpoints").iterdir():
-        (checkpoint / ".DS_Store").touch()
-    with pytest.raises(CheckpointError, match=r"\.DS_Store is not listed .* delete that file"):
+        (checkpoint / "leaves.json").write_text("")
+    with pytest.raises(CheckpointError, match=r"leaves\.json is damaged .* delete that folder"):
         run(resume=True, total_steps=4 * config.steps_per_iteration)
     assert files == {path: path.read_bytes() for path in config.out.glob("*.json*")}
 
