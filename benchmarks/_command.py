@@ -22,7 +22,7 @@ class Options:
 
     out: Path | None = None
     """folder for the JSON; default runs/bench/<time>"""
-    repeats: int = 5
+    repeats: int = 3
     """turns in which the variants are timed, >= 1; medians and ranges are over them"""
 
     def __post_init__(self):
