@@ -23,7 +23,7 @@ def __getattr__(name: str) -> Any:
 
 def make(
     task: str,
-    backend: Literal["native", "mjx", "warp"] = "native",
+    backend: str = "native",
     *,
     episode_length: int = 1000,
     num_threads: int = 1,
