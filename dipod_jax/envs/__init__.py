@@ -40,7 +40,7 @@ def make(
             (`impl="jax"`, any device); "warp" is MuJoCo Warp (`impl="warp"`, CUDA).
         episode_length: control steps after which an episode is truncated, >= 1.
         num_threads: threads of one native simulation batch, >= 1; the results do not depend on it.
-        num_worlds: the most environments, of all seeds that are vmapped together, that step at once on one device, >= 1:
+        num_worlds: the most environments that step at once on one device, those of all vmapped seeds together, >= 1:
             Warp's contact buffers are sized by it (those of a task of your own by yourself).
         mesh, axis: devices over which the environments are spread, see `BatchedEnv`; the results do not depend on them.
 
