@@ -63,7 +63,8 @@ def measure_drift(
             policy.chain, params, obs, trace, chain_key, num_samples=CHAIN_SAMPLES, num_draws=CHAIN_DRAWS
         )
     if policy.conditional is not None:
-        metrics |= conditional_metrics(*policy.conditional.given_noise(params, obs, action, evidence), advantage)
+        field, scored, exact = policy.conditional.given_noise(params, obs, action, evidence)
+        metrics |= conditional_metrics(field, scored, exact, advantage)
     return metrics
 
 
