@@ -124,6 +124,8 @@ class PolicyOptions:
     """what an objective calls the family"""
     has_bound: ClassVar[bool] = False
     """whether its scores come with a bound, which DiPOD can keep tight"""
+    has_velocity: ClassVar[bool] = False
+    """whether its scores come with the velocities of their draws"""
     has_entropy: ClassVar[bool] = False
     """whether its entropy can be estimated"""
     has_field: ClassVar[bool] = False

@@ -70,8 +70,8 @@ class LearnedNoisePolicy(FlowSdePolicy):
         shape = jnp.broadcast_shapes(obs.shape[:-1], t.shape)
         inputs = [jnp.broadcast_to(x, (*shape, x.shape[-1])) for x in (obs, embedding)]
         low, high = self.log_bounds
-        output: jax.Array = self._noise.apply(params["noise"], jnp.concatenate(inputs, axis=-1))  # pyright: ignore
-        return jnp.exp(low + (high - low) * jax.nn.sigmoid(output))
+        share = jax.nn.sigmoid(self._noise.apply(params["noise"], jnp.concatenate(inputs, axis=-1)))  # pyright: ignore
+        return jnp.exp(low + (high - low) * share)
 
     def step(
         self, params: Params, obs: jax.Array, x: jax.Array, t: jax.Array, t_next: jax.Array, coefficients: Transitions

@@ -4,12 +4,15 @@ import hashlib
 import json
 import math
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
+
+from dipod_jax.runs.errors import RunFolderError, reason_of
 
 
 def fsync_path(path: Path) -> None:
@@ -84,6 +87,27 @@ def plain(value: Any) -> Any:
     if to_list is not None:
         return plain(to_list())
     raise TypeError(f"cannot write a {type(value).__name__} as JSON: {value!r}")
+
+
+def read_bytes(path: Path, limit: int) -> bytes:
+    """Content of the file at `path`, which has at most `limit` bytes.
+
+    Raises:
+        FileNotFoundError: there is none.
+        RunFolderError: it is larger, no file (a pipe would never end), or cannot be read.
+    """
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise RunFolderError(f"{path} is no file; a run writes one there")
+        if status.st_size > limit:
+            raise RunFolderError(f"{path} has {status.st_size} bytes; allowed: at most {limit}")
+        with path.open("rb") as file:
+            return file.read(limit)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise RunFolderError(f"{path} cannot be read ({reason_of(error)})") from error
 
 
 def sha256_of(path: Path) -> str:

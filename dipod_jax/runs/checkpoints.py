@@ -1,6 +1,6 @@
 """Checkpoints that are complete or absent, and that notice every flipped bit.
 
-orbax writes and reads the arrays. What it lacks is added here: it restores flipped bits silently, and refuses arrays of
+orbax writes and reads the arrays. What it lacks is added: it restores flipped bits silently, and refuses arrays of
 size zero. A checkpoint is a folder
 
     step_000000000042/
@@ -15,23 +15,22 @@ import errno
 import json
 import math
 import os
-import re
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dipod_jax.runs._disk import fsync_path, sha256_of
-from dipod_jax.runs.errors import CheckpointError, reason_of
+from dipod_jax.runs._disk import read_bytes
+from dipod_jax.runs.errors import CheckpointError, RunFolderError, reason_of
+from dipod_jax.runs.integrity import WAY_OUT, verify_checkpoint, write_sums
+from dipod_jax.runs.schema import check_leaves
+from dipod_jax.runs.shelf import prune, put_in_place
 
 if TYPE_CHECKING:
     import jax
 
 ARRAYS = "arrays"
 LEAVES = "leaves.json"
-SUMS = "SHA256SUMS"
-_NAME = re.compile(r"step_(\d{12})")
-_SUM_LINE = re.compile(r"([0-9a-f]{64})  ([^\n]+)\n")
-_WAY_OUT = "delete that folder to continue from an older checkpoint, or start a new run with --out"
+MAX_LEAVES_BYTES = 2**26
 
 PyTree = Any
 
@@ -68,37 +67,10 @@ def save_checkpoint(folder: Path, step: int, state: PyTree, *, keep: int = 2) ->
     except Exception:
         shutil.rmtree(temporary, ignore_errors=True)  # a full disk needs the room
         raise
-    path = folder / f"step_{step:012d}"
-    if path.exists():
-        path.rename(folder / f".writing-replaced-{step:012d}")
-    temporary.rename(path)
-    fsync_path(folder)
+    path = put_in_place(temporary, step)
     verify_checkpoint(path)
-    _prune(folder, keep)
+    prune(folder, step, keep)
     return path
-
-
-def latest_checkpoint(folder: Path) -> Path | None:
-    """Newest complete checkpoint in `folder`, None where there is none at all. One with a missing file is passed over.
-
-    Looks at names only; `restore_checkpoint` verifies the content.
-
-    Raises:
-        CheckpointError: there are checkpoints, and none is complete.
-    """
-    present = _checkpoints(Path(folder))
-    complete = next((path for path in reversed(present) if _looks_complete(path)), None)
-    if present and complete is None:
-        verify_checkpoint(present[-1])
-    return complete
-
-
-def checkpoint_step(path: Path) -> int:
-    """The step that a checkpoint's folder was saved under."""
-    match = _NAME.fullmatch(Path(path).name)
-    if match is None:
-        raise CheckpointError(f"{path} is not a checkpoint: its name is not step_ and 12 digits; name another")
-    return int(match[1])
 
 
 def restore_checkpoint(path: Path, abstract_state: PyTree, *, partial: bool = False) -> PyTree:
@@ -112,13 +84,13 @@ def restore_checkpoint(path: Path, abstract_state: PyTree, *, partial: bool = Fa
             (their path from the root), so cut branches, not levels.
 
     Raises:
-        CheckpointError: a file is missing, damaged or unlisted, or the saved leaves are not those of `abstract_state`.
+        CheckpointError: a file is missing or damaged, or the saved leaves are not those of `abstract_state`.
     """
     import jax
 
     path = Path(path).resolve()
     verify_checkpoint(path)
-    saved = json.loads((path / LEAVES).read_text(encoding="utf-8"))
+    saved = _read_leaves(path)
     index = {leaf["name"]: position for position, leaf in enumerate(saved)}
     wanted = _named_leaves(abstract_state)
     _check_layout(path, {leaf["name"]: leaf for leaf in saved}, wanted, partial)
@@ -133,21 +105,7 @@ def saved_shapes(path: Path) -> dict[str, tuple[int, ...]]:
         CheckpointError: the checkpoint is missing something or damaged.
     """
     verify_checkpoint(path)
-    leaves = json.loads((path / LEAVES).read_text(encoding="utf-8"))
-    return {leaf["name"]: tuple(leaf["shape"]) for leaf in leaves}
-
-
-def verify_checkpoint(path: Path) -> None:
-    """Raise CheckpointError unless every file of the checkpoint has the content it was written with."""
-    sums = _read_sums(path)
-    present = _files(path)
-    for name in sorted(sums.keys() - present):
-        raise CheckpointError(f"{path / name} is missing; {_WAY_OUT}")
-    for name in sorted(present - sums.keys()):
-        raise CheckpointError(f"{path / name} is not listed in {SUMS}; delete that file, or start a new run with --out")
-    for name, expected in sums.items():
-        if sha256_of(path / name) != expected:
-            raise CheckpointError(f"{path / name} is damaged (its checksum is not the one saved); {_WAY_OUT}")
+    return {leaf["name"]: tuple(leaf["shape"]) for leaf in _read_leaves(path)}
 
 
 def _named_leaves(state: PyTree) -> list[tuple[str, Any]]:
@@ -157,6 +115,15 @@ def _named_leaves(state: PyTree) -> list[tuple[str, Any]]:
     for name, leaf in leaves:
         if not (hasattr(leaf, "shape") and hasattr(leaf, "dtype")):
             raise ValueError(f"state{name} is a {type(leaf).__name__}; allowed: arrays")
+    return leaves
+
+
+def _read_leaves(path: Path) -> list[dict[str, Any]]:
+    try:
+        leaves = json.loads(read_bytes(path / LEAVES, MAX_LEAVES_BYTES))
+        check_leaves(leaves)
+    except (FileNotFoundError, RecursionError, RunFolderError, ValueError) as error:
+        raise CheckpointError(f"{path / LEAVES} is not a checkpoint's ({reason_of(error)}); {WAY_OUT}") from error
     return leaves
 
 
@@ -174,7 +141,7 @@ def _write_checkpoint(path: Path, leaves: list[tuple[str, Any]]) -> None:
     _save_arrays(path / ARRAYS, leaves)
     layout = [_describe(name, leaf) for name, leaf in leaves]
     (path / LEAVES).write_text(json.dumps(layout, indent=1) + "\n", encoding="utf-8")
-    _write_sums(path)
+    write_sums(path)
 
 
 def _check_room(path: Path, leaves: list[tuple[str, Any]]) -> None:
@@ -220,8 +187,11 @@ def _restore_arrays(path: Path, wanted: dict[int, Any]) -> "dict[int, jax.Array]
     arguments = ocp.args.PyTreeRestore(
         item=item, restore_args=ocp.checkpoint_utils.construct_restore_args(item), partial_restore=True
     )
-    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
-        arrays = checkpointer.restore(path, args=arguments)
+    try:
+        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+            arrays = checkpointer.restore(path, args=arguments)
+    except Exception as error:
+        raise CheckpointError(f"{path} cannot be restored ({reason_of(error)}); {WAY_OUT}") from error
     return {
         index: jax.numpy.zeros(leaf.shape, leaf.dtype) if _is_empty(leaf) else arrays[f"{index:06d}"]
         for index, leaf in abstract.items()
@@ -240,58 +210,3 @@ def _check_layout(path: Path, saved: dict[str, Any], wanted: list[tuple[str, Any
     surplus = saved.keys() - {name for name, _ in wanted}
     if surplus and not partial:
         raise CheckpointError(f"{path} holds state{min(surplus)}, which this program has not; {other_program}")
-
-
-def _files(path: Path) -> set[str]:
-    return {file.relative_to(path).as_posix() for file in path.rglob("*") if not file.is_dir()} - {SUMS}
-
-
-def _write_sums(path: Path) -> None:
-    """Write SHA256SUMS. Every file reaches the disk before it, and it before the caller renames the folder."""
-    names = sorted(_files(path))
-    for name in names:
-        fsync_path(path / name)
-    (path / SUMS).write_text("".join(f"{sha256_of(path / name)}  {name}\n" for name in names), encoding="utf-8")
-    fsync_path(path / SUMS)
-    for directory in [path, *(entry for entry in path.rglob("*") if entry.is_dir())]:
-        fsync_path(directory)
-
-
-def _read_sums(path: Path) -> dict[str, str]:
-    """Content of SHA256SUMS as {name: checksum}.
-
-    The file needs no checksum of its own: a changed digit contradicts a file, a changed name leaves one file missing
-    and another unlisted, and any other change is not of the only form accepted here.
-    """
-    file = path / SUMS
-    try:
-        text = file.read_bytes().decode("ascii")
-    except FileNotFoundError:
-        raise CheckpointError(f"{path} is not a complete checkpoint: it has no {SUMS}; {_WAY_OUT}") from None
-    except UnicodeDecodeError:
-        raise CheckpointError(f"{file} is damaged; {_WAY_OUT}") from None
-    matches = list(_SUM_LINE.finditer(text))
-    if not text or "".join(match[0] for match in matches) != text:
-        raise CheckpointError(f"{file} is damaged; {_WAY_OUT}")
-    return {match[2]: match[1] for match in matches}
-
-
-def _checkpoints(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        return []
-    return sorted(path for path in folder.iterdir() if path.is_dir() and _NAME.fullmatch(path.name))
-
-
-def _looks_complete(path: Path) -> bool:
-    try:
-        return _read_sums(path).keys() == _files(path)
-    except CheckpointError:
-        return False
-
-
-def _prune(folder: Path, keep: int) -> None:
-    complete = [path for path in _checkpoints(folder) if _looks_complete(path)]
-    for path in [*complete[:-keep], *folder.glob(".writing-*")]:
-        doomed = folder / f".writing-removed-{path.name}"
-        os.rename(path, doomed)  # so that a kill leaves no half-deleted checkpoint under its own name
-        shutil.rmtree(doomed)

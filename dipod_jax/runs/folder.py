@@ -1,38 +1,37 @@
 """A run's folder: `config.json`, `metrics.jsonl`, `result.json`, readable after a kill at any instant."""
 
-import json
-import os
 import sys
-import tempfile
 from collections.abc import Callable
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
 from typing import Any
 
-from dipod_jax.runs._disk import plain, write_json, write_text
+from dipod_jax.runs._disk import plain, write_json
 from dipod_jax.runs.errors import RunFolderError, StorageError, reason_of
-from dipod_jax.runs.metrics import MetricsWriter
+from dipod_jax.runs.lock import FolderLock
+from dipod_jax.runs.metrics import MetricsWriter, read_metrics, truncate_metrics
+from dipod_jax.runs.places import CONFIG, METRICS, check_unused, remove_beginnings, remove_leftovers
 from dipod_jax.runs.provenance import provenance
+from dipod_jax.runs.schema import check_origin, check_result, read_json
 
-CONFIG = "config.json"
-METRICS = "metrics.jsonl"
 RESULT = "result.json"
+MAX_CONFIG_BYTES, MAX_RESULT_BYTES = 2**20, 2**24
 CHECKPOINTS = "checkpoints"
 
 
 class RunFolder:
     """One run on the disk.
 
-    `create` starts one, `open` continues or reads one. Every file but `metrics.jsonl` is replaced atomically;
+    `create` starts one, `resume` continues and `open` reads one. Every file but `metrics.jsonl` is replaced atomically;
     `metrics.jsonl` grows by whole lines, and a last line that a kill cut short is dropped by the next reader or writer.
 
-    Does not lock: two processes that write into one folder at a time spoil each other's metrics.
+    One process writes: `create` and `resume` take the folder's lock (see `dipod_jax.runs.lock`), `open` does not.
     """
 
-    def __init__(self, path: Path, record: dict[str, Any]) -> None:
-        """Use `create` or `open`. `record` is the content of `config.json`."""
-        self.path = path
+    def __init__(self, path: Path, record: dict[str, Any], lock: FolderLock | None = None) -> None:
+        """Use `create`, `resume` or `open`. `record` is the content of `config.json`."""
+        self.path, self._lock = path, lock
         self.config: dict[str, Any] = record["config"]
         """The resolved configuration, as JSON holds it (tuples are lists, paths strings)."""
         self.provenance: dict[str, Any] = {key: value for key, value in record.items() if key != "config"}
@@ -46,26 +45,50 @@ class RunFolder:
         """Make the folder and write `config.json`.
 
         Args:
-            path: the folder; its parents are made. It may exist if it is empty.
+            path: the folder; its parents are made. It may exist if it is empty, or if a run began there and ended
+                before it had trained.
             config: everything resolved; values that JSON can hold, dataclasses, paths, numpy scalars.
 
         Raises:
-            RunFolderError: the folder holds something already, or cannot be made.
+            RunFolderError: the folder holds something already, is in use, or cannot be made.
         """
         path = Path(path)
         check_unused(path)
         record = plain({"config": config, "created": datetime.now(UTC).isoformat(timespec="seconds"), **provenance()})
         try:
             path.mkdir(parents=True, exist_ok=True)
-            write_json(path / CONFIG, record)
+            lock = FolderLock(path)
+            try:
+                check_unused(path, locked=True)  # nobody can have been quicker any more
+                remove_beginnings(path)
+                write_json(path / CONFIG, record)
+            except BaseException:
+                lock.release()
+                raise
         except OSError as error:
             what = f"--out: cannot write into {path} ({reason_of(error)})"
             raise RunFolderError(f"{what}; name another folder") from error
-        return cls(path, record)
+        return cls(path, record, lock)
+
+    @classmethod
+    def resume(cls, path: Path) -> "RunFolder":
+        """Open a run that was created before, to continue it.
+
+        Raises:
+            RunFolderError: as `open`, or another process writes into it.
+            StorageError: nothing can be written there.
+        """
+        folder = cls.open(path)
+        try:
+            folder._lock = FolderLock(folder.path)
+            remove_leftovers(folder.path)
+        except OSError as error:
+            raise StorageError(f"{folder.path} cannot be written into ({reason_of(error)})") from error
+        return folder
 
     @classmethod
     def open(cls, path: Path) -> "RunFolder":
-        """Open a run that was created before, to resume or to read it.
+        """Open a run that was created before, to read it.
 
         Raises:
             RunFolderError: there is no such folder, or it is not a run's.
@@ -78,14 +101,30 @@ class RunFolder:
         if not found:
             raise RunFolderError(f"{path} is not a folder; name one that a run has written (it holds {CONFIG})")
         try:
-            record = json.loads((path / CONFIG).read_text(encoding="utf-8"))
+            record = read_json(path / CONFIG, MAX_CONFIG_BYTES)
+            check_origin(record)
         except FileNotFoundError:
             raise RunFolderError(f"{path} is not a run folder: it has no {CONFIG}; name one that a run wrote") from None
-        except (ValueError, OSError) as error:
-            raise RunFolderError(f"{path / CONFIG} cannot be read ({error}); start a new run with --out") from error
-        if not isinstance(record, dict) or not isinstance(record.get("config"), dict):
-            raise RunFolderError(f'{path / CONFIG} is not a run\'s: it has no "config"; name one that a run wrote')
+        except RunFolderError as error:
+            raise RunFolderError(f"{error}; start a new run with --out") from error
+        except ValueError as error:
+            raise RunFolderError(f"{path / CONFIG} is not a run's: {error}; name one that a run wrote") from error
         return cls(path, record)
+
+    @property
+    def taken_over_from(self) -> str | None:
+        """The process that wrote here before and was killed; None where none was."""
+        return None if self._lock is None else self._lock.taken_over_from
+
+    def check(self) -> None:
+        """Raise StorageError where the folder this process writes into is gone or another's; a lost lock is renewed."""
+        if not (self.path / CONFIG).exists():
+            raise StorageError(f"{self.path} was removed or renamed while the run wrote into it; what it held is lost")
+        if self._lock is not None and not self._lock.is_held():
+            try:
+                self._lock = FolderLock(self.path)
+            except RunFolderError as error:
+                raise StorageError(f"the lock of this run was removed, and {error}") from error
 
     def update_config(self, config: dict[str, Any]) -> None:
         """Replace the configuration in `config.json`, as a resumed run may change some of it; provenance stays."""
@@ -106,37 +145,17 @@ class RunFolder:
         return self._metrics.flush()
 
     def read_metrics(self) -> list[dict[str, Any]]:
-        """Every record in the order of writing; a torn last line is left out. Empty where nothing was written.
-
-        Raises:
-            RunFolderError: a line that is not the last one is no JSON object, which no kill explains.
-        """
-        path = self.path / METRICS
-        lines = path.read_bytes().split(b"\n") if path.exists() else [b""]
-        records = []
-        for number, line in enumerate(lines[:-1], start=1):  # what follows the last newline is torn, or empty
-            try:
-                record = json.loads(line)
-            except ValueError:
-                record = None
-            if isinstance(record, dict):
-                records.append(record)
-            elif number < len(lines) - 1:
-                raise RunFolderError(f"{path} line {number} is damaged; delete that line and try again")
-        return records
+        """Every record in the order of writing, as `dipod_jax.runs.metrics.read_metrics`."""
+        return read_metrics(self.path / METRICS)
 
     def truncate_metrics(self, after_iteration: int) -> None:
-        """Drop the records whose `iteration` is greater than `after_iteration`: a resumed run writes them again.
-
-        Records without an `iteration` stay.
-        """
-        self.close()
-        kept = [record for record in self.read_metrics() if record.get("iteration", after_iteration) <= after_iteration]
-        write_text(self.path / METRICS, "".join(json.dumps(record, allow_nan=False) + "\n" for record in kept))
+        """Drop the records whose `iteration` is greater than `after_iteration`: a resumed run writes them again."""
+        self._metrics.close_file()
+        truncate_metrics(self.path / METRICS, after_iteration)
 
     def set_metrics_aside(self) -> Path | None:
         """Rename `metrics.jsonl`, if there is one, to `metrics-<n>.jsonl`, n the first that is free; return where."""
-        self.close()
+        self._metrics.close_file()
         path = self.path / METRICS
         if not path.exists():
             return None
@@ -167,12 +186,17 @@ class RunFolder:
             RunFolderError: the file is damaged.
         """
         path = self.path / RESULT
-        if not path.exists():
-            return None
+        way_out = "resume the run to write it again"
         try:
-            return json.loads(path.read_text(encoding="utf-8"))
+            result = read_json(path, MAX_RESULT_BYTES)
+            check_result(result)
+        except FileNotFoundError:
+            return None
+        except RunFolderError as error:
+            raise RunFolderError(f"{error}; {way_out}") from error
         except ValueError as error:
-            raise RunFolderError(f"{path} is damaged ({error}); resume the run to write it again") from error
+            raise RunFolderError(f"{path} is damaged ({error}); {way_out}") from error
+        return result
 
     def set_result_aside(self) -> None:
         """Rename `result.json`, if there is one, to `result-<env steps>.json`: a run that goes on is not finished."""
@@ -181,54 +205,11 @@ class RunFolder:
             (self.path / RESULT).rename(self.path / f"result-{result.get('env_steps', 0)}.json")
 
     def close(self) -> None:
-        """Close `metrics.jsonl`; the next `append_metrics` opens it again."""
+        """Close `metrics.jsonl` and release the lock: this process has written into the folder."""
         self._metrics.close_file()
+        if self._lock is not None:
+            self._lock.release()
 
 
 def _say_on_stderr(line: str) -> None:
     print(line, file=sys.stderr)
-
-
-def check_unused(path: Path) -> None:
-    """Raise RunFolderError if `path` cannot become a new run's folder because something is there. Touches nothing."""
-    path = Path(path)
-    if not path.exists():
-        return
-    if not path.is_dir():
-        raise RunFolderError(f"--out: {path} is a file; name a folder that is new or empty")
-    if (path / CONFIG).exists():
-        raise RunFolderError(f"--out: {path} already holds a run; continue it with --resume, or name another --out")
-    if any(path.iterdir()):
-        raise RunFolderError(f"--out: {path} is not empty and holds no run; name another --out")
-
-
-def check_writable(path: Path) -> None:
-    """Raise ValueError with one clear line unless `path` can be made and written into. Leaves nothing behind.
-
-    Tries a nameless file in the nearest folder that exists: permission bits alone say nothing about root, full disks
-    and read-only mounts.
-    """
-    refusal = f"--out: value {str(path)[:200]!r}; allowed: a folder that can be written into"
-    if "\0" in str(path):
-        raise ValueError(f"{refusal} (a path holds no null character)")
-    try:
-        ancestor = _nearest_existing(Path(path).absolute())
-        if not ancestor.is_dir():
-            raise ValueError(f"{refusal} ({ancestor} is not a folder)")
-        longest = os.statvfs(ancestor).f_namemax
-        if any(len(os.fsencode(part)) > longest for part in Path(path).parts):
-            raise ValueError(f"{refusal} (a name in it is longer than {longest} bytes)")
-        with tempfile.TemporaryFile(dir=ancestor) as file:
-            file.write(b"\0")
-    except OSError as error:
-        raise ValueError(f"{refusal} ({reason_of(error)})") from error
-
-
-def _nearest_existing(path: Path) -> Path:
-    """`path` or the nearest of its parents that is there, be it a folder or not."""
-    while True:
-        try:
-            path.lstat()
-            return path
-        except (FileNotFoundError, NotADirectoryError):
-            path = path.parent

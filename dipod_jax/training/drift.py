@@ -10,7 +10,7 @@ from dipod_jax.diagnostics import DriftBatch, MeterSettings, chain_metrics, cond
 from dipod_jax.policies import FieldPolicy
 from dipod_jax.training.learner import Learner
 from dipod_jax.training.state import LearnerState
-from dipod_jax.types import Metrics, Transition, matched
+from dipod_jax.types import Metrics, Params, Transition, matched
 
 # Actions whose likelihood under a chain is estimated, and draws of the chain's noises for each.
 CHAIN_SAMPLES, CHAIN_DRAWS = 64, 16
@@ -52,7 +52,11 @@ def measure_drift(
     score = lambda p: policy.score(p, obs, action, evidence)
     old = jax.lax.stop_gradient(score(params))
     reference = None if state.reference is None else jax.lax.stop_gradient(score(state.reference))
-    loss_fn = lambda p: state.tunables.objective(*matched(score(p), old), reference, advantage)[0]
+
+    def loss_fn(p: Params) -> jax.Array:
+        new, acting = matched(score(p), old)
+        return state.tunables.objective(new, acting, reference, advantage)[0]
+
     form, reduction, placement, _ = policy.cfm
     settings = MeterSettings(method=policy.method, form=form, reduction=reduction, placement=placement)
     metrics = drift_metrics(
@@ -63,8 +67,8 @@ def measure_drift(
             policy.chain, params, obs, trace, chain_key, num_samples=CHAIN_SAMPLES, num_draws=CHAIN_DRAWS
         )
     if policy.conditional is not None:
-        field, scored, exact = policy.conditional.given_noise(params, obs, action, evidence)
-        metrics |= conditional_metrics(field, scored, exact, advantage)
+        velocity, scored, exact = policy.conditional.given_noise(params, obs, action, evidence)
+        metrics |= conditional_metrics(velocity, scored, exact, advantage)
     return metrics
 
 

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from dipod_jax.cli import run_cli
+from dipod_jax.studies.contraction.distillation import Distillation
 from experiments import contraction
 
 TINY = ["--rounds", "2", "--steps", "2", "--batch", "8", "--fit-steps", "2", "--samples", "256"]
@@ -35,14 +36,14 @@ def test_bad_input_is_one_line_that_names_the_option_and_exit_2(arguments, words
 
 
 def test_an_interrupt_keeps_the_arms_that_are_done(tmp_path, monkeypatch, capsys):
-    run = contraction._Distillation.run
+    run = Distillation.run
 
     def interrupted(self, arm):
         if arm.name == "euler-64":
             raise KeyboardInterrupt
         return run(self, arm)
 
-    monkeypatch.setattr(contraction._Distillation, "run", interrupted)
+    monkeypatch.setattr(Distillation, "run", interrupted)
     with pytest.raises(SystemExit) as stopped:
         command([*TINY, "--arms", "euler-10", "euler-64", "--out", str(tmp_path / "c")])
     assert stopped.value.code == 130

@@ -62,10 +62,13 @@ class FakeTrainer:
 
         count = len(self.seeds)
         learner = FakeLearner(
-            params={"policy": {"w": np.stack([draw(s) for s in self.seeds])}, "critic": np.zeros((count, 3))},
+            params={
+                "policy": {"w": np.stack([draw(s) for s in self.seeds])},
+                "critic": np.zeros((count, 3), np.float32),
+            },
             obs_statistics=np.ones((count, 2), np.float32),
             tunables=Tunables(*(np.zeros(count, np.float32) for _ in Tunables._fields)),
-            key=np.arange(count),
+            key=np.arange(count, dtype=np.int32),
             iteration=np.zeros(count, np.int32),
         )
         actor = FakeActor(Failures(np.zeros((count, 2), np.int32)), np.zeros((count, 2, 1), np.float32))
@@ -74,9 +77,7 @@ class FakeTrainer:
     def abstract_state(self):
         import jax
 
-        return jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, jax.dtypes.canonicalize_dtype(x.dtype)), self.init()
-        )
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), self.init())
 
     def with_tunables(self, state, tunables):
         return state
@@ -124,8 +125,8 @@ def main(options: dict[str, Any]) -> None:
     from dipod_jax.training import loop
 
     if "draw" in options:
-        seconds = options.pop("draw")
-        loop.write_artifacts = lambda *_: busy(seconds)
+        drawing = options.pop("draw")
+        loop.write_artifacts = lambda *_: busy(drawing)
     else:
         loop.write_artifacts = lambda *_: None
     if "file_limit" in options:
@@ -134,8 +135,8 @@ def main(options: dict[str, Any]) -> None:
     seconds = {name: options.pop(name, 0.0) for name in ("compile", "act", "evaluate")}
     keywords = {name: options.pop(name) for name in ("strict_resume", "keep_checkpoints") if name in options}
     config = fake_config(Path(options.pop("out")), **options)
-    trainer = FakeTrainer(config.all_seeds, **seconds)
-    loop.train(config, trainer=trainer, **keywords)  # pyright: ignore[reportArgumentType]
+    loop.Trainer = lambda config, seeds: FakeTrainer(seeds, **seconds)
+    loop.train(config, **keywords)
 
 
 def command(out: Path, **options) -> dict[str, Any]:

@@ -18,9 +18,12 @@ from dipod_jax.runs import (
     CheckpointError,
     checkpoint_step,
     checkpoints,
+    integrity,
     latest_checkpoint,
     restore_checkpoint,
     save_checkpoint,
+    set_newer_aside,
+    shelf,
     verify_checkpoint,
 )
 
@@ -136,17 +139,51 @@ def test_sha256sum_agrees_with_the_list_of_checksums(saved):
     subprocess.run(["sha256sum", "--check", "--strict", "--quiet", "SHA256SUMS"], cwd=saved, check=True)
 
 
-def test_a_missing_and_an_unlisted_file_are_noticed(saved, tmp_path):
+def test_a_missing_file_is_noticed_and_a_foreign_one_is_not(saved, tmp_path):
     path = copy_of(saved, tmp_path)
-    (path / "stray").write_text("x")
-    with pytest.raises(CheckpointError, match="stray is not listed"):
-        verify_checkpoint(path)
-    (path / "stray").unlink()
+    for name in (".DS_Store", "notes.txt", "arrays/Thumbs.db"):
+        (path / name).write_text("x")
+    (path / "arrays" / "folder").mkdir()
+    assert_same_bits(restore_checkpoint(path, abstract(training_state())), training_state(42))
     (path / "leaves.json").unlink()
     with pytest.raises(CheckpointError, match=r"leaves\.json is missing"):
         verify_checkpoint(path)
     (path / "SHA256SUMS").unlink()
     with pytest.raises(CheckpointError, match="not a complete checkpoint"):
+        verify_checkpoint(path)
+
+
+def test_a_list_of_checksums_that_was_cut_anywhere_is_noticed_or_lists_every_file(saved, tmp_path):
+    path = copy_of(saved, tmp_path)
+    content = (path / "SHA256SUMS").read_bytes()
+    accepted = []
+    for length in range(len(content)):
+        (path / "SHA256SUMS").write_bytes(content[:length])
+        try:
+            verify_checkpoint(path)
+            accepted.append(content[length:])
+        except CheckpointError:
+            pass
+    assert len(accepted) == 1 and accepted[0].startswith(b"# ")  # all but the count: as earlier versions wrote it
+
+
+def test_an_unlisted_file_of_an_earlier_versions_checkpoint_is_an_error_as_its_line_may_be_lost(saved, tmp_path):
+    path = copy_of(saved, tmp_path)
+    lines = (path / "SHA256SUMS").read_text().splitlines(keepends=True)
+    (path / "SHA256SUMS").write_text("".join(lines[:-1]))
+    (path / ".DS_Store").touch()
+    verify_checkpoint(path)
+    (path / "SHA256SUMS").write_text("".join(lines[1:-1]))
+    with pytest.raises(CheckpointError, match="is not listed"):
+        verify_checkpoint(path)
+
+
+@pytest.mark.parametrize("name", ["/dev/zero", "../../../../../dev/zero"])
+def test_a_list_of_checksums_leads_nowhere_else(saved, tmp_path, name):
+    path = copy_of(saved, tmp_path)
+    lines = (path / "SHA256SUMS").read_text().splitlines(keepends=True)
+    (path / "SHA256SUMS").write_text(f"{'0' * 64}  {name}\n" + "".join(lines[1:]))
+    with pytest.raises(CheckpointError, match="is damaged"):
         verify_checkpoint(path)
 
 
@@ -180,30 +217,67 @@ def test_a_step_saved_again_replaces_the_first(tmp_path):
     assert [entry.name for entry in tmp_path.iterdir()] == ["step_000000000005"]
 
 
-def test_the_latest_is_the_newest_complete_one(tmp_path):
+def test_the_latest_is_the_newest_whole_one(tmp_path):
     assert latest_checkpoint(tmp_path) is None and latest_checkpoint(tmp_path / "absent") is None
     good = save_checkpoint(tmp_path, 1, {"x": jnp.float32(1)}, keep=9)
     torn = save_checkpoint(tmp_path, 2, {"x": jnp.float32(2)}, keep=9)
+    assert latest_checkpoint(tmp_path) == torn
     (torn / "leaves.json").unlink()
     (tmp_path / "step_000000000003").mkdir()
     (tmp_path / ".writing-000000000004").mkdir()
     (tmp_path / "step_5").mkdir()
-    assert latest_checkpoint(tmp_path) == good
+    with pytest.warns(UserWarning, match="from iteration 3 to iteration 1: .*step_000000000003 is not a complete"):
+        assert latest_checkpoint(tmp_path) == good
     (good / "leaves.json").unlink()
     with pytest.raises(CheckpointError, match="step_000000000003 is not a complete checkpoint"):
         latest_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize("damage", ["truncate", "empty", "delete", "flip"])
+def test_no_damage_to_any_file_of_the_newest_is_passed_over_in_silence(tmp_path, damage):
+    older, newest = (save_checkpoint(tmp_path, step, {"x": jnp.arange(9.0), "k": jax.random.key(1)}) for step in (7, 8))
+    for file in files(newest):
+        content = file.read_bytes()
+        if damage == "delete":
+            file.unlink()
+        elif damage == "flip":
+            flip(file, len(content) // 2, 3)
+        else:
+            file.write_bytes(b"" if damage == "empty" else content[: len(content) // 2])
+        said = []
+        assert latest_checkpoint(tmp_path, say=said.append) == older
+        assert len(said) == 1 and "from iteration 8 to iteration 7" in said[0] and "\n" not in said[0]
+        assert file.name in said[0] or file.name == "SHA256SUMS"
+        with pytest.raises(CheckpointError, match=r"iteration 8 .*--strict-resume does not go back .* iteration 7"):
+            latest_checkpoint(tmp_path, strict=True)
+        file.write_bytes(content)
+    assert latest_checkpoint(tmp_path, strict=True) == newest
+
+
+def test_a_run_that_went_back_does_not_count_the_damaged_one_among_its_newest(tmp_path):
+    for step in (7, 8):
+        path = save_checkpoint(tmp_path, step, {"x": jnp.float32(step)}, keep=2)
+    flip(path / "leaves.json", 5, 0)
+    set_newer_aside(tmp_path, 7)
+    for step in (7, 8):
+        save_checkpoint(tmp_path, step, {"x": jnp.float32(step + 0.5)}, keep=1)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["damaged-step_000000000008", "step_000000000008"]
+    newest = latest_checkpoint(tmp_path, strict=True)
+    assert newest is not None and restore_checkpoint(newest, {"x": jnp.float32(0)})["x"] == 8.5
 
 
 class Killed(BaseException):
     """Stands for kill -9: nothing in `save_checkpoint` runs after it."""
 
 
-def test_a_save_that_stops_at_any_step_leaves_the_old_or_the_new_checkpoint(tmp_path, monkeypatch):
+@pytest.mark.parametrize("second", [1, 2])
+def test_a_save_that_stops_at_any_step_leaves_the_old_or_the_new_checkpoint(tmp_path, monkeypatch, second):
     def save_arrays(path: Path, leaves: list[tuple[str, Any]]) -> None:  # orbax's part, without its 0.1 s
         path.mkdir(parents=True)
         (path / "value").write_bytes(np.asarray(leaves[0][1]).tobytes())
 
     monkeypatch.setattr(checkpoints, "_save_arrays", save_arrays)
+    monkeypatch.setattr(checkpoints, "_check_room", lambda *_: None)
     calls_left = 0
 
     def dies_at_its_turn(function):
@@ -217,8 +291,8 @@ def test_a_save_that_stops_at_any_step_leaves_the_old_or_the_new_checkpoint(tmp_
         return wrapper
 
     steps = (
-        *((checkpoints, name) for name in ("_save_arrays", "fsync_path", "sha256_of")),
-        *((checkpoints.os, "rename"), (checkpoints.os, "unlink"), (checkpoints.shutil, "rmtree")),
+        *((checkpoints, "_save_arrays"), (integrity, "fsync_path"), (shelf, "fsync_path"), (integrity, "sha256_of")),
+        *((shelf.os, "rename"), (shelf.os, "unlink"), (shelf.shutil, "rmtree")),
         *((Path, name) for name in ("mkdir", "rename", "write_text")),
     )
     outcomes = []
@@ -230,16 +304,15 @@ def test_a_save_that_stops_at_any_step_leaves_the_old_or_the_new_checkpoint(tmp_
                 patched.setattr(owner, name, dies_at_its_turn(getattr(owner, name)))
             calls_left = stop_at
             try:
-                save_checkpoint(folder, 2, {"x": np.float32(2)}, keep=1)
+                save_checkpoint(folder, second, {"x": np.float32(2)}, keep=1)
                 survived = True
             except Killed:
                 survived = False
-        latest = latest_checkpoint(folder)
+        latest = latest_checkpoint(folder, strict=True)
         assert latest is not None
-        verify_checkpoint(latest)
-        step = checkpoint_step(latest)
-        assert np.frombuffer((latest / "arrays" / "value").read_bytes(), np.float32) == step
-        outcomes.append(step)
+        value = int(np.frombuffer((latest / "arrays" / "value").read_bytes(), np.float32)[0])
+        assert checkpoint_step(latest) == (value if second == 2 else 1)
+        outcomes.append(value)
         save_checkpoint(folder, 3, {"x": np.float32(3)}, keep=1)
         assert [entry.name for entry in folder.iterdir()] == ["step_000000000003"]
         if survived:
