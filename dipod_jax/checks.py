@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 
@@ -31,6 +31,19 @@ def check_choice(flag: str, value: Any, choices: Iterable[str]) -> None:
     """Refuse a word that is not one of `choices`."""
     choices = tuple(choices)
     require(value in choices, flag, value, f"one of {', '.join(choices)}")
+
+
+def check_selection(flag: str, values: Sequence[Any], choices: Iterable[Any] | None = None) -> None:
+    """Refuse anything but one or more different values, of `choices` where these are given.
+
+    The value that the sentence names are those that are no choice, or else all of them.
+    """
+    allowed = None if choices is None else tuple(choices)
+    what = "one or more different values" if allowed is None else f"one or more of {', '.join(map(str, allowed))}"
+    unknown = [value for value in values if allowed is not None and value not in allowed]
+    shown = " ".join(map(str, unknown or values)) or "without a value"
+    require(len(values) > 0 and not unknown, flag, shown, what)
+    require(len(set(values)) == len(values), flag, shown, f"{what}, each once" if choices is not None else what)
 
 
 def flag_of(group: str, name: str) -> str:

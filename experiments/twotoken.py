@@ -10,11 +10,10 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from dipod_jax.checks import require
+from dipod_jax.checks import check_choice, check_selection, require
 from dipod_jax.cli import parse_options, run_cli
 from dipod_jax.runs import check_unused, check_writable
 from dipod_jax.tables import table
@@ -54,37 +53,24 @@ class Config:
     """Folder for the results, new or empty. Default: runs/twotoken/<time>."""
 
     def __post_init__(self) -> None:
-        require_choices("methods", self.methods, METHODS)
-        if not self.init_logit:
-            raise ValueError("--init-logit got no value: give one or more finite numbers")
+        check_selection("methods", self.methods, METHODS)
         for logit in self.init_logit:
             require(math.isfinite(logit), "init-logit", logit, "a finite number")
-        if len(set(self.init_logit)) < len(self.init_logit):
-            raise ValueError(f"--init-logit {' '.join(map(str, self.init_logit))}: give each value once")
-        require_choices("baseline", (self.baseline,), BASELINES)
+        check_selection("init-logit", self.init_logit)
+        check_choice("baseline", self.baseline, BASELINES)
         require(0 < self.learning_rate < math.inf, "learning-rate", self.learning_rate, "a finite number above 0")
         require(self.steps >= 0, "steps", self.steps, "an integer from 0 on")
         require(0 <= self.beta < math.inf, "beta", self.beta, "a finite number from 0 on")
-        require_choices("eubo", (self.eubo,), EUBOS)
+        check_choice("eubo", self.eubo, EUBOS)
         require(1 <= self.eubo_order < math.inf, "eubo-order", self.eubo_order, "a finite number from 1 on")
-        require_choices("optimizer", (self.optimizer,), OPTIMIZERS)
+        check_choice("optimizer", self.optimizer, OPTIMIZERS)
         num_bytes = len(self.methods) * len(self.init_logit) * (self.steps + 1) * _BYTES_PER_STEP
         gib = min(num_bytes, COUNTED_BYTES) / 2**30
         fits = f"fewer: its curves would take {gib:.3g} GiB and at most {_MEMORY_LIMIT_GIB:g} are allowed"
         require(gib <= _MEMORY_LIMIT_GIB, "steps", self.steps, fits)
 
 
-def require_choices(option: str, values: tuple[str, ...], allowed: tuple[str, ...]) -> None:
-    """Raise unless `values` is a non-empty selection from `allowed` without repetition."""
-    if not values:
-        raise ValueError(f"--{option} got no value: choose from {', '.join(allowed)}")
-    for value in values:
-        require(value in allowed, option, value, f"one of {', '.join(allowed)}")
-    if len(set(values)) < len(values):
-        raise ValueError(f"--{option} {' '.join(values)}: give each value once")
-
-
-def parse(config_class: Callable[..., ConfigT], name: str, arguments: list[str]) -> ConfigT:
+def parse(config_class: type[ConfigT], name: str, arguments: list[str]) -> ConfigT:
     """A config dataclass from the command line, its `out` filled in (runs/<name>/<time>) and checked."""
     config = parse_options(config_class, arguments, prog=f"python -m experiments.{name}")
     out = config.out or Path("runs") / name / time.strftime("%Y%m%d-%H%M%S")

@@ -17,6 +17,7 @@ from dipod_jax.bounds import (
     evaluation_times,
     integrate,
     interpolate,
+    invert,
     log_prob_of_noise,
     sample_draws,
     time_grid,
@@ -24,8 +25,11 @@ from dipod_jax.bounds import (
 )
 from dipod_jax.checks import Checked
 from dipod_jax.networks import VelocityField
-from dipod_jax.policies.base import POLICIES, FieldPolicy, PolicyOptions
+from dipod_jax.policies.base import POLICIES, ChainPolicy, FieldPolicy, PolicyOptions
 from dipod_jax.types import Evidence, Params, Scores, Trace, make_scores
+
+NEWTON_ITERATIONS = 10
+NEWTON_TOLERANCE = 1e-4
 
 
 @POLICIES.register("flow")
@@ -110,6 +114,7 @@ class FlowPolicy:
     """
 
     score_name = "cfm_loss"
+    chain: ChainPolicy | None = None
 
     def __init__(self, options: FlowOptions, observation_size: int, action_size: int):
         self.options, self.observation_size, self.action_size = options, observation_size, action_size
@@ -142,9 +147,25 @@ class FlowPolicy:
         field = lambda x, t: self.velocity(params, obs, x, t)
         return integrate(field, noise, self.times, method=self.options.sampler), noise
 
-    def base_noise(self, trace: Trace) -> jax.Array:
-        """The trace itself."""
-        return trace
+    def ends(self, params: Params, obs: jax.Array, action: jax.Array, trace: Trace) -> tuple[jax.Array, jax.Array]:
+        """The base noise and the action."""
+        del params, obs
+        return trace, action
+
+    def pre_image(self, params: Params, obs: jax.Array, action: jax.Array) -> jax.Array:
+        """(..., d) base noise that the sampler turns into an action (..., d); NaN where none is found."""
+        flat = lambda x: x.reshape(-1, x.shape[-1])
+        found = invert(
+            self.velocity,
+            params,
+            flat(obs),
+            flat(action),
+            self.times,
+            method=self.method,
+            max_iterations=NEWTON_ITERATIONS,
+            tolerance=NEWTON_TOLERANCE,
+        )
+        return jnp.where(found.converged[:, None], found.path[0], jnp.nan).reshape(action.shape)
 
     def squash(self, action: jax.Array) -> jax.Array:
         """tanh."""

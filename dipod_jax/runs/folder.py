@@ -114,6 +114,16 @@ class RunFolder:
         """The process that wrote here before and was killed; None where none was."""
         return None if self._lock is None else self._lock.taken_over_from
 
+    def check(self) -> None:
+        """Raise StorageError where the folder this process writes into is gone or another's; a lost lock is renewed."""
+        if not (self.path / CONFIG).exists():
+            raise StorageError(f"{self.path} was removed or renamed while the run wrote into it; what it held is lost")
+        if self._lock is not None and not self._lock.is_held():
+            try:
+                self._lock = FolderLock(self.path)
+            except RunFolderError as error:
+                raise StorageError(f"the lock of this run was removed, and {error}") from error
+
     def update_config(self, config: dict[str, Any]) -> None:
         """Replace the configuration in `config.json`, as a resumed run may change some of it; provenance stays."""
         self.config = plain(config)

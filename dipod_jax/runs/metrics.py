@@ -3,7 +3,7 @@
 import contextlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +85,27 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
         elif number < len(lines) - 1:
             raise RunFolderError(f"{path} line {number} is damaged; delete that line and try again")
     return records
+
+
+def find_holes(
+    records: list[dict[str, Any]], seeds: Iterable[int], expected: Mapping[str, Iterable[int]]
+) -> str | None:
+    """The records that are missing, in words; None where there is none.
+
+    Args:
+        records: of a run.
+        seeds: those that each have a record.
+        expected: kind -> the iterations after which there is one, rising.
+    """
+    present = {(r.get("kind"), r.get("seed"), r.get("iteration")) for r in records}
+    holes = []
+    for kind, iterations in expected.items():
+        for seed in seeds:
+            missing = [i for i in iterations if (kind, seed, i) not in present]
+            if missing:
+                span = f"{missing[0]} to {missing[-1]}" if len(missing) > 1 else f"{missing[0]}"
+                holes.append(f"{len(missing)} {kind} records of seed {seed} (iterations {span})")
+    return ", ".join([*holes[:4], f"and more ({len(holes) - 4})"] if len(holes) > 4 else holes) or None
 
 
 def drop_torn_line(path: Path) -> None:

@@ -41,8 +41,8 @@ def measure_drift(
     take = lambda x: x.reshape(advantage.size, *x.shape[2:])[rows]
     obs, trace, action, advantage = jax.tree.map(take, learner.layout.whole(columns))
     draws = policy.sample_draws(draws_key, advantage.shape)
-    batch = DriftBatch(obs, policy.base_noise(trace), action, advantage, draws)
     params = state.params["policy"]
+    batch = DriftBatch(obs, *policy.ends(params, obs, action, trace), advantage, draws)
     evidence = policy.prepare(params, prepare_key, obs, trace)
     score = lambda p: policy.score(p, obs, action, evidence)
     old = jax.lax.stop_gradient(score(params))
