@@ -82,7 +82,7 @@ beta: $(READY)
 
 # The README's third figure: plain PPO clip at a constant rate, with four betas, one that sets itself, and Algorithm 1.
 DRIFT := runs/drift/ballincup
-CLIP := --fpo.negative-advantages clip --fpo.clip-epsilon 0.05 --fpo.negative-loss-clamp None
+CLIP := --objective.negative-advantages clip --objective.clip-epsilon 0.05 --objective.negative-loss-clamp None
 CONSTANT_RATE := --learning.learning-rate 0.001 --learning.final-learning-rate None
 DRIFT_BETAS := 0 0.005 0.02 0.05 auto
 DRIFT_OPTIONS := --task BallInCup --preset cpu --backend native $(CONSTANT_RATE) $(CLIP) \

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from dipod_jax.config import TASKS, require
-from experiments._cli import run_cli
+from dipod_jax.checks import require
+from dipod_jax.cli import parse_options, run_cli
+from dipod_jax.config import TASKS
 
 AnyOptions = TypeVar("AnyOptions", bound="Options")
 
@@ -48,11 +49,9 @@ def run(
     """Parse, set JAX up as training does, measure, print the table, write the JSON."""
 
     def parse(arguments: list[str]) -> AnyOptions:
-        import tyro
-
         from dipod_jax.runs import check_writable
 
-        options = tyro.cli(options_class, args=arguments, prog=f"python -m benchmarks.{name}")
+        options = parse_options(options_class, arguments, prog=f"python -m benchmarks.{name}")
         check_writable(options.folder)
         return options
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks._timing import Sample, Spread, rate, speed_ratio
+from dipod_jax import tables
 
 
 @dataclass
@@ -62,25 +63,27 @@ def compare(
 
 
 def table(rows: Sequence[Row]) -> str:
-    """Aligned text, one line a row."""
-    head = ("what", "variant", "value", "unit", "ratio (min-max)", "over", "of cpu time", "target", "")
-    lines = [head, *map(_cells, rows)]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
-    text = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
-    return "\n".join([text[0], "-" * len(text[0]), *text[1:]])
+    """One line a row."""
+    return tables.table([_cells(row) for row in rows])
 
 
-def _cells(row: Row) -> tuple[str, ...]:
+def _cells(row: Row) -> dict[str, str]:
     ratio = "" if row.ratio is None else f"{row.ratio.median:.2f} ({row.ratio.low:.2f}-{row.ratio.high:.2f})"
     cpu = "" if row.cpu_time_ratio is None else f"{row.cpu_time_ratio:.2f}"
     target = "" if row.target is None else f"{'>=' if row.ratio is not None else '<='} {row.target:g}"
     verdict = {None: "", True: "met", False: "missed"}[row.met]
     note = " ".join(filter(None, (verdict, row.note)))
-    return (row.what, row.variant, _number(row.value.median), row.unit, ratio, row.over or "", cpu, target, note)
-
-
-def _number(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    return {
+        "what": row.what,
+        "variant": row.variant,
+        "value": tables.short_number(row.value.median),
+        "unit": row.unit,
+        "ratio (min-max)": ratio,
+        "over": row.over or "",
+        "of cpu time": cpu,
+        "target": target,
+        "note": note,
+    }
 
 
 def machine() -> dict[str, Any]:

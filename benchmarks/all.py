@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks._command import Options, require_each
-from dipod_jax.config import require
-from experiments._cli import run_cli
+from dipod_jax.checks import require
+from dipod_jax.cli import parse_options, run_cli
+from dipod_jax.tables import table
 
 NAMES = ("startup", "physics", "rollout", "update", "evaluation", "end_to_end")
 
@@ -45,11 +46,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _parse(arguments: list[str]) -> AllOptions:
-    import tyro
-
     from dipod_jax.runs import check_writable
 
-    options = tyro.cli(AllOptions, args=arguments, prog="python -m benchmarks.all")
+    options = parse_options(AllOptions, arguments, prog="python -m benchmarks.all")
     check_writable(options.folder)
     return options
 
@@ -61,9 +60,8 @@ def _run(options: AllOptions) -> None:
     out.mkdir(parents=True, exist_ok=True)
     (out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
     print("\nRows with a target. Where the range is wide, other processes were using the machine: trust CPU time.")
-    print(f"{'benchmark':<12}{'what':<36}{'variant':<20}{'measured':>9}  {'min-max':<14}{'of cpu time':<12}target")
-    for row in summary["targets"]:
-        print(_summary_line(row))
+    if summary["targets"]:
+        print(table([_cells(row) for row in summary["targets"]]))
     print(f"{time.perf_counter() - started:.0f} s; written to {out}")
     failed = [name for name, status in statuses.items() if status != "done"]
     if failed:
@@ -71,13 +69,17 @@ def _run(options: AllOptions) -> None:
         sys.exit(1)
 
 
-def _summary_line(row: dict[str, Any]) -> str:
+def _cells(row: dict[str, Any]) -> dict[str, str]:
     spread = row["ratio"] or row["value"]
-    bound = f"{'>=' if row['ratio'] else '<='} {row['target']:g} {'met' if row['met'] else 'missed'}"
-    cpu = "" if row["cpu_time_ratio"] is None else f"{row['cpu_time_ratio']:.2f}"
-    span = f"{spread['low']:.2f}-{spread['high']:.2f}"
-    name = f"{row['benchmark']:<12}{row['what']:<36}{row['variant']:<20}"
-    return f"{name}{spread['median']:>9.2f}  {span:<14}{cpu:<12}{bound}"
+    return {
+        "benchmark": row["benchmark"],
+        "what": row["what"],
+        "variant": row["variant"],
+        "measured": f"{spread['median']:.2f}",
+        "min-max": f"{spread['low']:.2f}-{spread['high']:.2f}",
+        "of cpu time": "" if row["cpu_time_ratio"] is None else f"{row['cpu_time_ratio']:.2f}",
+        "target": f"{'>=' if row['ratio'] else '<='} {row['target']:g} {'met' if row['met'] else 'missed'}",
+    }
 
 
 def _run_one(name: str, options: AllOptions, out: Path) -> str:

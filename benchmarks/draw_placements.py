@@ -13,18 +13,17 @@ import time
 from pathlib import Path
 from typing import Any
 
-import tyro
-
-from dipod_jax.config import require
-from experiments._cli import run_cli
+from dipod_jax.checks import require
+from dipod_jax.cli import parse_options, run_cli
+from dipod_jax.tables import table
 
 COLUMNS = (
     ("elbo_std", "ELBO std"),
     ("elbo_bias", "ELBO bias"),
-    ("elbo_gradient_noise", "its gradient"),
+    ("elbo_gradient_noise", "ELBO gradient noise"),
     ("loss_std", "loss std"),
     ("loss_bias", "loss bias"),
-    ("loss_gradient_noise", "its gradient"),
+    ("loss_gradient_noise", "loss gradient noise"),
 )
 
 
@@ -71,7 +70,7 @@ def parse(argv: list[str]) -> Config:
     """The configuration in the arguments, its folder writable and its run a run."""
     from dipod_jax.runs import RunFolder, check_unused, check_writable
 
-    config = tyro.cli(Config, args=argv, prog="python -m benchmarks.draw_placements")
+    config = parse_options(Config, argv, prog="python -m benchmarks.draw_placements")
     if config.run is not None:
         kind = RunFolder.open(config.run).config.get("objective")
         require(kind != "ppo", "run", str(config.run), "a run of a flow policy, not of Gaussian PPO")
@@ -84,7 +83,7 @@ def main(config: Config) -> None:
     """Measure every placement, print the table, write the JSON."""
     policy = _trained(config) if config.run is not None else _fitted(config)
     rows = _measure(config, *policy)
-    print(_table(rows))
+    print(table([_cells(row) for row in rows]))
     folder = config.folder
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "draw_placements.json"
@@ -218,13 +217,9 @@ def _noise(gradients: Any) -> float:
     return math.sqrt(variance / signal) if signal > 0 else math.inf
 
 
-def _table(rows: list[dict[str, Any]]) -> str:
-    head = f"{'placement':15s} {'t':12s}" + "".join(f"{title:>14s}" for _, title in COLUMNS)
-    lines = [head]
-    for row in rows:
-        cells = ("" if row[name] is None else f"{row[name]:.4f}" for name, _ in COLUMNS)
-        lines.append(f"{row['placement']:15s} {row['time_measure']:12s}" + "".join(f"{cell:>14s}" for cell in cells))
-    return "\n".join(lines)
+def _cells(row: dict[str, Any]) -> dict[str, str]:
+    numbers = {title: "" if row[name] is None else f"{row[name]:.4f}" for name, title in COLUMNS}
+    return {"placement": row["placement"], "t": row["time_measure"], **numbers}
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from benchmarks._command import Options, require_each, require_tasks, run
-from dipod_jax.config import require
+from dipod_jax.checks import require
 
 PARTS = ("loop", "meter", "seeds", "cores", "paper")
 LOOP_TARGET, METER_TARGET, SEEDS_TARGET, PAPER_TARGET = 0.4, 0.05, 1.3, 1.5
@@ -84,9 +84,9 @@ def make_loop(
 def _make_loop(task: str, preset: str, backend: Any, num_seeds: int, **shape: int) -> tuple[Any, Any, Any]:
     """As `make_loop`, with the trainer and a function that returns the state."""
     import jax
+    from dipod_jax.training.trainer import Trainer
 
     from dipod_jax.presets import PRESETS
-    from dipod_jax.training.trainer import Trainer
 
     config = replace(PRESETS[preset](task, "fpo"), backend=backend)
     if shape:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from benchmarks._command import Options, require_tasks, run
-from dipod_jax.config import require
+from dipod_jax.checks import require
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,7 @@ class EvaluationOptions(Options):
 def measure(options: EvaluationOptions) -> list:
     """Raw MuJoCo and `Trainer.evaluate`."""
     import jax
+    from dipod_jax.training.trainer import Trainer
 
     from benchmarks import _setup
     from benchmarks._report import compare
@@ -43,7 +44,6 @@ def measure(options: EvaluationOptions) -> list:
     from dipod_jax import envs
     from dipod_jax.config import EvaluationConfig
     from dipod_jax.presets import PRESETS
-    from dipod_jax.training.trainer import Trainer
 
     config = replace(PRESETS["cpu"](options.task, "fpo"), backend=_setup.set_up())
     evaluation = EvaluationConfig(options.num_episodes, options.num_episodes)

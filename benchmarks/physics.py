@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks._command import Options, require_each, require_tasks, run
-from dipod_jax.config import require
+from dipod_jax.checks import require
 
 TARGETS = {"BallInCup": 0.9, "FingerSpin": 0.9, "CheetahRun": 0.8}
 # Env steps of one timed call: about half a second of raw physics on two cores.

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from benchmarks._command import Options, require_each, require_tasks, run
-from dipod_jax.config import require
+from dipod_jax.checks import require
 
 
 @dataclass(frozen=True)
@@ -70,8 +70,9 @@ def make_trainer(
     task: str, backend: Any, num_envs: int, num_steps: int, preset: str = "cpu", objective: Any = "fpo", **learning: Any
 ) -> Any:
     """A trainer of one seed of `preset` at the given batch."""
-    from dipod_jax.presets import PRESETS
     from dipod_jax.training.trainer import Trainer
+
+    from dipod_jax.presets import PRESETS
 
     config = replace(PRESETS[preset](task, objective), backend=backend)
     minibatch = min(config.learning.minibatch_size, num_envs * num_steps)

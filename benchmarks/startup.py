@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks._command import Options, require_tasks, run
-from dipod_jax.config import require
+from dipod_jax.checks import require
 
 COLD_TARGET_S, WARM_TARGET_S = 60.0, 15.0
 

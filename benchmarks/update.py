@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks._command import Options, require_each, require_tasks, run
-from dipod_jax.config import require
+from dipod_jax.checks import require
 
 POLICY_TARGET, CRITIC_TARGET = 0.25, 0.5
 

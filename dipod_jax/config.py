@@ -1,162 +1,40 @@
-"""Every option of a training run, with its unit and legal range; validated without importing jax."""
+"""Every option of a training run, with its unit and legal range. What belongs to an objective, a regulariser or a
+policy stands there; this file puts them together."""
 
 from __future__ import annotations
 
 import dataclasses
-import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, Union
 
-# Playground's DM-Control tasks; a test holds this list against the installed Playground.
-TASKS = (
-    *("AcrobotSwingup", "AcrobotSwingupSparse", "BallInCup", "CartpoleBalance", "CartpoleBalanceSparse"),
-    *("CartpoleSwingup", "CartpoleSwingupSparse", "CheetahRun", "FingerSpin", "FingerTurnEasy", "FingerTurnHard"),
-    *("FishSwim", "HopperHop", "HopperStand", "HumanoidRun", "HumanoidStand", "HumanoidWalk", "PendulumSwingup"),
-    *("PointMass", "ReacherEasy", "ReacherHard", "SwimmerSwimmer6", "WalkerRun", "WalkerStand", "WalkerWalk"),
-)
+import tyro
+
+from dipod_jax.advantages import ADVANTAGES
+from dipod_jax.checks import Checked, check_choice, require
+from dipod_jax.envs.tasks import TASKS, check_task
+from dipod_jax.objectives import OBJECTIVES, Objective
+from dipod_jax.policies import POLICIES, PolicyOptions
+from dipod_jax.policies.critic import CriticOptions
+from dipod_jax.regularisers import REGULARISERS, Regulariser
+
+__all__ = ["TASKS", "Config"]
 
 Preset = Literal["auto", "cpu", "paper", "smoke"]
 Backend = Literal["auto", "native", "mjx", "warp"]
-ObjectiveName = Literal["fpo", "exact-ppo", "ppo"]
 
-
-def require(allowed: bool, flag: str, value: Any, what: str) -> None:
-    """Raise the one-line error that a command line shows: the flag, its value, what is allowed."""
-    if not allowed:
-        raise ValueError(f"--{flag} {value} is not allowed: {what}")
-
-
-def _check_number(flag: str, value: float, low: float, high: float = math.inf, *, open_low: bool = False) -> None:
-    inside = abs(value) < 2**63 and value <= high and (value > low if open_low else value >= low)
-    bound = f"{'more than' if open_low else 'at least'} {low:g}" + (f" and at most {high:g}" if high < math.inf else "")
-    require(inside, flag, value, f"a finite number, {bound}")
-
-
-def _check_positive_or_none(config: Any, group: str, *names: str) -> None:
-    for name in names:
-        if (value := getattr(config, name)) is not None:
-            _check_number(f"{group}.{name.replace('_', '-')}", value, 0.0, open_low=True)
-
-
-def check_choice(flag: str, value: Any, choices: Any) -> None:
-    """Raise ValueError, one line, unless `value` is one of those of the `Literal` type `choices`."""
-    require(value in get_args(choices), flag, value, f"one of {', '.join(get_args(choices))}")
-
-
-def _check_choices(config: Any, group: str = "") -> None:
-    """Hold every `Literal` field against what its type allows: a misspelt choice must not mean another."""
-    for name, hint in get_type_hints(type(config)).items():
-        if get_origin(hint) is Literal:
-            check_choice(f"{group}{name}".replace("_", "-"), getattr(config, name), hint)
-
-
-@dataclass(frozen=True)
-class FpoConfig:
-    """Flow policy optimization: a clipped ratio of CFM losses (arXiv 2507.21053; FPO++: arXiv 2602.02481)."""
-
-    clip_epsilon: float = 0.05
-    """half width of the ratio's trust region, > 0"""
-    ratio: Literal["average", "per-draw"] = "average"
-    """average the N draws' losses before the exponential, or take one ratio a draw"""
-    negative_advantages: Literal["clip", "spo"] = "clip"
-    """what bounds a sample of negative advantage: PPO's clip, or FPO++'s quadratic pull to the trust region (ASPO)"""
-    log_ratio_clip: float | None = None
-    """bound on |log ratio| before the exponential, > 0; none: unbounded"""
-    negative_loss_clamp: float | None = None
-    """CFM loss over which a sample of negative advantage takes no part, but for beta's, > 0; none: all do"""
-
-    def __post_init__(self):
-        _check_choices(self, "fpo.")
-        _check_number("fpo.clip-epsilon", self.clip_epsilon, 0.0, open_low=True)
-        _check_positive_or_none(self, "fpo", "log_ratio_clip", "negative_loss_clamp")
-        bounded = self.negative_advantages != "spo" or self.log_ratio_clip is not None
-        require(bounded, "fpo.negative-advantages", "spo", "clip, or with --fpo.log-ratio-clip (3, say): it squares")
-
-
-@dataclass(frozen=True)
-class PpoConfig:
-    """Proximal policy optimization on a likelihood (arXiv 1707.06347): of a Gaussian policy, or a flow's exact one."""
-
-    clip_epsilon: float = 0.1
-    """half width of the ratio's trust region, > 0"""
-    entropy_cost: float = 1e-2
-    """weight of the squashed Gaussian policy's entropy, >= 0; a flow has none"""
-
-    def __post_init__(self):
-        _check_number("ppo.clip-epsilon", self.clip_epsilon, 0.0, open_low=True)
-        _check_number("ppo.entropy-cost", self.entropy_cost, 0.0)
-
-
-@dataclass(frozen=True)
-class PolicyConfig:
-    """The acting network; for `ppo` what is about flows (sampler, draws, loss, time, output scale) does not count."""
-
-    hidden_sizes: tuple[int, ...] = (32, 32, 32, 32)
-    """widths of the hidden layers, each >= 1"""
-    activation: Literal["silu", "tanh", "relu", "gelu"] = "silu"
-    """nonlinearity between layers"""
-    num_steps: int = 10
-    """K, steps of the sampler, >= 1"""
-    sampler: Literal["euler", "midpoint", "heun"] = "euler"
-    """integration method; midpoint and heun evaluate the network twice a step"""
-    num_draws: int = 8
-    """N, (t, eps) draws stored per action, >= 1"""
-    draws: Literal["monte-carlo", "grid", "stratified", "antithetic"] = "grid"
-    """where the draws' times lie: uniform on [0, 1], where the sampler evaluates the velocity, stratified, or in
-    antithetic pairs"""
-    loss_form: Literal["velocity", "eps", "elbo"] = "eps"
-    """prediction whose squared error is the CFM loss, the network always outputting a velocity; or elbo: the velocity's
-    with the true ELBO's weight, summed over dimensions, at log-uniform t, so that the ratio is one of ELBOs in nats"""
-    elbo_cutoff: float = 0.05
-    """delta, the smallest t of the form elbo, 0 < delta < 1"""
-    reduction: Literal["mean", "sum", "sqrt"] = "mean"
-    """how the loss adds up action dimensions: mean, sum, or sum / sqrt(d)"""
-    time_embedding_size: int = 8
-    """features of t: cos and sin of t 2^k, even, >= 2"""
-    output_scale: float = 0.25
-    """factor on the network's output, > 0"""
-    noise_correlation: float = 0.0
-    """AR(1) coefficient of the base noise between steps, 0 <= rho < 1; the marginal stays N(0, I), and every likelihood
-    here is that of an action under this marginal, not given the noise of the step before"""
-    action_clip: float | None = None
-    """bound on |pre-tanh action| before `action_noise` is added, > 0; none: unbounded"""
-    action_noise: float = 0.0
-    """standard deviation of Gaussian noise added to the pre-tanh action in training, >= 0"""
-
-    def __post_init__(self):
-        _check_choices(self, "policy.")
-        sizes = self.hidden_sizes
-        require(len(sizes) >= 1 and min(sizes) >= 1, "policy.hidden-sizes", sizes, "one or more sizes >= 1")
-        _check_number("policy.num-steps", self.num_steps, 1)
-        _check_number("policy.num-draws", self.num_draws, 1)
-        require(0.0 < self.elbo_cutoff < 1.0, "policy.elbo-cutoff", self.elbo_cutoff, "more than 0 and less than 1")
-        spread = self.loss_form != "elbo" or self.draws != "grid"
-        require(spread, "policy.draws", self.draws, "not grid for the form elbo: use stratified")
-        even = self.time_embedding_size >= 2 and self.time_embedding_size % 2 == 0
-        require(even, "policy.time-embedding-size", self.time_embedding_size, "an even number >= 2")
-        _check_number("policy.output-scale", self.output_scale, 0.0, open_low=True)
-        rho = self.noise_correlation
-        require(0.0 <= rho < 1.0, "policy.noise-correlation", rho, "at least 0 and less than 1")
-        _check_number("policy.action-noise", self.action_noise, 0.0)
-        _check_positive_or_none(self, "policy", "action_clip")
-        paired = self.draws != "antithetic" or self.num_draws % 2 == 0
-        require(paired, "policy.num-draws", self.num_draws, "an even number, since antithetic draws come in pairs")
-
-
-@dataclass(frozen=True)
-class CriticConfig:
-    """The value network."""
-
-    hidden_sizes: tuple[int, ...] = (256, 256, 256, 256, 256)
-    """widths of the hidden layers, each >= 1"""
-    activation: Literal["silu", "tanh", "relu", "gelu"] = "silu"
-    """nonlinearity between layers"""
-
-    def __post_init__(self):
-        _check_choices(self, "critic.")
-        sizes = self.hidden_sizes
-        require(len(sizes) >= 1 and min(sizes) >= 1, "critic.hidden-sizes", sizes, "one or more sizes >= 1")
+if TYPE_CHECKING:
+    AnyObjective: TypeAlias = Objective
+    AnyPolicy: TypeAlias = PolicyOptions
+    Regularisers: TypeAlias = Any
+else:  # what the command line chooses from; --objective says which one before its options are read
+    AnyObjective = tyro.conf.AvoidSubcommands[Union[tuple(OBJECTIVES.values())]]  # noqa: UP007
+    AnyPolicy = tyro.conf.AvoidSubcommands[Union[tuple(POLICIES.values())]]  # noqa: UP007
+    Regularisers = dataclasses.make_dataclass(
+        "Regularisers",
+        [(n, cls, field(default_factory=cls)) for n, cls in REGULARISERS.items() if n != "dipod"],
+        frozen=True,
+    )
 
 
 @dataclass(frozen=True)
@@ -173,9 +51,7 @@ class RolloutConfig:
     """spread the environments' clocks over an episode"""
 
     def __post_init__(self):
-        _check_number("rollout.num-envs", self.num_envs, 1)
-        _check_number("rollout.num-steps", self.num_steps, 1)
-        _check_number("rollout.episode-length", self.episode_length, 1)
+        Checked(self, "rollout").number("num_envs", "num_steps", "episode_length", low=1)
 
 
 @dataclass(frozen=True)
@@ -192,9 +68,9 @@ class LearningConfig:
     """steps of one segment that stays together where advantages are computed per minibatch; divides num_steps"""
     num_epochs: int = 16
     """passes over one rollout, >= 1"""
-    advantages: Literal["minibatch", "iteration"] = "minibatch"
-    """compute GAE in every minibatch with the current critic, leaving truncated steps out (Brax), or once an
-    iteration, bootstrapping from the true next observation"""
+    advantages: str = "minibatch"
+    """minibatch: compute GAE in every minibatch with the current critic, leaving truncated steps out (Brax);
+    iteration: once an iteration, bootstrapping from the true next observation"""
     discount: float = 0.995
     """gamma per control step, 0 <= gamma <= 1"""
     gae_lambda: float = 0.95
@@ -209,19 +85,17 @@ class LearningConfig:
     """bound on the policy gradient's global norm, > 0; none: unbounded"""
     critic_gradient_clip: float | None = None
     """bound on the critic gradient's global norm, > 0; none: unbounded"""
+    reference_decay: float = 1.0
+    """an objective or regulariser over a reference policy: how much of it an iteration keeps, the rest is the present
+    policy, in [0, 1]; 1 keeps the initial one, 0 takes the last iteration's"""
 
     def __post_init__(self):
-        _check_choices(self, "learning.")
-        _check_number("learning.learning-rate", self.learning_rate, 0.0, open_low=True)
-        _check_number("learning.minibatch-size", self.minibatch_size, 1)
-        _check_number("learning.unroll-length", self.unroll_length, 1)
-        _check_number("learning.num-epochs", self.num_epochs, 1)
-        _check_number("learning.discount", self.discount, 0.0, 1.0)
-        _check_number("learning.gae-lambda", self.gae_lambda, 0.0, 1.0)
-        _check_number("learning.reward-scale", self.reward_scale, 0.0, open_low=True)
-        _check_number("learning.value-coefficient", self.value_coefficient, 0.0, open_low=True)
-        bounds = "advantage_clip", "policy_gradient_clip", "critic_gradient_clip"
-        _check_positive_or_none(self, "learning", "final_learning_rate", *bounds)
+        check = Checked(self, "learning")
+        check_choice("learning.advantages", self.advantages, ADVANTAGES)
+        check.number("minibatch_size", "unroll_length", "num_epochs", low=1)
+        check.number("discount", "gae_lambda", "reference_decay", high=1.0)
+        check.positive("learning_rate", "final_learning_rate", "reward_scale", "value_coefficient")
+        check.positive("advantage_clip", "policy_gradient_clip", "critic_gradient_clip")
 
 
 @dataclass(frozen=True)
@@ -236,9 +110,7 @@ class EvaluationConfig:
     """env steps between evaluations, >= 1"""
 
     def __post_init__(self):
-        _check_number("evaluation.num-episodes", self.num_episodes, 1)
-        _check_number("evaluation.num-episodes-during", self.num_episodes_during, 1)
-        _check_number("evaluation.interval", self.interval, 1)
+        Checked(self, "evaluation").number("num_episodes", "num_episodes_during", "interval", low=1)
 
 
 @dataclass(frozen=True)
@@ -251,9 +123,9 @@ class DriftConfig:
     """transitions a measurement takes, >= 16, even; of a smaller rollout all"""
 
     def __post_init__(self):
-        _check_number("drift.interval", self.interval, 0)
-        even = self.num_samples >= 16 and self.num_samples % 2 == 0
-        require(even, "drift.num-samples", self.num_samples, "an even number >= 16")
+        check = Checked(self, "drift")
+        check.number("interval")
+        check.require(self.num_samples >= 16 and self.num_samples % 2 == 0, "num_samples", "an even number >= 16")
 
 
 @dataclass(frozen=True)
@@ -278,12 +150,11 @@ class DistillationConfig:
     keeps the spread and loosens the bound"""
 
     def __post_init__(self):
-        _check_choices(self, "distillation.")
-        _check_number("distillation.interval", self.interval, 0)
-        _check_number("distillation.num-steps", self.num_steps, 1)
-        _check_number("distillation.initial-iterations", self.initial_iterations, 0)
-        _check_number("distillation.learning-rate", self.learning_rate, 0.0, open_low=True)
-        _check_number("distillation.minibatch-size", self.minibatch_size, 1)
+        check = Checked(self, "distillation")
+        check.choices()
+        check.number("interval", "initial_iterations")
+        check.number("num_steps", "minibatch_size", low=1)
+        check.positive("learning_rate")
 
     @property
     def enabled(self) -> bool:
@@ -314,23 +185,23 @@ class BetaControlConfig:
     """largest beta, at least the smallest"""
 
     def __post_init__(self):
-        _check_number("beta-control.gap-target", self.gap_target, 0.0, open_low=True)
-        _check_number("beta-control.rise", self.rise, 1.0, open_low=True)
-        _check_number("beta-control.release", self.release, 1.0, open_low=True)
-        _check_number("beta-control.minimum", self.minimum, 0.0, open_low=True)
-        _check_number("beta-control.maximum", self.maximum, self.minimum)
-        _check_number("beta-control.initial", self.initial, self.minimum, self.maximum)
+        check = Checked(self, "beta_control")
+        check.positive("gap_target", "minimum")
+        check.number("rise", "release", low=1.0, open_low=True)
+        check.number("maximum", low=self.minimum)
+        check.number("initial", low=self.minimum, high=self.maximum)
 
 
 @dataclass(frozen=True)
 class Config:
     """Train a policy on one of MuJoCo Playground's DM-Control tasks."""
 
+    objective: AnyObjective = field(default_factory=OBJECTIVES["fpo"])
+    """what the update maximises; chosen by --objective NAME"""
+    policy: AnyPolicy = field(default_factory=POLICIES["flow"])
+    """the acting network, of the family that the objective trains"""
     task: str = "BallInCup"
-    """one of Playground's 25 DM-Control tasks"""
-    objective: ObjectiveName = "fpo"
-    """what the update maximises: fpo (flow policy, a ratio of CFM losses), exact-ppo (flow policy, the ratio of its
-    sampler's exact likelihoods; training takes several times as long) or ppo (Gaussian policy)"""
+    """one of Playground's 25 DM-Control tasks, or module:factory of an `MjxEnv` of your own"""
     beta: float | Literal["auto"] = 0.0
     """DiPOD's weight of the bound on the rollout's own samples: of the mean CFM loss, in the form and reduction of the
     policy's options, on whose scale its size depends; >= 0, 0 is the plain objective; auto sets it by the measured
@@ -339,12 +210,12 @@ class Config:
     """where the other options' defaults come from: paper (the FPO code's), cpu (learns in minutes on two cores), smoke
     (ends in a minute); auto takes paper on an accelerator, else cpu"""
     backend: Backend = "auto"
-    """physics: native (MuJoCo's C engine on CPU threads), mjx (MuJoCo XLA), warp (MuJoCo Warp, CUDA); auto takes warp
-    on CUDA, mjx on TPU, else native"""
+    """physics: native (MuJoCo's C engine on CPU threads), mjx (MuJoCo XLA), warp (MuJoCo Warp, CUDA); auto takes mjx on
+    an accelerator, else native"""
     seeds: int = 1
     """number of seeds, 0 .. seeds - 1, trained in one program, >= 1"""
     seed_list: tuple[int, ...] | None = None
-    """the seeds themselves, each >= 0 and used once; --seeds does not count then"""
+    """the seeds themselves, each >= 0 and used once; --seeds is ignored then"""
     total_steps: int = 60_000_000
     """env steps of each seed, >= 1; rounded up to whole iterations"""
     out: Path | None = None
@@ -355,10 +226,8 @@ class Config:
     """event log beside the files that are always written"""
     checkpoint_interval: float = 60.0
     """seconds between checkpoints, >= 0; one is always written at the end"""
-    fpo: FpoConfig = field(default_factory=FpoConfig)
-    ppo: PpoConfig = field(default_factory=PpoConfig)
-    policy: PolicyConfig = field(default_factory=PolicyConfig)
-    critic: CriticConfig = field(default_factory=CriticConfig)
+    regularisers: Regularisers = field(default_factory=Regularisers)
+    critic: CriticOptions = field(default_factory=CriticOptions)
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
     learning: LearningConfig = field(default_factory=LearningConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
@@ -367,68 +236,94 @@ class Config:
     beta_control: BetaControlConfig = field(default_factory=BetaControlConfig)
 
     def __post_init__(self):
-        _check_choices(self)
-        what = f"one of {', '.join(TASKS)}" + (
-            " (the locomotion and manipulation tasks clone their assets with git and are not offered)"
-        )
-        require(self.task in TASKS, "task", self.task, what)
-        if self.beta == "auto":
-            measured = self.objective != "ppo" and self.drift.interval > 0
-            require(
-                measured, "beta", "auto", "a number, where no drift is measured (objective ppo, or drift.interval 0)"
-            )
-        else:
-            _check_number("beta", self.beta, 0.0)
-            bounded = self.objective != "ppo" or self.beta == 0
-            require(
-                bounded, "beta", self.beta, "0 with the objective ppo: a Gaussian's likelihood has no bound to hold"
-            )
-        for name in ("interval", "initial_iterations"):
-            times = getattr(self.distillation, name)
-            plain = self.objective != "ppo" or times == 0
-            flag = f"distillation.{name.replace('_', '-')}"
-            require(plain, flag, times, "0 with the objective ppo: it has no bound")
-        if self.objective == "exact-ppo":
-            for name in ("action_clip", "action_noise"):
-                what = "unset with the objective exact-ppo: such an action has no exact likelihood under the flow"
-                require(not (value := getattr(self.policy, name)), f"policy.{name.replace('_', '-')}", value, what)
-        _check_number("seeds", self.seeds, 1)
+        check = Checked(self)
+        check.choices()
+        check_task(self.task)
+        for part in (self.objective, self.policy, self.critic, *vars(self.regularisers).values()):
+            part.validate()
+        self._check_policy()
+        self._check_beta()
+        check.number("seeds", "total_steps", low=1)
+        check.number("checkpoint_interval")
         if self.seed_list is not None:
             seeds = self.seed_list
-            proper = len(seeds) >= 1 and min(seeds) >= 0 and len(set(seeds)) == len(seeds) and max(seeds) < 2**31
-            require(proper, "seed-list", " ".join(map(str, seeds)), "one or more different numbers, 0 <= seed < 2^31")
-        _check_number("total-steps", self.total_steps, 1)
-        _check_number("checkpoint-interval", self.checkpoint_interval, 0.0)
+            distinct = len(seeds) >= 1 and min(seeds) >= 0 and len(set(seeds)) == len(seeds) and max(seeds) < 2**31
+            require(distinct, "seed-list", " ".join(map(str, seeds)), "one or more different numbers, 0 <= seed < 2^31")
+        self._check_batch()
+        require(
+            not self.resume or self.out is not None, "resume", self.resume, "only with --out, the folder of the run"
+        )
+
+    def _check_policy(self) -> None:
+        """Objective, policy and regularisers must suit each other."""
+        objective, policy = self.objective, self.policy
+        fits = policy.name == objective.policy
+        require(fits, "policy", policy.name, f"{objective.policy}, which the objective {objective.name} trains")
+        if objective.exact_action:
+            policy.check_exact_action()
+        offers = {"bound": policy.has_bound, "entropy": policy.has_entropy, "reference": True}
+        for regulariser in vars(self.regularisers).values():
+            what = f"0 with the objective {objective.name}: its {policy.name} policy has no {regulariser.needs}"
+            possible = regulariser.weight == 0 or regulariser.needs is None or offers[regulariser.needs]
+            require(possible, f"regularisers.{regulariser.name}.weight", regulariser.weight, what)
+
+    def _check_beta(self) -> None:
+        """Beta and distillation need a bound, beta auto a measured gap as well."""
+        no_bound = f"with the objective {self.objective.name}: its likelihood is exact, there is no bound to hold"
+        if self.beta == "auto":
+            measured = self.policy.has_field and self.drift.interval > 0
+            require(
+                measured,
+                "beta",
+                "auto",
+                f"a number where no drift is measured (objective {self.objective.name}, or drift.interval 0)",
+            )
+        else:
+            Checked(self).number("beta")
+            require(self.policy.has_bound or self.beta == 0, "beta", self.beta, f"0 {no_bound}")
+        for name in ("interval", "initial_iterations"):
+            Checked(self.distillation, "distillation").require(
+                self.policy.has_field or getattr(self.distillation, name) == 0, name, f"0 {no_bound}"
+            )
+
+    def _check_batch(self) -> None:
+        """Minibatches and segments must divide the rollout."""
         rollout, learning = self.rollout, self.learning
         batch = rollout.num_envs * rollout.num_steps
-        require(
-            batch % learning.minibatch_size == 0,
-            "learning.minibatch-size",
-            learning.minibatch_size,
-            f"a divisor of rollout.num-envs * rollout.num-steps = {batch}",
-        )
-        enough = self.drift.interval == 0 or batch >= 16
+        check = Checked(learning, "learning")
+        what = f"a divisor of rollout.num-envs * rollout.num-steps = {batch}"
+        check.require(batch % learning.minibatch_size == 0, "minibatch_size", what)
         what = f"0 where rollout.num-envs * rollout.num-steps = {batch} is less than 16"
-        require(enough, "drift.interval", self.drift.interval, what)
-        if learning.advantages == "minibatch":
-            require(
-                rollout.num_steps % learning.unroll_length == 0,
-                "learning.unroll-length",
-                learning.unroll_length,
-                f"a divisor of rollout.num-steps = {rollout.num_steps}",
-            )
-            require(
-                learning.minibatch_size % learning.unroll_length == 0,
-                "learning.minibatch-size",
-                learning.minibatch_size,
-                f"a multiple of learning.unroll-length = {learning.unroll_length}",
-            )
-        require(
-            self.resume is False or self.out is not None,
-            "resume",
-            self.resume,
-            "only with --out, the folder of the run",
-        )
+        Checked(self.drift, "drift").require(self.drift.interval == 0 or batch >= 16, "interval", what)
+        if ADVANTAGES[learning.advantages].per_minibatch:
+            unroll = learning.unroll_length
+            what = f"a divisor of rollout.num-steps = {rollout.num_steps}"
+            check.require(rollout.num_steps % unroll == 0, "unroll_length", what)
+            what = f"a multiple of learning.unroll-length = {unroll}"
+            check.require(learning.minibatch_size % unroll == 0, "minibatch_size", what)
+
+    @property
+    def active_regularisers(self) -> dict[str, Regulariser]:
+        """Those that take part in the loss: DiPOD over every bound, also at beta 0, and what has a weight."""
+        chosen = {name: r for name, r in vars(self.regularisers).items() if r.weight != 0}
+        return chosen | ({"dipod": REGULARISERS["dipod"](self.initial_beta)} if self.policy.has_bound else {})
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether a reference policy is kept."""
+        others = self.active_regularisers.values()
+        return self.objective.needs_reference or any(r.needs == "reference" for r in others)
+
+    @property
+    def columns_per_minibatch(self) -> int:
+        """Transitions of a minibatch, or segments where advantages are computed in it."""
+        segments = ADVANTAGES[self.learning.advantages].per_minibatch
+        return self.learning.minibatch_size // (self.learning.unroll_length if segments else 1)
+
+    @property
+    def default_out(self) -> Path:
+        """The folder of such runs where none is named."""
+        return Path("runs") / self.task.replace(":", ".") / f"{self.objective.name}-beta{self.beta_label}"
 
     @property
     def initial_beta(self) -> float:
@@ -461,37 +356,10 @@ class Config:
         return self.num_iterations * self.steps_per_iteration
 
 
-def to_json(config: Any) -> dict[str, Any]:
-    """Config as plain JSON values."""
-    return {
-        f.name: to_json(v) if dataclasses.is_dataclass(v := getattr(config, f.name)) else _plain(v)
-        for f in dataclasses.fields(config)
-    }
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else str(value) if isinstance(value, Path) else value
-
-
-def from_json(values: dict[str, Any], cls: type = Config) -> Any:
-    """Inverse of `to_json`; unknown keys raise ValueError, so that a folder of another version is not half read."""
-    known = {f.name: f for f in dataclasses.fields(cls)}
-    if unknown := sorted(set(values) - set(known)):
-        raise ValueError(f"config.json holds options this version does not know: {', '.join(unknown)}")
-    sections = {
-        f.name: cast(type, f.default_factory) for f in known.values() if f.default_factory is not dataclasses.MISSING
-    }
-    parsed: dict[str, Any] = {
-        name: from_json(v, sections[name]) if name in sections else tuple(v) if isinstance(v, list) else v
-        for name, v in values.items()
-    }
-    if parsed.get("out") is not None:
-        parsed["out"] = Path(parsed["out"])
-    return cls(**parsed)
-
-
 def differences(a: Any, b: Any, prefix: str = "") -> dict[str, tuple[Any, Any]]:
     """Options in which two configs differ, by command-line name."""
+    if type(a) is not type(b):
+        return {prefix.rstrip("."): (a.name, b.name)}
     found: dict[str, tuple[Any, Any]] = {}
     for f in dataclasses.fields(a):
         left, right, name = getattr(a, f.name), getattr(b, f.name), prefix + f.name.replace("_", "-")

@@ -1,67 +1,66 @@
-"""The presets: which defaults a run starts from. Every number of `paper` is the FPO code's or the FPO paper's."""
+"""The presets: which defaults a run starts from. Every number of `paper` is the FPO code's or the FPO paper's.
+
+What an objective changes of a preset stands in its own file (`Objective.presets`).
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from dipod_jax.config import (
-    Backend,
-    Config,
-    CriticConfig,
-    DriftConfig,
-    EvaluationConfig,
-    FpoConfig,
-    LearningConfig,
-    ObjectiveName,
-    PolicyConfig,
-    PpoConfig,
-    Preset,
-    RolloutConfig,
-)
+from dipod_jax.checks import check_choice
+from dipod_jax.config import Backend, Config, DriftConfig, EvaluationConfig, LearningConfig, Preset, RolloutConfig
+from dipod_jax.objectives import OBJECTIVES
+from dipod_jax.options import override
+from dipod_jax.policies import POLICIES
+from dipod_jax.policies.critic import CriticOptions
 
 # Tasks on which the FPO paper (table A.2) and Playground's PPO settings take gamma = .95 instead of .995; `cpu` .98.
 SHORT_HORIZON_TASKS = ("BallInCup", "FingerSpin")
+# Of a flow policy: those of these that another family has as well, it takes too.
+CPU_POLICY = {
+    "hidden_sizes": (64, 64, 64, 64),
+    "sampler": "midpoint",
+    "num_steps": 5,
+    "num_draws": 2,
+    "draws": "stratified",
+    "noise_correlation": 0.8,
+    "action_clip": 3.0,
+    "action_noise": 0.2,
+}
 
 
-def paper(task: str, objective: ObjectiveName) -> Config:
+def _start(preset: Preset, task: str, objective: str, policy: Mapping[str, Any], **values: Any) -> Config:
+    """A config with the objective's default options, and those options of `policy` that its family has."""
+    cls = OBJECTIVES.choose(objective)
+    family = POLICIES[cls.policy]
+    # A clipped or perturbed action has no density under a flow; a bound takes it as any other.
+    left_out = {"action_clip", "action_noise"} if cls.exact_action else set()
+    names = {f.name for f in dataclasses.fields(family)} - left_out
+    options = family(**{name: value for name, value in policy.items() if name in names})
+    return Config(cls(), options, task=task, preset=preset, **values)
+
+
+def paper(task: str, objective: str) -> Config:
     """FPO's hyper-parameters (methods of arXiv 2507.21053 and its code); for `ppo` its tuned PPO (appendix A.3)."""
     discount = 0.95 if task in SHORT_HORIZON_TASKS else 0.995
-    return Config(
-        task=task,
-        objective=objective,
-        preset="paper",
-        fpo=FpoConfig(clip_epsilon=0.05),
-        ppo=PpoConfig(clip_epsilon=0.1, entropy_cost=1e-2),
-        learning=LearningConfig(learning_rate=3e-4, discount=discount),
-    )
+    learning = LearningConfig(learning_rate=3e-4, discount=discount)
+    return _start("paper", task, objective, {}, learning=learning)
 
 
-def cpu(task: str, objective: ObjectiveName) -> Config:
+def cpu(task: str, objective: str) -> Config:
     """A recipe that learns in minutes on two cores, one for each horizon (docs/recipe.md)."""
-    fpo = objective == "fpo"
-    short_horizon = Config(
-        task=task,
-        objective=objective,
-        preset="cpu",
-        beta=0.05 if fpo else 0.0,
+    short_horizon = _start(
+        "cpu",
+        task,
+        objective,
+        CPU_POLICY,
         total_steps=1_500_000 if task == "BallInCup" else 4_000_000,
-        # Without the clamp, long runs end in a runaway of the bound's tail, which opens on bad actions.
-        fpo=FpoConfig(clip_epsilon=0.15, negative_advantages="spo", log_ratio_clip=3.0, negative_loss_clamp=3.0),
-        ppo=PpoConfig(clip_epsilon=0.2, entropy_cost=1e-2),
-        # A clipped or perturbed action has no density under a flow; the CFM loss takes it as any other.
-        policy=PolicyConfig(
-            hidden_sizes=(64, 64, 64, 64),
-            sampler="midpoint",
-            num_steps=5,
-            num_draws=2,
-            draws="stratified",
-            noise_correlation=0.8,
-            action_clip=3.0 if fpo else None,
-            action_noise=0.2 if fpo else 0.0,
-        ),
-        critic=CriticConfig(hidden_sizes=(128, 128, 128)),
+        critic=CriticOptions(hidden_sizes=(128, 128, 128)),
         rollout=RolloutConfig(num_envs=256, num_steps=32, episode_length=250, stagger=True),
         learning=LearningConfig(
             learning_rate=1.5e-3,
@@ -88,7 +87,7 @@ def _over_a_long_horizon(c: Config) -> Config:
     return replace(
         c,
         total_steps=9_000_000,
-        policy=replace(c.policy, num_draws=4),
+        policy=override(c.policy, {"num_draws": 4} if c.policy.has_bound else {}),
         rollout=replace(c.rollout, num_envs=512, num_steps=64),
         drift=replace(c.drift, interval=4),
         # Episodes of the Turn tasks are all or nothing: fewer say little.
@@ -104,7 +103,7 @@ def _over_a_long_horizon(c: Config) -> Config:
     )
 
 
-def smoke(task: str, objective: ObjectiveName) -> Config:
+def smoke(task: str, objective: str) -> Config:
     """Every part of a run at its smallest: for trying an installation, not for learning."""
     base = cpu(task, objective)
     return replace(
@@ -138,18 +137,21 @@ def choose(preset: Preset, backend: Backend) -> tuple[str, Backend, str | None]:
     device = accelerator()
     on_cpu = device is None or backend == "native"
     chosen_preset = preset if preset != "auto" else "cpu" if on_cpu else "paper"
-    chosen_backend: Backend = backend
-    if backend == "auto":
-        chosen_backend = "warp" if device == "cuda" else "mjx" if device == "tpu" else "native"
+    # Nobody has measured warp against mjx here: mjx is what every test covers.
+    chosen_backend: Backend = backend if backend != "auto" else "native" if device is None else "mjx"
     if preset != "auto" and backend != "auto":
         return chosen_preset, chosen_backend, None
     why = f"found {device}" if device else "found no accelerator"
     return chosen_preset, chosen_backend, f"auto: preset {chosen_preset}, backend {chosen_backend} ({why})"
 
 
-def make_config(
-    preset: Preset, task: str, objective: ObjectiveName, backend: Backend = "auto"
-) -> tuple[Config, str | None]:
-    """The config a run starts from, with `auto` resolved, and the line that says so."""
+def make_config(preset: Preset, task: str, objective: str, backend: Backend = "auto") -> tuple[Config, str | None]:
+    """The config a run starts from, with `auto` resolved and the objective's own defaults, and the line that says so.
+
+    Raises:
+        ValueError: one line: a task, a preset or an objective that there is not.
+    """
+    check_choice("preset", preset, ("auto", *PRESETS))
     chosen, physics, line = choose(preset, backend)
-    return replace(PRESETS[chosen](task, objective), backend=physics), line
+    changes = OBJECTIVES.choose(objective).presets.get("cpu" if chosen == "smoke" else chosen, {})
+    return replace(override(PRESETS[chosen](task, objective), changes), backend=physics), line

@@ -1,18 +1,19 @@
-"""Runs that are compared with each other: one folder an arm, none run twice, pictures of all at the end."""
+"""Command lines of studies: options of their own, those of `experiments.train`, and a config for every arm."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from dipod_jax.config import Config, differences, require
+from dipod_jax.checks import check_selection, require
+from dipod_jax.cli import run_cli
+from dipod_jax.config import Config, differences
 from dipod_jax.runs import check_writable
 from experiments import train as train_command
-from experiments._cli import run_cli
 
 
 def run_command(
@@ -41,19 +42,24 @@ def split_arguments(
         ValueError: one line for the user.
     """
     own = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    own.add_argument(f"--{listed}", nargs="+", default=list(values))
+    own.add_argument(f"--{listed}", nargs="*", default=list(values))
     own.add_argument("--out", type=Path, default=Path("runs") / command / time.strftime("%Y%m%d-%H%M%S"))
     try:
         known, rest = own.parse_known_args(arguments)
     except argparse.ArgumentError as error:
         raise ValueError(f"{error.argument_name}: {error.message}") from error
     chosen = getattr(known, listed)
-    if not chosen or len(set(chosen)) != len(chosen):
-        raise ValueError(f"--{listed} {' '.join(chosen)} is not allowed: one or more different values")
-    if values and (unknown := [x for x in chosen if x not in values]):
-        raise ValueError(f"--{listed} {' '.join(unknown)} is not allowed: {', '.join(values)}")
+    check_selection(listed, chosen, values or None)
     check_writable(known.out)
     return chosen, known.out, rest
+
+
+def refuse_options(rest: Sequence[str], names: Sequence[str], why: str) -> None:
+    """Refuse options of `experiments.train` that a study sets itself."""
+    given = {word.partition("=")[0] for word in rest}
+    for name in names:
+        if f"--{name}" in given:
+            raise ValueError(f"--{name} is not an option here: {why}")
 
 
 def parse_arm(rest: list[str], own: Sequence[str], out: Path) -> Config:
@@ -71,36 +77,3 @@ def parse_arm(rest: list[str], own: Sequence[str], out: Path) -> Config:
         what = f"{out} was begun with {begun}; give that, or name another --out"
         require(name in train_command.RESUMABLE, name, now, what)
     return config
-
-
-def run_arms(arms: Mapping[str, Config], *, started: float, one_program: bool) -> None:
-    """Train what is not finished, one arm after the other, then draw returns.png and drift.png of all of them.
-
-    Args:
-        arms: label -> config, each with a folder of its own beside the others.
-        started: `time.perf_counter()` at the start of the command, the first run's clock.
-        one_program: the configs differ in `Tunables` only, so that what is compiled serves all.
-    """
-    from dipod_jax.runs import RunFolder
-    from dipod_jax.training.setup import prepare_jax
-
-    prepare_jax(next(iter(arms.values())))
-    from dipod_jax.training.loop import train
-    from dipod_jax.training.trainer import Trainer
-
-    trainer = None
-    for label, config in arms.items():
-        assert config.out is not None
-        result = RunFolder.open(config.out).read_result() if config.resume else None
-        if result is not None and result["env_steps"] >= config.planned_steps:
-            print(f"{label}: finished before, in {config.out}")
-            continue
-        print(f"{label}: {config.out}")
-        if trainer is None or not one_program:
-            trainer = Trainer(config, config.all_seeds)
-        train(config, started=started, trainer=trainer)
-        started = time.perf_counter()
-    from experiments.compare import CompareConfig, draw
-
-    folders = tuple(config.out for config in arms.values() if config.out is not None)
-    draw(CompareConfig(folders, out=folders[0].parent, labels=tuple(arms)))

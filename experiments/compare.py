@@ -9,8 +9,9 @@ from typing import Annotated, Literal
 
 import tyro
 
-from dipod_jax.runs import RunFolder, RunFolderError, check_writable
-from experiments._cli import run_cli
+from dipod_jax.checks import require
+from dipod_jax.cli import parse_options, run_cli
+from dipod_jax.runs import RunFolder, check_writable
 
 
 @dataclass(frozen=True)
@@ -30,9 +31,10 @@ class CompareConfig:
 
     def __post_init__(self):
         if not self.run_dirs:
-            raise ValueError("run_dirs: value missing; allowed: one or more run folders")
-        if self.labels is not None and len(self.labels) != len(self.run_dirs):
-            raise ValueError(f"--labels {' '.join(self.labels)} is not allowed: {len(self.run_dirs)} names")
+            raise ValueError("RUN_DIRS is required: one or more run folders")
+        if self.labels is not None:
+            one_each = len(self.labels) == len(self.run_dirs)
+            require(one_each, "labels", " ".join(self.labels), f"as many names as runs, {len(self.run_dirs)}")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -42,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def parse(arguments: list[str]) -> CompareConfig:
     """The options, with the folders checked."""
-    config = tyro.cli(CompareConfig, args=arguments, prog="python -m experiments.compare")
+    config = parse_options(CompareConfig, arguments, prog="python -m experiments.compare")
     for path in config.run_dirs:
         RunFolder.open(path)
     check_writable(config.out)
@@ -51,59 +53,10 @@ def parse(arguments: list[str]) -> CompareConfig:
 
 def draw(options: CompareConfig) -> None:
     """Write the pictures and print best, last and seconds to each threshold."""
-    from dipod_jax.viz import DriftRecords, plot_comparison, plot_drift_comparison
+    from dipod_jax.studies.comparison import compare
 
-    folders = [RunFolder.open(path) for path in options.run_dirs]
-    records_of_run = [_records(folder) for folder in folders]
-    labels = options.labels or _labels(folders)
-    metrics: dict[str, list[dict]] = {}
-    for label, folder, records in zip(labels, folders, records_of_run, strict=True):
-        known = {record["seed"] for record in metrics.get(label, [])}
-        if repeated := known & {record["seed"] for record in records}:
-            raise RunFolderError(
-                f"{folder.path}: seed {min(repeated)} is in {label!r} already; give --labels that differ"
-            )
-        metrics.setdefault(label, []).extend(records)
-    split = {
-        label: DriftRecords(
-            [r for r in records if r["kind"] != "evaluation"], [r for r in records if r["kind"] == "evaluation"]
-        )
-        for label, records in metrics.items()
-    }
-    title = options.title or ", ".join(dict.fromkeys(folder.config["task"] for folder in folders))
-    evaluations = {label: run.evaluations for label, run in split.items()}
-    plot_comparison(evaluations, options.out / "returns.png", x=options.x, title=title)
-    plot_drift_comparison(split, options.out / "drift.png", title=title)
-    print(table(evaluations))
+    print(compare(options.run_dirs, options.out, labels=options.labels, title=options.title, x=options.x))
     print(f"pictures are in {options.out}")
-
-
-def table(evaluations: dict[str, list[dict]]) -> str:
-    """Best and last evaluation return of every seed, with the seconds to each threshold."""
-    from dipod_jax.training.results import THRESHOLDS, best_and_last, seconds_to
-
-    lines = [f"{'run':<28} {'best':>24} {'last':>24}  seconds to {' | '.join(map(str, THRESHOLDS))}"]
-    for label, records in evaluations.items():
-        seeds = tuple(dict.fromkeys(r["seed"] for r in records))
-        returns, times = best_and_last(records, seeds), seconds_to(records, seeds)
-        best, last = (" ".join(f"{x:.0f}" for x in returns[name]) for name in ("best", "last"))
-        reached = (" ".join("-" if t is None else f"{t:.0f}" for t in times[str(name)]) for name in THRESHOLDS)
-        lines.append(f"{label:<28} {best:>24} {last:>24}  {' | '.join(reached)}")
-    return "\n".join(lines)
-
-
-def _records(folder: RunFolder) -> list[dict]:
-    records = folder.read_metrics()
-    if not any(record.get("kind") == "evaluation" for record in records):
-        raise RunFolderError(
-            f"{folder.path} has no evaluation to draw; name the folder of a training run that has begun"
-        )
-    return records
-
-
-def _labels(folders: list[RunFolder]) -> list[str]:
-    names = [f"{f.config['objective']}, beta {f.config['beta']}" for f in folders]
-    return names if len(set(names)) == len(names) else [str(f.path) for f in folders]
 
 
 if __name__ == "__main__":

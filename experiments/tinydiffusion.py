@@ -12,11 +12,12 @@ import math
 import time
 from pathlib import Path
 
-from dipod_jax.config import require
+from dipod_jax.checks import check_choice, check_selection, require
+from dipod_jax.cli import run_cli
+from dipod_jax.tables import table
 from dipod_jax.tinydiffusion.space import training_bytes
 from dipod_jax.twotoken.options import BASELINES, EUBOS
-from experiments._cli import run_cli
-from experiments.twotoken import COUNTED_BYTES, parse, require_choices
+from experiments.twotoken import COUNTED_BYTES, parse
 
 STUDIES = ("compare", "length", "monotone", "interleave", "beta", "monte-carlo")
 MODELS = ("table", "transformer")
@@ -63,16 +64,16 @@ class Config:
     def __post_init__(self) -> None:
         require(2 <= self.length <= 64, "length", self.length, "an integer from 2 to 64")
         require(self.vocab >= 2, "vocab", self.vocab, "an integer from 2 on")
-        require_choices("study", self.study, STUDIES)
-        require_choices("model", (self.model,), MODELS)
+        check_selection("study", self.study, STUDIES)
+        check_choice("model", self.model, MODELS)
         require(self.steps >= 4, "steps", self.steps, "an integer from 4 on")
         require(0 < self.learning_rate < math.inf, "learning-rate", self.learning_rate, "a finite number above 0")
         require(0 <= self.beta < math.inf, "beta", self.beta, "a finite number from 0 on")
         require(self.seeds >= 1, "seeds", self.seeds, "an integer from 1 on")
-        require_choices("baseline", (self.baseline,), BASELINES)
-        require_choices("eubo", (self.eubo,), EUBOS)
+        check_choice("baseline", self.baseline, BASELINES)
+        check_choice("eubo", self.eubo, EUBOS)
         require(1 <= self.eubo_order < math.inf, "eubo-order", self.eubo_order, "a finite number from 1 on")
-        require_choices("estimator", (self.estimator,), ESTIMATORS)
+        check_choice("estimator", self.estimator, ESTIMATORS)
         require(self.num_draws >= 1, "num-draws", self.num_draws, "an integer from 1 on")
         pairs = self.estimator != "antithetic" or self.num_draws % 2 == 0
         require(pairs, "num-draws", self.num_draws, "even with --estimator antithetic")
@@ -99,7 +100,7 @@ def run(config: Config) -> None:
 
     import numpy as np
 
-    from dipod_jax.tinydiffusion.studies.common import Options, markdown
+    from dipod_jax.tinydiffusion.studies.common import Options
 
     fields = dataclasses.asdict(config)
     options = Options(vocab_size=fields["vocab"], **{k: v for k, v in fields.items() if k in Options._fields})
@@ -109,7 +110,7 @@ def run(config: Config) -> None:
         module = importlib.import_module(f"dipod_jax.tinydiffusion.studies.{name.replace('-', '_')}")
         start = time.perf_counter()
         study = module.run(options)
-        text = markdown(study.rows)
+        text = table(study.rows)
         (out / f"{name}.md").write_text(text + "\n")
         np.savez_compressed(out / f"{name}.npz", **study.arrays)
         study.figure.savefig(out / f"{name}.png", dpi=90)

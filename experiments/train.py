@@ -1,4 +1,4 @@
-"""Train a policy on any of Playground's 25 DM-Control tasks: `python -m experiments.train --task CheetahRun`."""
+"""Train a policy on a MuJoCo Playground task or one of your own: `python -m experiments.train --task CheetahRun`."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from dipod_jax.config import Backend, Config, ObjectiveName, Preset, check_choice, differences, from_json
+from dipod_jax.checks import require
+from dipod_jax.cli import parse_options, run_cli
+from dipod_jax.config import Backend, Config, differences
+from dipod_jax.objectives import OBJECTIVES
 from dipod_jax.presets import accelerator, make_config
-from experiments._cli import run_cli
+from dipod_jax.serialisation import from_json
 
 STARTED = time.perf_counter()
 
@@ -28,11 +31,9 @@ def main(argv: Sequence[str] | None = None, *, task: str | None = None) -> None:
 
 def parse(arguments: list[str], task: str | None = None) -> Config:
     """The config of a command line: a preset's, or with --resume the run's own, under the options given."""
-    import tyro
-
-    start, announcement = _starting_config(arguments, task)
+    start, announcement, rest = _starting_config(arguments, task)
     prog = f"python -m experiments.{task.lower() if task else 'train'}"
-    config = tyro.cli(Config, args=arguments, default=start, prog=prog, description=_description(task))
+    config = parse_options(Config, rest, default=start, prog=prog, description=_description(task, start))
     if task is not None and config.task != task:
         raise ValueError(f"--task {config.task} is not allowed: this command trains {task}; use experiments.train")
     if announcement:
@@ -40,32 +41,41 @@ def parse(arguments: list[str], task: str | None = None) -> Config:
     return _check_folder(config, start)
 
 
-def _description(task: str | None) -> str:
+def _description(task: str | None, start: Config) -> str:
     what = f"Train a policy on MuJoCo Playground's {task}." if task else "Train a policy on a MuJoCo Playground task."
-    return f"{what} Defaults below are those of the preset, task and objective named on the command line."
+    methods = " ".join(f"[{name}]" if name == start.objective.name else name for name in OBJECTIVES)
+    return (
+        f"{what} --objective NAME chooses the method, one of: {methods}. "
+        "Options and defaults below are those of the objective, preset and task named on the command line."
+    )
 
 
-def _starting_config(arguments: list[str], task: str | None) -> tuple[Config, str | None]:
-    """Where the defaults come from, read off the few options that decide it; tyro judges all options afterwards."""
+def _starting_config(arguments: list[str], task: str | None) -> tuple[Config, str | None, list[str]]:
+    """Where the defaults come from, read off the few options that decide it, and the arguments that are left.
+
+    The objective decides which options there are: its name is taken out, every other option is left for tyro to judge.
+    """
     peek = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     peek.add_argument("--task", default=task or "BallInCup")
-    peek.add_argument("--objective", default="fpo")
     peek.add_argument("--preset", default="auto")
     peek.add_argument("--backend", default="auto")
     peek.add_argument("--out", type=Path)
     peek.add_argument("--resume", action="store_true")
+    choose = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    choose.add_argument("--objective")
     try:
         known, _ = peek.parse_known_args(arguments)
+        method, rest = choose.parse_known_args(arguments)
     except argparse.ArgumentError as error:
         raise ValueError(f"{error.argument_name}: {error.message}") from error
     if known.resume and known.out is not None:
         from dipod_jax.runs import RunFolder
 
         saved = from_json(RunFolder.open(known.out).config)
-        return dataclasses.replace(saved, resume=True, out=known.out), None
-    for name, choices in {"objective": ObjectiveName, "preset": Preset, "backend": Backend}.items():
-        check_choice(name, getattr(known, name), choices)
-    return make_config(known.preset, known.task, known.objective, known.backend)
+        what = f"{saved.objective.name} with --resume, with which the run in {known.out} was started"
+        require(method.objective in (None, saved.objective.name), "objective", method.objective, what)
+        return dataclasses.replace(saved, resume=True, out=known.out), None, rest
+    return *make_config(known.preset, known.task, method.objective or "fpo", known.backend), rest
 
 
 def _check_folder(config: Config, start: Config) -> Config:
@@ -87,8 +97,7 @@ def _check_folder(config: Config, start: Config) -> Config:
             print(RATE_WARNING.format(start.total_steps, config.total_steps), file=sys.stderr)
         return config
     if config.out is None:
-        run = f"{config.objective}-beta{config.beta_label}"
-        config = dataclasses.replace(config, out=Path("runs") / config.task / run / time.strftime("%Y%m%d-%H%M%S"))
+        config = dataclasses.replace(config, out=config.default_out / time.strftime("%Y%m%d-%H%M%S"))
     assert config.out is not None
     check_writable(config.out)
     check_unused(config.out)

@@ -10,16 +10,14 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-import tyro
-
-from dipod_jax.config import require
+from dipod_jax.checks import check_choice, check_selection, require
+from dipod_jax.cli import parse_options, run_cli
 from dipod_jax.runs import check_unused, check_writable
+from dipod_jax.tables import table
 from dipod_jax.twotoken.options import BASELINES, EUBOS, METHODS, OPTIMIZERS, PAPER_METHODS
-from experiments._cli import run_cli
 
 ConfigT = TypeVar("ConfigT", bound=Any)
 _BYTES_PER_STEP = 8 * 22  # one method and init: 22 float64 numbers recorded at each step
@@ -55,39 +53,26 @@ class Config:
     """Folder for the results, new or empty. Default: runs/twotoken/<time>."""
 
     def __post_init__(self) -> None:
-        require_choices("methods", self.methods, METHODS)
-        if not self.init_logit:
-            raise ValueError("--init-logit got no value: give one or more finite numbers")
+        check_selection("methods", self.methods, METHODS)
         for logit in self.init_logit:
             require(math.isfinite(logit), "init-logit", logit, "a finite number")
-        if len(set(self.init_logit)) < len(self.init_logit):
-            raise ValueError(f"--init-logit {' '.join(map(str, self.init_logit))}: give each value once")
-        require_choices("baseline", (self.baseline,), BASELINES)
+        check_selection("init-logit", self.init_logit)
+        check_choice("baseline", self.baseline, BASELINES)
         require(0 < self.learning_rate < math.inf, "learning-rate", self.learning_rate, "a finite number above 0")
         require(self.steps >= 0, "steps", self.steps, "an integer from 0 on")
         require(0 <= self.beta < math.inf, "beta", self.beta, "a finite number from 0 on")
-        require_choices("eubo", (self.eubo,), EUBOS)
+        check_choice("eubo", self.eubo, EUBOS)
         require(1 <= self.eubo_order < math.inf, "eubo-order", self.eubo_order, "a finite number from 1 on")
-        require_choices("optimizer", (self.optimizer,), OPTIMIZERS)
+        check_choice("optimizer", self.optimizer, OPTIMIZERS)
         num_bytes = len(self.methods) * len(self.init_logit) * (self.steps + 1) * _BYTES_PER_STEP
         gib = min(num_bytes, COUNTED_BYTES) / 2**30
         fits = f"fewer: its curves would take {gib:.3g} GiB and at most {_MEMORY_LIMIT_GIB:g} are allowed"
         require(gib <= _MEMORY_LIMIT_GIB, "steps", self.steps, fits)
 
 
-def require_choices(option: str, values: tuple[str, ...], allowed: tuple[str, ...]) -> None:
-    """Raise unless `values` is a non-empty selection from `allowed` without repetition."""
-    if not values:
-        raise ValueError(f"--{option} got no value: choose from {', '.join(allowed)}")
-    for value in values:
-        require(value in allowed, option, value, f"one of {', '.join(allowed)}")
-    if len(set(values)) < len(values):
-        raise ValueError(f"--{option} {' '.join(values)}: give each value once")
-
-
-def parse(config_class: Callable[..., ConfigT], name: str, arguments: list[str]) -> ConfigT:
+def parse(config_class: type[ConfigT], name: str, arguments: list[str]) -> ConfigT:
     """A config dataclass from the command line, its `out` filled in (runs/<name>/<time>) and checked."""
-    config = tyro.cli(config_class, args=arguments, prog=f"python -m experiments.{name}")
+    config = parse_options(config_class, arguments, prog=f"python -m experiments.{name}")
     out = config.out or Path("runs") / name / time.strftime("%Y%m%d-%H%M%S")
     check_writable(out)
     check_unused(out)
@@ -128,17 +113,21 @@ def stop_if_diverged(curves, config: Config) -> None:
         sys.exit(1)
 
 
-def table(result: dict) -> str:
-    """A compact text table of the final values of every run."""
-    lines = [f"{'method':24s} {'init':>5s} {'mean gap':>9s} {'peak':>8s} {'max gap':>8s} {'reward':>8s} {'cosine':>7s}"]
-    for method, inits in result["runs"].items():
-        for init, run in inits.items():
-            final = run["final"]
-            lines.append(
-                f"{method:24s} {init:>5s} {final['mean_gap']:9.4f} {run['peak_mean_gap']:8.4f} "
-                f"{final['max_gap']:8.4f} {final['expected_reward']:8.4f} {final['gradient_cosine']:7.3f}"
-            )
-    return "\n".join(lines)
+def final_values(result: dict) -> list[dict[str, str]]:
+    """Rows of a table: the final values of every run."""
+    return [
+        {
+            "method": method,
+            "init": init,
+            "mean gap": f"{run['final']['mean_gap']:.4f}",
+            "peak": f"{run['peak_mean_gap']:.4f}",
+            "max gap": f"{run['final']['max_gap']:.4f}",
+            "reward": f"{run['final']['expected_reward']:.4f}",
+            "cosine": f"{run['final']['gradient_cosine']:.3f}",
+        }
+        for method, inits in result["runs"].items()
+        for init, run in inits.items()
+    ]
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -179,7 +168,7 @@ def run(config: Config) -> None:
     figures.draw_drift(curves, config.methods, config.init_logit, out / "drift.png")
     if config.animation:
         figures.animate_drift(curves, config.methods, config.init_logit, out / "drift.gif")
-    print(table(result))
+    print(table(final_values(result)))
     print(f"results: {out}/result.json, curves.npz, drift.png" + (", drift.gif" if config.animation else ""))
 
 

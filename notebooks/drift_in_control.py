@@ -43,6 +43,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import jax
+from dipod_jax.training.trainer import Trainer
 from IPython.display import Image, display
 
 from dipod_jax import envs, load_policy
@@ -51,7 +52,6 @@ from dipod_jax.presets import cpu
 from dipod_jax.runs import RunFolder
 from dipod_jax.training.loop import train
 from dipod_jax.training.setup import prepare_jax
-from dipod_jax.training.trainer import Trainer
 from experiments.compare import CompareConfig, draw
 
 # The tests run this notebook with fewer steps.

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import re
 
 import pytest
 
@@ -12,33 +13,36 @@ from dipod_jax.config import (
     Config,
     DistillationConfig,
     DriftConfig,
-    FpoConfig,
     LearningConfig,
-    PolicyConfig,
     RolloutConfig,
     differences,
-    from_json,
-    to_json,
 )
+from dipod_jax.objectives.fpo import Fpo
+from dipod_jax.objectives.ppo import ExactPpo, Ppo
+from dipod_jax.policies.exact_flow import ExactFlowOptions
+from dipod_jax.policies.flow import FlowOptions
+from dipod_jax.policies.gaussian import GaussianOptions
+from dipod_jax.regularisers.entropy import Entropy
+from dipod_jax.serialisation import from_json, to_json
 
 
 @pytest.mark.parametrize("objective", ["fpo", "exact-ppo", "ppo"])
 @pytest.mark.parametrize("name", ["paper", "cpu", "smoke"])
 def test_every_preset_constructs_for_every_task(name, objective):
     for task in TASKS:
-        config = presets.PRESETS[name](task, objective)
-        assert (config.task, config.objective, config.preset) == (task, objective, name)
+        config = presets.make_config(name, task, objective, "native")[0]
+        assert (config.task, config.objective.name, config.preset) == (task, objective, name)
 
 
 def test_paper_preset_of_fpo_holds_the_numbers_of_the_fpo_code():
-    c = presets.paper("CheetahRun", "fpo")
+    c = presets.make_config("paper", "CheetahRun", "fpo")[0]
     assert (c.policy.num_steps, c.policy.num_draws, c.policy.time_embedding_size) == (10, 8, 8)
     assert (c.policy.hidden_sizes, c.policy.activation, c.policy.output_scale) == ((32,) * 4, "silu", 0.25)
     assert (c.policy.loss_form, c.policy.reduction, c.policy.draws) == ("eps", "mean", "grid")
     assert (c.policy.noise_correlation, c.policy.action_noise, c.policy.action_clip) == (0.0, 0.0, None)
     assert (c.critic.hidden_sizes, c.critic.activation) == ((256,) * 5, "silu")
     # the average over draws before the exponential, no bound on the log-ratio there, PPO's clip on both sides
-    assert c.fpo == FpoConfig(clip_epsilon=0.05, ratio="average", negative_advantages="clip", log_ratio_clip=None)
+    assert c.objective == Fpo(clip_epsilon=0.05, ratio="average", negative_advantages="clip", log_ratio_clip=None)
     learning = c.learning
     assert (learning.learning_rate, learning.final_learning_rate, learning.discount) == (3e-4, None, 0.995)
     assert (learning.gae_lambda, learning.reward_scale, learning.value_coefficient) == (0.95, 10.0, 0.25)
@@ -53,37 +57,37 @@ def test_paper_preset_of_fpo_holds_the_numbers_of_the_fpo_code():
 
 @pytest.mark.parametrize(("task", "gamma"), [("BallInCup", 0.95), ("FingerSpin", 0.95), ("FingerTurnEasy", 0.995)])
 def test_paper_preset_shortens_the_horizon_on_the_two_tasks_of_table_a2(task, gamma):
-    assert presets.paper(task, "fpo").learning.discount == gamma
-    assert presets.paper(task, "ppo").learning.discount == gamma
+    assert presets.make_config("paper", task, "fpo")[0].learning.discount == gamma
+    assert presets.make_config("paper", task, "ppo")[0].learning.discount == gamma
 
 
 def test_paper_preset_of_ppo_holds_the_tuned_numbers_of_appendix_a3():
-    c = presets.paper("CheetahRun", "ppo")
-    assert (c.learning.learning_rate, c.ppo.clip_epsilon, c.ppo.entropy_cost) == (3e-4, 0.1, 1e-2)
+    c = presets.make_config("paper", "CheetahRun", "ppo")[0]
+    assert (c.learning.learning_rate, c.objective, c.regularisers.entropy) == (3e-4, Ppo(0.1), Entropy(1e-2))
     assert (c.policy.hidden_sizes, c.critic.hidden_sizes, c.policy.activation) == ((32,) * 4, (256,) * 5, "silu")
 
 
 @pytest.mark.parametrize(("task", "size", "gamma"), [("BallInCup", 8192, 0.98), ("FingerTurnHard", 32768, 0.995)])
 def test_cpu_preset_takes_larger_rollouts_where_the_horizon_is_long(task, size, gamma):
     for objective in ("fpo", "ppo"):
-        c = presets.cpu(task, objective)
+        c = presets.make_config("cpu", task, objective)[0]
         assert (c.steps_per_iteration, c.learning.discount) == (size, gamma)
         assert c.learning.learning_rate > (c.learning.final_learning_rate or 1.0)
-    c = presets.cpu(task, "fpo")
+    c = presets.make_config("cpu", task, "fpo")[0]
     # one objective for both horizons: FPO++'s quadratic, and no gradient from a bad action whose loss is high
-    assert c.fpo == FpoConfig(0.15, "average", "spo", log_ratio_clip=3.0, negative_loss_clamp=3.0)
+    assert c.objective == Fpo(0.15, "average", "spo", log_ratio_clip=3.0, negative_loss_clamp=3.0)
     assert c.beta == 0.05
 
 
 def test_smoke_preset_is_a_few_iterations_with_an_evaluation_between():
-    c = presets.smoke("BallInCup", "fpo")
+    c = presets.make_config("smoke", "BallInCup", "fpo")[0]
     assert c.num_iterations == 8  # 8192 env steps in iterations of 64 * 16
     assert c.evaluation.interval < c.total_steps
 
 
 @pytest.mark.parametrize(
     ("found", "expected"),
-    [(None, ("cpu", "native")), ("cuda", ("paper", "warp")), ("tpu", ("paper", "mjx"))],
+    [(None, ("cpu", "native")), ("cuda", ("paper", "mjx")), ("tpu", ("paper", "mjx"))],
 )
 def test_auto_follows_the_accelerator_and_says_what_it_found(monkeypatch, found, expected):
     monkeypatch.setattr(presets, "accelerator", lambda: found)
@@ -99,24 +103,95 @@ def test_no_accelerator_is_seen_where_jax_is_told_to_stay_on_the_cpu(monkeypatch
     assert presets.accelerator() is None
 
 
+@pytest.mark.parametrize("objective", ["fpo", "exact-ppo", "ppo"])
 @pytest.mark.parametrize("name", ["paper", "cpu", "smoke"])
-def test_config_survives_json(name, tmp_path):
-    config = dataclasses.replace(presets.PRESETS[name]("FishSwim", "ppo"), out=tmp_path, seed_list=(3, 1))
+def test_config_survives_json(name, objective, tmp_path):
+    config = dataclasses.replace(presets.make_config(name, "FishSwim", objective)[0], out=tmp_path, seed_list=(3, 1))
     text = json.dumps(to_json(config), allow_nan=False)
     assert from_json(json.loads(text)) == config
 
 
 def test_config_json_of_another_version_is_refused_by_name():
     values = to_json(Config()) | {"warp_factor": 9}
-    with pytest.raises(ValueError, match="does not know: warp_factor"):
+    with pytest.raises(ValueError, match=r"holds unknown options \(warp_factor\)"):
         from_json(values)
+    with pytest.raises(ValueError, match="has version 3, this is version 2"):
+        from_json(values | {"version": 3})
+
+
+def leaves(values, path=()):
+    """Paths to every value of nested JSON objects, groups included."""
+    for name, value in values.items():
+        yield (*path, name)
+        if isinstance(value, dict):
+            yield from leaves(value, (*path, name))
+
+
+@pytest.mark.parametrize("path", [p for p in leaves(to_json(Config())) if p[0] != "version"], ids=".".join)
+def test_a_missing_option_is_refused_and_never_defaulted(path):
+    values = to_json(Config())
+    group = values
+    for name in path[:-1]:
+        group = group[name]
+    del group[path[-1]]
+    with pytest.raises(ValueError, match="start a new run, or read it with the version that wrote it"):
+        from_json(values)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("beta", {}),
+        ("beta", True),
+        ("rollout", 3),
+        ("rollout.num_envs", "8"),
+        ("rollout.num_envs", 8.0),
+        ("rollout.stagger", 1),
+        ("policy.hidden_sizes", [[8]]),
+        ("policy.hidden_sizes", 8),
+        ("policy.sampler", "rk4"),
+        ("objective.name", "nope"),
+        ("objective.name", ["fpo"]),
+        ("policy.name", "gaussian"),
+        ("seed_list", [1.5]),
+        ("task", None),
+        ("regularisers", []),
+    ],
+)
+def test_a_value_of_another_type_is_one_line(path, value):
+    values = to_json(Config())
+    group = values
+    *parents, last = path.split(".")
+    for name in parents:
+        group = group[name]
+    group[last] = value
+    with pytest.raises(ValueError) as refused:
+        from_json(values)
+    named = re.split("[._]", path)
+    assert "\n" not in str(refused.value) and any(word in str(refused.value) for word in named)
+
+
+def test_a_regulariser_that_a_folder_does_not_name_was_off():
+    values = to_json(presets.make_config("cpu", "FishSwim", "ppo", "native")[0])
+    assert values["regularisers"] == {"entropy": {"name": "entropy", "weight": 0.01}}
+    assert from_json(values | {"regularisers": {}}).regularisers.entropy == Entropy(0.0)
 
 
 def test_differences_name_options_as_the_command_line_does():
     a = Config()
-    b = dataclasses.replace(a, beta=0.5, fpo=FpoConfig(clip_epsilon=0.1))
-    assert differences(a, b) == {"beta": (0.0, 0.5), "fpo.clip-epsilon": (0.05, 0.1)}
+    b = dataclasses.replace(a, beta=0.5, objective=Fpo(clip_epsilon=0.1))
+    assert differences(a, b) == {"beta": (0.0, 0.5), "objective.clip-epsilon": (0.05, 0.1)}
+    ppo = Config(Ppo(0.05), GaussianOptions())
+    assert differences(a, ppo) == {"objective": ("fpo", "ppo"), "policy": ("flow", "gaussian")}
     assert differences(a, a) == {}
+
+
+def gaussian(**values):
+    return Config(Ppo(), GaussianOptions(), **values)
+
+
+def entropy(weight):
+    return dataclasses.replace(Config().regularisers, entropy=Entropy(weight))
 
 
 @pytest.mark.parametrize(
@@ -126,20 +201,23 @@ def test_differences_name_options_as_the_command_line_does():
         (lambda: Config(beta=math.nan), "--beta nan"),
         (lambda: Config(beta=math.inf), "--beta inf"),
         (lambda: Config(beta=-1e-9), "--beta -1e-09"),
-        (lambda: Config(beta="auto", objective="ppo"), "--beta auto"),
-        (lambda: Config(beta=0.5, objective="ppo"), "--beta 0.5"),
-        (lambda: Config(objective="foo"), "--objective foo"),  # pyright: ignore[reportArgumentType]
-        (lambda: FpoConfig(negative_advantages="SPO"), "--fpo.negative-advantages SPO"),  # pyright: ignore
+        (lambda: gaussian(beta="auto"), "--beta auto"),
+        (lambda: gaussian(beta=0.5), "--beta 0.5"),
+        (lambda: presets.make_config("cpu", "BallInCup", "foo"), "--objective foo"),
+        (lambda: Config(policy=GaussianOptions()), "--policy gaussian"),
+        (lambda: Config(regularisers=entropy(0.1)), "--regularisers.entropy.weight 0.1"),
+        (lambda: Config(regularisers=entropy(-0.1)), "--regularisers.entropy.weight -0.1"),
+        (lambda: Config(objective=Fpo(negative_advantages="SPO")), "--objective.negative-advantages SPO"),  # pyright: ignore
         (lambda: LearningConfig(advantages="once"), "--learning.advantages once"),  # pyright: ignore
-        (lambda: PolicyConfig(draws="sobol"), "--policy.draws sobol"),  # pyright: ignore
+        (lambda: Config(policy=FlowOptions(draws="sobol")), "--policy.draws sobol"),  # pyright: ignore
         (lambda: DistillationConfig(target="noise"), "--distillation.target noise"),  # pyright: ignore
         (lambda: Config(beta="auto", drift=DriftConfig(interval=0)), "--beta auto"),
-        (lambda: Config(objective="ppo", distillation=DistillationConfig(interval=1)), "--distillation.interval 1"),
+        (lambda: gaussian(distillation=DistillationConfig(interval=1)), "--distillation.interval 1"),
         (
-            lambda: Config(objective="ppo", distillation=DistillationConfig(initial_iterations=2)),
+            lambda: gaussian(distillation=DistillationConfig(initial_iterations=2)),
             "--distillation.initial-iterations 2",
         ),
-        (lambda: FpoConfig(negative_advantages="spo"), "--fpo.negative-advantages spo"),
+        (lambda: Config(objective=Fpo(negative_advantages="spo")), "--objective.negative-advantages spo"),
         (lambda: Config(seeds=0), "--seeds 0"),
         (lambda: Config(seed_list=()), "--seed-list"),
         (lambda: Config(seed_list=(1, 1)), "--seed-list 1 1"),
@@ -148,15 +226,15 @@ def test_differences_name_options_as_the_command_line_does():
         (lambda: Config(total_steps=0), "--total-steps 0"),
         (lambda: Config(checkpoint_interval=-1.0), "--checkpoint-interval -1.0"),
         (lambda: Config(resume=True), "--resume True"),
-        (lambda: FpoConfig(clip_epsilon=0.0), "--fpo.clip-epsilon 0.0"),
-        (lambda: FpoConfig(log_ratio_clip=0.0), "--fpo.log-ratio-clip 0.0"),
-        (lambda: FpoConfig(negative_loss_clamp=0.0), "--fpo.negative-loss-clamp 0.0"),
-        (lambda: PolicyConfig(hidden_sizes=()), "--policy.hidden-sizes"),
-        (lambda: PolicyConfig(num_steps=0), "--policy.num-steps 0"),
-        (lambda: PolicyConfig(noise_correlation=1.0), "--policy.noise-correlation 1.0"),
-        (lambda: PolicyConfig(noise_correlation=math.nan), "--policy.noise-correlation nan"),
-        (lambda: PolicyConfig(time_embedding_size=7), "--policy.time-embedding-size 7"),
-        (lambda: PolicyConfig(draws="antithetic", num_draws=3), "--policy.num-draws 3"),
+        (lambda: Config(objective=Fpo(clip_epsilon=0.0)), "--objective.clip-epsilon 0.0"),
+        (lambda: Config(objective=Fpo(log_ratio_clip=0.0)), "--objective.log-ratio-clip 0.0"),
+        (lambda: Config(objective=Fpo(negative_loss_clamp=0.0)), "--objective.negative-loss-clamp 0.0"),
+        (lambda: Config(policy=FlowOptions(hidden_sizes=())), "--policy.hidden-sizes"),
+        (lambda: Config(policy=FlowOptions(num_steps=0)), "--policy.num-steps 0"),
+        (lambda: Config(policy=FlowOptions(noise_correlation=1.0)), "--policy.noise-correlation 1.0"),
+        (lambda: Config(policy=FlowOptions(noise_correlation=math.nan)), "--policy.noise-correlation nan"),
+        (lambda: Config(policy=FlowOptions(time_embedding_size=7)), "--policy.time-embedding-size 7"),
+        (lambda: Config(policy=FlowOptions(draws="antithetic", num_draws=3)), "--policy.num-draws 3"),
         (lambda: RolloutConfig(num_envs=0), "--rollout.num-envs 0"),
         (lambda: LearningConfig(discount=1.1), "--learning.discount 1.1"),
         (lambda: LearningConfig(learning_rate=0.0), "--learning.learning-rate 0.0"),
@@ -202,12 +280,12 @@ def test_iterations_are_rounded_up_to_whole_ones():
 )
 def test_the_elbo_form_needs_a_cutoff_and_times_off_the_grid(options, flag):
     with pytest.raises(ValueError, match=flag):
-        PolicyConfig(**options)
+        Config(policy=FlowOptions(**options))
 
 
 @pytest.mark.parametrize("option", [{"action_clip": 2.0}, {"action_noise": 0.1}])
 def test_exact_likelihood_is_refused_for_actions_that_have_none(option):
     with pytest.raises(
-        ValueError, match=r"--policy\.action-\w+ \S+ is not allowed: unset with the objective exact-ppo"
+        ValueError, match=r"--policy\.action-\w+ \S+ is not allowed: unset where the objective asks for an exact"
     ):
-        Config(objective="exact-ppo", policy=PolicyConfig(**option))
+        Config(ExactPpo(), ExactFlowOptions(**option))

@@ -1,6 +1,6 @@
 """Bounds on, and exact values of, the log-likelihood of a flow policy's action: pure functions of arrays."""
 
-from dipod_jax.bounds.cfm import FORMS, REDUCTIONS, cfm_loss, convert_prediction, form_weight, interpolate
+from dipod_jax.bounds.cfm import FORMS, REDUCTIONS, CfmSpec, cfm_loss, convert_prediction, form_weight, interpolate
 from dipod_jax.bounds.draws import PLACEMENTS, Draws, draw_weights, gauss_legendre, sample_draws
 from dipod_jax.bounds.elbo import (
     TIME_MEASURES,
@@ -32,8 +32,10 @@ from dipod_jax.bounds.sampler import (
     VelocityFn,
     evaluation_times,
     integrate,
+    slope,
     time_grid,
 )
+from dipod_jax.bounds.transitions import Transitions, constant_noise, ddim, marginal_preserving
 
 __all__ = [
     "EVALUATIONS_PER_STEP",
@@ -45,15 +47,19 @@ __all__ = [
     "SOLVERS",
     "TIME_MEASURES",
     "WEIGHTINGS",
+    "CfmSpec",
     "ConditionedVelocityFn",
     "Draws",
     "ExactLikelihood",
     "Inversion",
+    "Transitions",
     "VelocityFn",
     "WeightingStatus",
     "cfm_loss",
+    "constant_noise",
     "convert_prediction",
     "cutoff_floor",
+    "ddim",
     "draw_weights",
     "elbo",
     "elbo_constant",
@@ -68,9 +74,11 @@ __all__ = [
     "log_prob_of_action",
     "log_prob_of_noise",
     "loss_weight",
+    "marginal_preserving",
     "mixed_bound",
     "ode_log_prob_of_action",
     "sample_draws",
+    "slope",
     "standard_normal_log_prob",
     "step_with_jacobian",
     "tanh_log_prob",

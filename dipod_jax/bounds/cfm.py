@@ -1,6 +1,6 @@
 """The conditional flow-matching loss in three forms, and exact conversions between what a network may predict."""
 
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 import chex
 import jax.numpy as jnp
@@ -12,6 +12,15 @@ Form = Literal["velocity", "eps", "x0"]
 Reduction = Literal["mean", "sum", "sqrt"]
 FORMS: tuple[str, ...] = get_args(Form)
 REDUCTIONS: tuple[str, ...] = get_args(Reduction)
+
+
+class CfmSpec(NamedTuple):
+    """Which CFM loss: the words of ``cfm_loss`` and ``sample_draws``."""
+
+    form: str
+    reduction: str
+    placement: str
+    num_draws: int
 
 
 def interpolate(action: Array, t: Array, eps: Array) -> Array:

@@ -1,8 +1,9 @@
 """What is measured about a policy: drift of the bound, alignment of gradients, action statistics. Pure functions."""
 
+from dipod_jax.bounds import CfmSpec
 from dipod_jax.diagnostics.actions import action_metrics, sample_actions
 from dipod_jax.diagnostics.alignment import alignment_metrics, exact_policy_gradient
-from dipod_jax.diagnostics.batch import CfmSpec, DriftBatch, MeterSettings, VelocityFn, draw_losses
+from dipod_jax.diagnostics.batch import DriftBatch, MeterSettings, draw_losses
 from dipod_jax.diagnostics.gap import elbo_of_actions, floor_metrics, gap_metrics
 from dipod_jax.diagnostics.meter import drift_metrics
 from dipod_jax.diagnostics.refit import refit, refit_metrics
@@ -12,7 +13,6 @@ __all__ = [
     "CfmSpec",
     "DriftBatch",
     "MeterSettings",
-    "VelocityFn",
     "action_metrics",
     "alignment_metrics",
     "cosine",

@@ -1,19 +1,17 @@
 """What the policy does in a state: spread, saturation, and how much of the spread the K-step sampler loses."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from dipod_jax.bounds import cutoff_floor, integrate, time_grid
-from dipod_jax.diagnostics.batch import VelocityFn
+from dipod_jax.bounds import ConditionedVelocityFn, cutoff_floor, integrate, time_grid
+from dipod_jax.types import Params
 
 SATURATED = 0.99
 
 
 def sample_actions(
-    velocity_fn: VelocityFn, params: Any, obs: Array, base_noise: Array, times: Array, *, method: str
+    velocity_fn: ConditionedVelocityFn, params: Params, obs: Array, base_noise: Array, times: Array, *, method: str
 ) -> Array:
     """Pre-tanh actions (M, S, d) from base noise (M, S, d) in S states (S, O), as one batch of M S rows."""
     num_actions, num_states, action_size = base_noise.shape
@@ -25,8 +23,8 @@ def sample_actions(
 
 
 def action_metrics(
-    velocity_fn: VelocityFn,
-    params: Any,
+    velocity_fn: ConditionedVelocityFn,
+    params: Params,
     obs: Array,
     key: Array,
     *,

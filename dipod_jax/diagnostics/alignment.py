@@ -8,14 +8,14 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from dipod_jax.bounds import ExactLikelihood, log_prob_of_noise
-from dipod_jax.diagnostics.batch import VelocityFn
+from dipod_jax.bounds import ConditionedVelocityFn, ExactLikelihood, log_prob_of_noise
 from dipod_jax.diagnostics.vectors import cosine, noise_ceiling, norm
+from dipod_jax.types import Params
 
 
 def exact_policy_gradient(
-    velocity_fn: VelocityFn,
-    params: Any,
+    velocity_fn: ConditionedVelocityFn,
+    params: Params,
     obs: Array,
     base_noise: Array,
     advantage: Array,
@@ -47,7 +47,7 @@ def exact_policy_gradient(
     chex.assert_shape(advantage, (batch,))
     size = next(c for c in range(min(chunk_size, batch // 2), 0, -1) if (batch // 2) % c == 0)
 
-    def loss_fn(params: Any, obs: Array, noise: Array, advantage: Array) -> tuple[Array, ExactLikelihood]:
+    def loss_fn(params: Params, obs: Array, noise: Array, advantage: Array) -> tuple[Array, ExactLikelihood]:
         exact = log_prob_of_noise(velocity_fn, params, obs, noise, times, method=method)
         return -jnp.sum(jnp.where(exact.valid, advantage * exact.log_prob, 0.0)), exact
 

@@ -1,18 +1,14 @@
 """What the drift meter is given, its settings, and statistics over the samples that can be believed."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from dipod_jax.bounds import FORMS, METHODS, PLACEMENTS, REDUCTIONS, Draws, cfm_loss, interpolate
-
-VelocityFn = Callable[[Any, Array, Array, Array], Array]
-"""``velocity_fn(params, obs (B, O), x_t (B, d), t scalar or (B,)) -> (B, d)``, row by row; closes over no traced
-array."""
+from dipod_jax.bounds import FORMS, METHODS, PLACEMENTS, REDUCTIONS, ConditionedVelocityFn, Draws, cfm_loss, interpolate
+from dipod_jax.types import Params
 
 
 class DriftBatch(NamedTuple):
@@ -29,15 +25,6 @@ class DriftBatch(NamedTuple):
     """(B,) normalised over the rollout, perhaps clipped."""
     draws: Draws
     """t (B, N), eps (B, N, d) of the CFM loss."""
-
-
-class CfmSpec(NamedTuple):
-    """Which CFM loss: the words of ``bounds.cfm_loss`` and ``bounds.sample_draws``."""
-
-    form: str
-    reduction: str
-    placement: str
-    num_draws: int
 
 
 @dataclass(frozen=True)
@@ -98,7 +85,14 @@ class MeterSettings:
 
 
 def draw_losses(
-    velocity_fn: VelocityFn, params: Any, obs: Array, action: Array, draws: Draws, *, form: str, reduction: str
+    velocity_fn: ConditionedVelocityFn,
+    params: Params,
+    obs: Array,
+    action: Array,
+    draws: Draws,
+    *,
+    form: str,
+    reduction: str,
 ) -> Array:
     """CFM loss of every draw: obs (B, O), action (B, d), draws (B, N) -> (B, N)."""
     x_t = interpolate(action, *draws)  # (B, N, d)

@@ -1,11 +1,10 @@
 """How far the bound has come off the likelihood: log pi - ELBO, and the part of it that no training can remove."""
 
-from typing import Any
-
 import jax.numpy as jnp
 from jax import Array
 
 from dipod_jax.bounds import (
+    ConditionedVelocityFn,
     ExactLikelihood,
     draw_weights,
     elbo,
@@ -15,18 +14,25 @@ from dipod_jax.bounds import (
     to_log_uniform,
 )
 from dipod_jax.diagnostics.batch import (
-    VelocityFn,
     draw_losses,
     masked_correlation,
     masked_mean,
     masked_mean_and_error,
 )
+from dipod_jax.types import Params
 
 QUANTILES = {"median": 0.5, "q05": 0.05, "q25": 0.25, "q75": 0.75, "q95": 0.95}
 
 
 def elbo_of_actions(
-    velocity_fn: VelocityFn, params: Any, obs: Array, action: Array, key: Array, *, delta: float, num_draws: int
+    velocity_fn: ConditionedVelocityFn,
+    params: Params,
+    obs: Array,
+    action: Array,
+    key: Array,
+    *,
+    delta: float,
+    num_draws: int,
 ) -> Array:
     """An unbiased estimate (B,) of each action's ELBO in nats: ``num_draws`` fresh draws, stratified in log t."""
     draws = sample_draws(key, obs.shape[:1], num_draws, action.shape[-1], placement="stratified")
@@ -71,8 +77,8 @@ def gap_metrics(likelihood: ExactLikelihood, bound: Array, advantage: Array) -> 
 
 
 def floor_metrics(
-    velocity_fn: VelocityFn,
-    params: Any,
+    velocity_fn: ConditionedVelocityFn,
+    params: Params,
     obs: Array,
     likelihood: ExactLikelihood,
     *,

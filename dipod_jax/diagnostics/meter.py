@@ -8,16 +8,18 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from dipod_jax.bounds import CfmSpec, ConditionedVelocityFn
 from dipod_jax.diagnostics.actions import action_metrics
 from dipod_jax.diagnostics.alignment import alignment_metrics, exact_policy_gradient
-from dipod_jax.diagnostics.batch import CfmSpec, DriftBatch, MeterSettings, VelocityFn, draw_losses
+from dipod_jax.diagnostics.batch import DriftBatch, MeterSettings, draw_losses
 from dipod_jax.diagnostics.gap import elbo_of_actions, floor_metrics, gap_metrics
 from dipod_jax.diagnostics.refit import refit, refit_metrics
+from dipod_jax.types import Params
 
 
 def drift_metrics(
-    velocity_fn: VelocityFn,
-    params: Any,
+    velocity_fn: ConditionedVelocityFn,
+    params: Params,
     batch: DriftBatch,
     key: Array,
     *,
@@ -110,8 +112,8 @@ def drift_metrics(
 
 
 def _refit_metrics(
-    velocity_fn: VelocityFn,
-    params: Any,
+    velocity_fn: ConditionedVelocityFn,
+    params: Params,
     obs: Array,
     action: Array,
     key: Array,

@@ -8,13 +8,14 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from dipod_jax.bounds import draw_weights, evaluation_times, integrate, sample_draws
-from dipod_jax.diagnostics.batch import CfmSpec, VelocityFn, draw_losses, masked_mean_and_error
+from dipod_jax.bounds import CfmSpec, ConditionedVelocityFn, draw_weights, evaluation_times, integrate, sample_draws
+from dipod_jax.diagnostics.batch import draw_losses, masked_mean_and_error
+from dipod_jax.types import Params
 
 
 def refit(
-    velocity_fn: VelocityFn,
-    params: Any,
+    velocity_fn: ConditionedVelocityFn,
+    params: Params,
     obs: Array,
     key: Array,
     *,
@@ -66,8 +67,8 @@ def refit(
 
 
 def refit_metrics(
-    velocity_fn: VelocityFn,
-    params: Any,
+    velocity_fn: ConditionedVelocityFn,
+    params: Params,
     refitted: Any,
     obs: Array,
     action: Array,

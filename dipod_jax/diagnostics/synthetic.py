@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from dipod_jax.bounds import draw_weights, evaluation_times, sample_draws, time_grid
-from dipod_jax.diagnostics.batch import CfmSpec, VelocityFn, draw_losses
+from dipod_jax.bounds import CfmSpec, ConditionedVelocityFn, draw_weights, evaluation_times, sample_draws, time_grid
+from dipod_jax.diagnostics.batch import draw_losses
 from dipod_jax.networks import VelocityField
+from dipod_jax.types import Params
 
 TARGETS = ("gaussian", "two-modes")
 ACTION_SIZE = 2
@@ -60,7 +61,7 @@ def fit_velocity(
     learning_rate: float = 3e-3,
     hidden_sizes: tuple[int, ...] = (32, 32, 32, 32),
     spec: CfmSpec | None = None,
-) -> tuple[VelocityFn, Any]:
+) -> tuple[ConditionedVelocityFn, Any]:
     """Fit a velocity network to fresh samples of a target by the CFM loss, Adam with a cosine-decayed rate.
 
     Args:
@@ -82,10 +83,10 @@ def fit_velocity(
     params = network.init(key_init, obs, jnp.zeros((batch, ACTION_SIZE)), jnp.zeros(()))
     optimizer = optax.adam(optax.cosine_decay_schedule(learning_rate, num_steps))
 
-    def velocity_fn(params: Any, obs: Array, x: Array, t: Array) -> Array:
+    def velocity_fn(params: Params, obs: Array, x: Array, t: Array) -> Array:
         return jnp.asarray(network.apply(params, obs, x, t))
 
-    def loss_fn(params: Any, key: Array) -> Array:
+    def loss_fn(params: Params, key: Array) -> Array:
         key_action, key_draws = jax.random.split(key)
         action = sample_fn(key_action)
         draws = sample_draws(key_draws, (batch,), spec.num_draws, ACTION_SIZE, placement=spec.placement, times=times)
@@ -98,7 +99,7 @@ def fit_velocity(
         return (optax.apply_updates(params, updates), opt_state), None
 
     @jax.jit
-    def train(params: Any, key: Array) -> Any:
+    def train(params: Params, key: Array) -> Any:
         return jax.lax.scan(step, (params, optimizer.init(params)), jax.random.split(key, num_steps))[0][0]
 
     return velocity_fn, train(params, key_train)

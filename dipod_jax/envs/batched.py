@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import chex
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 # One start state is kept ready for every eight environments: enough for every reset between two `refresh` calls when
 # episodes are 250 steps and rollouts 32, and cheap where a reset is expensive (CheetahRun settles for 200 substeps).
@@ -58,17 +60,27 @@ def _strong(tree: Any) -> Any:
 class BatchedEnv:
     """A task with `reset(key)` and `step(state, action)` per environment, batched, with time limit and auto-reset.
 
-    Both methods are pure and can be jitted, scanned, vmapped (over seeds) and sharded along B. An episode ends
+    Both methods are pure and can be jitted, scanned, mapped over seeds and sharded along B. An episode ends
     `truncated` at `episode_length` steps, or `terminated` where the task says so or the simulation leaves the finite
     numbers, its action included; it then continues from a start state drawn from `state.starts`. A failed simulation
     yields reward 0 and its last finite observation, is counted in `num_failures`, and touches no other environment.
+
+    Args:
+        task: `reset(key)` and `step(state, action)` of one environment, as Playground's, and what is read below.
+        episode_length: steps, >= 1.
+        mesh: devices over whose `axis` the environments are spread. Arrays are the whole batch's (global view); only
+            the task's physics runs device by device, under `jax.shard_map`. Every random stream belongs to an
+            environment, so the numbers do not depend on how many devices there are.
+        axis: its name.
     """
 
-    def __init__(self, task: Any, episode_length: int):
+    def __init__(self, task: Any, episode_length: int, mesh: Mesh | None = None, axis: str = "data"):
+        self._mesh = mesh if mesh is not None and mesh.shape[axis] > 1 else None
+        self._axis = axis
         self._task = task
         self.episode_length = episode_length
         self.action_size = int(task.action_size)
-        self.observation_size = int(task.observation_size)
+        self.observation_size = int(jax.eval_shape(task.reset, jax.random.key(0)).obs.shape[-1])
         self.dt = float(task.dt)
         self.mj_model = task.mj_model
 
@@ -80,24 +92,31 @@ class BatchedEnv:
             num_envs: B.
             stagger: spread the clocks of the time limit evenly over an episode, so that a batch holds every phase of an
                 episode and resets do not fall on one step. The first episode of most environments is then shorter.
-            num_starts: P, the start states kept ready for auto-reset; default B / 8, at least 1.
+            num_starts: P, the start states kept ready for auto-reset; default B / 8, at least 1. Every device holds
+                all of them.
+
+        Raises:
+            ValueError: the devices of the mesh do not share B evenly.
         """
+        if num_envs % self._num_devices:
+            raise ValueError(f"num_envs {num_envs} is not allowed: a multiple of the {self._num_devices} devices")
         env_key, starts_key, reset_key = jax.random.split(key, 3)
         clock = jnp.arange(num_envs, dtype=jnp.int32) * self.episode_length // num_envs
         num_starts = max(1, num_envs // ENVS_PER_START) if num_starts is None else num_starts
-        return EnvState(
+        state = EnvState(
             physics=self._start_states(reset_key, num_envs),
-            starts=self._start_states(starts_key, num_starts),
+            starts=None,
             clock=clock if stagger else jnp.zeros_like(clock),
             length=jnp.zeros(num_envs, jnp.int32),
             episode_return=jnp.zeros(num_envs),
             num_failures=jnp.zeros(num_envs, jnp.int32),
             key=jax.random.split(env_key, num_envs),
         )
+        return self._place(state, self._axis)._replace(starts=self._pool(starts_key, num_starts))
 
     def refresh(self, state: EnvState, key: jax.Array) -> EnvState:
         """Draw new start states for the auto-resets to come; call once a rollout."""
-        return state._replace(starts=self._start_states(key, state.starts.reward.shape[0]))
+        return state._replace(starts=self._pool(key, state.starts.reward.shape[0]))
 
     def step(self, state: EnvState, action: jax.Array) -> tuple[EnvState, StepResult]:
         """Advance every environment by one control step.
@@ -107,7 +126,7 @@ class BatchedEnv:
             action: (B, d) in [-1, 1].
         """
         chex.assert_shape(action, (*state.clock.shape, self.action_size))
-        physics = _strong(jax.vmap(self._task.step)(state.physics, action))
+        physics = _strong(self._per_env(self._task.step, self._axis)(state.physics, action))
         finite = jnp.isfinite(physics.obs).all(-1) & jnp.isfinite(physics.reward) & jnp.isfinite(action).all(-1)
         terminated = ~finite | (physics.done > 0)
         reward = jnp.where(finite, physics.reward, 0.0)
@@ -137,5 +156,29 @@ class BatchedEnv:
         )
         return next_state, result
 
+    @property
+    def _num_devices(self) -> int:
+        return 1 if self._mesh is None else self._mesh.shape[self._axis]
+
     def _start_states(self, key: jax.Array, num: int) -> Any:
-        return _strong(jax.vmap(self._task.reset)(jax.random.split(key, num)))
+        keys = jax.random.split(key, num)
+        # each device computes its share, or all of a number that cannot be shared
+        return _strong(self._per_env(self._task.reset, self._axis if num % self._num_devices == 0 else None)(keys))
+
+    def _pool(self, key: jax.Array, num: int) -> Any:
+        """Start states that any environment may draw: copied to every device once, so that no step has to ask."""
+        return self._place(self._start_states(key, num), None)
+
+    def _per_env(self, function: Callable, axis: str | None) -> Callable:
+        """Map over environments, every device over its own (`axis`) or over all (None)."""
+        mapped = jax.vmap(function)
+        if self._mesh is None:
+            return mapped
+        spec = PartitionSpec(axis)
+        return jax.shard_map(mapped, mesh=self._mesh, in_specs=spec, out_specs=spec, check_vma=False)
+
+    def _place(self, tree: Any, axis: str | None) -> Any:
+        """Say where the compiler shall keep arrays: spread along their first axis, or (None) whole on every device."""
+        if self._mesh is None:
+            return tree
+        return jax.lax.with_sharding_constraint(tree, NamedSharding(self._mesh, PartitionSpec(axis)))

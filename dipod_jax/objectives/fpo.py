@@ -1,13 +1,20 @@
-"""Flow policy optimization and its asymmetric variant."""
+"""Flow policy optimization: PPO with a difference of CFM losses for the log-ratio."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
 
 import chex
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from dipod_jax.checks import Checked
+from dipod_jax.objectives.base import Objective, clamp_straight_through, ratio_metrics, register_objective
 from dipod_jax.objectives.ppo import ppo_clip
+from dipod_jax.types import Metrics, Scores
 
 
 def spo_penalty(ratio: jax.Array, advantage: jax.Array, clip_epsilon: ArrayLike) -> jax.Array:
@@ -17,70 +24,79 @@ def spo_penalty(ratio: jax.Array, advantage: jax.Array, clip_epsilon: ArrayLike)
     where PPO's clip lets go.
 
     Args:
-        ratio: (...) rho > 0; its square must be finite, so `log_ratio` needs a bound.
+        ratio: (...) rho > 0; its square must be finite, so the log-ratio needs a bound.
         advantage: broadcasts against ratio.
         clip_epsilon: eps > 0.
     """
     return -(ratio * advantage - jnp.abs(advantage) * jnp.square(ratio - 1.0) / (2.0 * clip_epsilon))
 
 
-def log_ratio(
-    loss_new: jax.Array, loss_old: jax.Array, *, average_draws: bool, log_ratio_clip: float | None
-) -> jax.Array:
-    """log rho = loss_old - loss_new, averaged over draws or one per draw, and bounded before it is exponentiated.
-
-    The bound is straight-through (value clipped, gradient kept): a sample that went too far must still be pulled back.
-    FPO++ has it on the upper side only.
-
-    Args:
-        loss_new, loss_old: (..., N).
-        average_draws: mean over N, shape (..., 1), else (..., N).
-        log_ratio_clip: bound on |log rho|, None for none.
-    """
-    value = loss_old - loss_new
-    if average_draws:
-        value = value.mean(-1, keepdims=True)
-    if log_ratio_clip is None:
-        return value
-    return value + jax.lax.stop_gradient(jnp.clip(value, -log_ratio_clip, log_ratio_clip) - value)
-
-
-def fpo_loss(
-    loss_new: jax.Array,
-    loss_old: jax.Array,
-    advantage: jax.Array,
-    *,
-    clip_epsilon: ArrayLike,
-    average_draws: bool = True,
-    asymmetric: bool = False,
-    log_ratio_clip: float | None = None,
-    negative_loss_clamp: float | None = None,
-) -> jax.Array:
-    """FPO: PPO's clipped surrogate with rho = exp(CFM loss_old - CFM loss_new) (arXiv 2507.21053, eqs. 8-16).
-
-    `average_draws` averages the losses before the exponential (Alg. 1, line 9, and the code's default); else one ratio
-    a draw, which bounds it from above by Jensen. `asymmetric` is FPO++'s ASPO: PPO's clip for A >= 0, `spo_penalty`
-    below.
-
-    Args:
-        loss_new, loss_old: (..., N) CFM losses on the same (t, eps) draws, under current and acting parameters.
-        advantage: (...).
-        clip_epsilon: eps > 0.
-        log_ratio_clip: straight-through bound on |log rho|; the FPO code has none where draws are averaged.
-        negative_loss_clamp: for A < 0, a sample whose mean loss, old or new, is over this has no gradient, as beyond
-            FPO++'s clamp of the loss: an action is not made less likely any more by loosening a bound that is off.
-
-    Returns:
-        Scalar mean loss. It holds no ELBO term: see `dipod`.
-    """
-    chex.assert_equal_shape([loss_new, loss_old])
-    chex.assert_shape(loss_new, (*advantage.shape, None))
-    if negative_loss_clamp is not None:
-        highest = jnp.maximum(loss_old.mean(-1), jax.lax.stop_gradient(loss_new.mean(-1)))
-        advantage = jnp.where((advantage < 0.0) & (highest > negative_loss_clamp), 0.0, advantage)
-    ratio = jnp.exp(log_ratio(loss_new, loss_old, average_draws=average_draws, log_ratio_clip=log_ratio_clip))
-    advantage = advantage[..., None]
+def aspo(ratio: jax.Array, advantage: jax.Array, clip_epsilon: ArrayLike) -> jax.Array:
+    """FPO++'s asymmetric trust region, elementwise: PPO's clip for A >= 0, `spo_penalty` below."""
     clipped = ppo_clip(ratio, advantage, clip_epsilon)
-    if not asymmetric:
-        return clipped.mean()
-    return jnp.where(advantage >= 0.0, clipped, spo_penalty(ratio, advantage, clip_epsilon)).mean()
+    return jnp.where(advantage >= 0.0, clipped, spo_penalty(ratio, advantage, clip_epsilon))
+
+
+@register_objective("fpo")
+@dataclass(frozen=True)
+class Fpo(Objective):
+    """Flow policy optimization: a clipped ratio of CFM losses (arXiv 2507.21053, eqs. 8-16)."""
+
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        # Without the clamp, long runs end in a runaway of the bound's tail, which opens on bad actions.
+        "cpu": {
+            "objective.clip_epsilon": 0.15,
+            "objective.negative_advantages": "spo",
+            "objective.log_ratio_clip": 3.0,
+            "objective.negative_loss_clamp": 3.0,
+            "beta": 0.05,
+        }
+    }
+
+    clip_epsilon: float = 0.05
+    """half width of the ratio's trust region, > 0"""
+    ratio: Literal["average", "per-draw"] = "average"
+    """average the N draws' losses before the exponential, or take one ratio a draw"""
+    negative_advantages: Literal["clip", "spo"] = "clip"
+    """what bounds a sample of negative advantage: PPO's clip, or FPO++'s quadratic pull to the trust region (ASPO)"""
+    log_ratio_clip: float | None = None
+    """straight-through bound on |log ratio| before the exponential, > 0; none: unbounded"""
+    negative_loss_clamp: float | None = None
+    """CFM loss over which a sample of negative advantage takes no part, but for beta's, > 0; none: all do"""
+
+    def validate(self) -> None:
+        check = Checked(self, "objective")
+        check.choices()
+        check.positive("clip_epsilon", "log_ratio_clip", "negative_loss_clamp")
+        bounded = self.negative_advantages != "spo" or self.log_ratio_clip is not None
+        check.require(bounded, "negative_advantages", "clip, or with --objective.log-ratio-clip (3, say): it squares")
+
+    def __call__(
+        self, new: Scores, old: Scores, reference: Scores | None, advantage: jax.Array
+    ) -> tuple[jax.Array, Metrics]:
+        """-mean min(rho A, clip(rho) A) with rho = exp(CFM loss_old - CFM loss_new), averaged over draws before the
+        exponential (Alg. 1, line 9, and the code's default) or one a draw, which bounds it from above by Jensen.
+
+        `negative_loss_clamp`: for A < 0, a sample whose mean loss, old or new, is over it has no gradient, as beyond
+        FPO++'s clamp of the loss: an action is not made less likely any more by loosening a bound that is off.
+
+        Args:
+            new, old: (..., N) CFM losses on the same (t, eps) draws.
+            advantage: (...).
+        """
+        del reference
+        chex.assert_equal_shape([new.loss, old.loss])
+        chex.assert_shape(new.loss, (*advantage.shape, None))
+        if self.negative_loss_clamp is not None:
+            highest = jnp.maximum(old.mean(), jax.lax.stop_gradient(new.mean()))
+            advantage = jnp.where((advantage < 0.0) & (highest > self.negative_loss_clamp), 0.0, advantage)
+        if self.ratio == "average":
+            log_ratio, weight = (old.mean() - new.mean())[..., None], jnp.ones(1)
+        else:
+            log_ratio, weight = old.loss - new.loss, new.weight
+        bounded = log_ratio
+        if self.log_ratio_clip is not None:
+            bounded = clamp_straight_through(log_ratio, -self.log_ratio_clip, self.log_ratio_clip)
+        surrogate = aspo if self.negative_advantages == "spo" else ppo_clip
+        losses = surrogate(jnp.exp(bounded), advantage[..., None], self.clip_epsilon)
+        return (losses @ weight).mean(), ratio_metrics(log_ratio, self.clip_epsilon)

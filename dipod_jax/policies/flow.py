@@ -2,131 +2,201 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
 
 from dipod_jax.bounds import (
+    CfmSpec,
     Draws,
     cfm_loss,
+    draw_weights,
     elbo_loss,
     evaluation_times,
     integrate,
     interpolate,
-    log_prob_of_action,
+    invert,
+    log_prob_of_noise,
     sample_draws,
     time_grid,
     to_log_uniform,
 )
-from dipod_jax.config import PolicyConfig
+from dipod_jax.checks import Checked
 from dipod_jax.networks import VelocityField
+from dipod_jax.policies.base import POLICIES, ChainPolicy, FieldPolicy, PolicyOptions
+from dipod_jax.types import Evidence, Params, Scores, Trace, make_scores
 
-# A step of an update moves a path little: one or two corrections reach the tolerance, the rest is for stragglers.
-NEWTON_ITERATIONS = 5
+NEWTON_ITERATIONS = 10
 NEWTON_TOLERANCE = 1e-4
+
+
+@POLICIES.register("flow")
+@dataclass(frozen=True)
+class FlowOptions(PolicyOptions):
+    """A flow-matching policy: a velocity field, its sampler, and the (t, eps) draws of its bound."""
+
+    has_bound: ClassVar[bool] = True
+    has_field: ClassVar[bool] = True
+
+    activation: Literal["silu", "tanh", "relu", "gelu"] = "silu"
+    """nonlinearity between layers"""
+    num_steps: int = 10
+    """K, steps of the sampler, >= 1"""
+    sampler: Literal["euler", "midpoint", "heun"] = "euler"
+    """integration method; midpoint and heun evaluate the network twice a step"""
+    num_draws: int = 8
+    """N, (t, eps) draws stored per action, >= 1"""
+    draws: Literal["monte-carlo", "grid", "stratified", "antithetic"] = "grid"
+    """where the draws' times lie: uniform on [0, 1], where the sampler evaluates the velocity, stratified, or in
+    antithetic pairs"""
+    loss_form: Literal["velocity", "eps", "elbo"] = "eps"
+    """prediction whose squared error is the CFM loss, the network always outputting a velocity; or elbo: the velocity's
+    with the true ELBO's weight, summed over dimensions, at log-uniform t, so that the ratio is one of ELBOs in nats"""
+    elbo_cutoff: float = 0.05
+    """delta, the smallest t of the form elbo, 0 < delta < 1"""
+    reduction: Literal["mean", "sum", "sqrt"] = "mean"
+    """how the loss adds up action dimensions: mean, sum, or sum / sqrt(d)"""
+    time_embedding_size: int = 8
+    """features of t: cos and sin of t 2^k, even, >= 2"""
+    output_scale: float = 0.25
+    """factor on the network's output, > 0"""
+    action_clip: float | None = None
+    """bound on |pre-tanh action| before `action_noise` is added, > 0; none: unbounded"""
+    action_noise: float = 0.0
+    """standard deviation of Gaussian noise added to the pre-tanh action in training, >= 0"""
+
+    def validate(self) -> None:
+        super().validate()
+        check = Checked(self, "policy")
+        check.number("num_steps", "num_draws", low=1)
+        check.number("action_noise")
+        check.positive("output_scale", "action_clip")
+        check.require(0.0 < self.elbo_cutoff < 1.0, "elbo_cutoff", "more than 0 and less than 1")
+        check.require(
+            self.loss_form != "elbo" or self.draws != "grid", "draws", "not grid for the form elbo: use stratified"
+        )
+        even = self.time_embedding_size >= 2 and self.time_embedding_size % 2 == 0
+        check.require(even, "time_embedding_size", "an even number >= 2")
+        paired = self.draws != "antithetic" or self.num_draws % 2 == 0
+        check.require(paired, "num_draws", "an even number, since antithetic draws come in pairs")
+
+    def check_exact_action(self) -> None:
+        for name in ("action_clip", "action_noise"):
+            what = "unset where the objective asks for an exact likelihood: such an action has none under the flow"
+            Checked(self, "policy").require(not getattr(self, name), name, what)
+
+    def explore(self, key: jax.Array, action: jax.Array) -> jax.Array:
+        """Clipped to +-`action_clip`, then perturbed by `action_noise`, where they are set."""
+        if self.action_clip is not None:
+            action = jnp.clip(action, -self.action_clip, self.action_clip)
+        if self.action_noise > 0:
+            action = action + self.action_noise * jax.random.normal(key, action.shape)
+        return action
+
+    def build(self, observation_size: int, action_size: int) -> FlowPolicy:
+        return FlowPolicy(self, observation_size, action_size)
 
 
 class FlowPolicy:
     """pi(a | obs): the image of N(0, I) under K steps of dx/dt = v(x, t | obs) from t = 1 to t = 0.
 
-    A step is Euler's or the midpoint rule's, as the config says. The action is pre-tanh; the environment is given
-    tanh(a).
+    A step is Euler's, the midpoint rule's or Heun's, as the options say. The action is pre-tanh; the environment is
+    given tanh(a).
     """
 
-    loss_name = "cfm_loss"
+    score_name = "cfm_loss"
+    chain: ChainPolicy | None = None
 
-    def __init__(self, config: PolicyConfig, observation_size: int, action_size: int):
-        self.config, self.observation_size, self.action_size = config, observation_size, action_size
-        self.times = time_grid(config.num_steps, kind="uniform")  # (K+1,)
-        self.evaluation_times = evaluation_times(self.times, method=config.sampler)
+    def __init__(self, options: FlowOptions, observation_size: int, action_size: int):
+        self.options, self.observation_size, self.action_size = options, observation_size, action_size
+        self.noise_shape, self.method = (action_size,), options.sampler
+        # The meter's CFM loss is the velocity's where training's is the ELBO itself.
+        form = "velocity" if options.loss_form == "elbo" else options.loss_form
+        self.cfm = CfmSpec(form, options.reduction, options.draws, options.num_draws)
+        self.times = time_grid(options.num_steps, kind="uniform")  # (K+1,)
+        self.evaluation_times = evaluation_times(self.times, method=options.sampler)
+        self.draw_weights = draw_weights(options.draws, options.num_draws)  # (N,)
         self._field = VelocityField(
-            action_size, config.hidden_sizes, config.activation, config.time_embedding_size, config.output_scale
+            action_size, options.hidden_sizes, options.activation, options.time_embedding_size, options.output_scale
         )
 
-    def init(self, key: jax.Array) -> Any:
+    @property
+    def field(self) -> FieldPolicy:
+        """Itself."""
+        return self
+
+    def init(self, key: jax.Array) -> Params:
         """Parameters of the velocity field."""
         return self._field.init(key, jnp.zeros(self.observation_size), jnp.zeros(self.action_size), jnp.zeros(()))
 
-    def velocity(self, params: Any, obs: jax.Array, x_t: jax.Array, t: jax.Array) -> jax.Array:
+    def velocity(self, params: Params, obs: jax.Array, x_t: jax.Array, t: jax.Array) -> jax.Array:
         """(..., d) velocity at x_t (..., d) and t (...) for obs (..., O)."""
         return self._field.apply(params, obs, x_t, t)  # pyright: ignore[reportReturnType]
 
-    def act(self, params: Any, obs: jax.Array, base_noise: jax.Array) -> jax.Array:
-        """Pre-tanh action (..., d): the sampler's end point, started at base_noise (..., d)."""
+    def sample(self, params: Params, obs: jax.Array, noise: jax.Array) -> tuple[jax.Array, Trace]:
+        """Pre-tanh action (..., d), the sampler's end point, and its start, the base noise (..., d)."""
         field = lambda x, t: self.velocity(params, obs, x, t)
-        return integrate(field, base_noise, self.times, method=self.config.sampler)
+        return integrate(field, noise, self.times, method=self.options.sampler), noise
+
+    def ends(self, params: Params, obs: jax.Array, action: jax.Array, trace: Trace) -> tuple[jax.Array, jax.Array]:
+        """The base noise and the action."""
+        del params, obs
+        return trace, action
+
+    def pre_image(self, params: Params, obs: jax.Array, action: jax.Array) -> jax.Array:
+        """(..., d) base noise that the sampler turns into an action (..., d); NaN where none is found."""
+        flat = lambda x: x.reshape(-1, x.shape[-1])
+        found = invert(
+            self.velocity,
+            params,
+            flat(obs),
+            flat(action),
+            self.times,
+            method=self.method,
+            max_iterations=NEWTON_ITERATIONS,
+            tolerance=NEWTON_TOLERANCE,
+        )
+        return jnp.where(found.converged[:, None], found.path[0], jnp.nan).reshape(action.shape)
+
+    def squash(self, action: jax.Array) -> jax.Array:
+        """tanh."""
+        return jnp.tanh(action)
 
     def sample_draws(self, key: jax.Array, batch_shape: tuple[int, ...]) -> Draws:
         """N pairs (t, eps) per action: t (..., N), eps (..., N, d); t is log-uniform for the form `elbo`."""
-        c = self.config
+        c = self.options
         draws = sample_draws(
             key, batch_shape, c.num_draws, self.action_size, placement=c.draws, times=self.evaluation_times
         )
         return to_log_uniform(draws, delta=c.elbo_cutoff) if c.loss_form == "elbo" else draws
 
-    def prepare(self, params: Any, key: jax.Array, obs: jax.Array, base_noise: jax.Array) -> Any:
-        """The draws of `loss`."""
-        del params, obs
-        return self.sample_draws(key, base_noise.shape[:-1])
+    def prepare(self, params: Params, key: jax.Array, obs: jax.Array, trace: Trace) -> Evidence:
+        """The (t, eps) draws at which present, acting and reference policy are scored alike."""
+        del params, trace
+        return self.sample_draws(key, obs.shape[:-1])
 
-    def loss(self, params: Any, obs: jax.Array, action: jax.Array, prepared: Any) -> jax.Array:
-        """(..., N) CFM loss of each draw."""
-        return self.cfm_loss(params, obs, action, prepared)
+    def score(self, params: Params, obs: jax.Array, action: jax.Array, evidence: Evidence) -> Scores:
+        """(..., N) CFM loss of each draw, which is the bound as well."""
+        loss = self.cfm_loss(params, obs, action, evidence)
+        return make_scores(loss, weight=self.draw_weights, bound=loss @ self.draw_weights)
 
-    def cfm_loss(self, params: Any, obs: jax.Array, action: jax.Array, draws: Draws) -> jax.Array:
-        """(..., N) CFM loss of each draw, in the config's form and reduction, or its share of the negative ELBO."""
+    def cfm_loss(self, params: Params, obs: jax.Array, action: jax.Array, draws: Draws) -> jax.Array:
+        """(..., N) CFM loss of each draw, in the options' form and reduction, or its share of the negative ELBO."""
         x_t = interpolate(action, draws.t, draws.eps)
         velocity = self.velocity(params, obs[..., None, :], x_t, draws.t)
-        if self.config.loss_form == "elbo":
+        if self.options.loss_form == "elbo":
             error = cfm_loss(velocity, action, draws, form="velocity", reduction="sum")
-            return elbo_loss(error, draws.t, delta=self.config.elbo_cutoff)
-        return cfm_loss(velocity, action, draws, form=self.config.loss_form, reduction=self.config.reduction)
+            return elbo_loss(error, draws.t, delta=self.options.elbo_cutoff)
+        return cfm_loss(velocity, action, draws, form=self.options.loss_form, reduction=self.options.reduction)
 
-    def bound_loss(self, params: Any, obs: jax.Array, action: jax.Array, prepared: Any, loss: jax.Array) -> jax.Array:
-        """The CFM loss, which `loss` is."""
-        del params, obs, action, prepared
-        return loss
+    def exact(self, params: Params, obs: jax.Array, noise: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """log pi (B,) of the actions that the sampler makes of base noise (B, d), and where it is known; the gradient
+        is at the fixed action (`bounds.log_prob_of_noise`)."""
+        found = log_prob_of_noise(self.velocity, params, obs, noise, self.times, method=self.options.sampler)
+        return found.log_prob, found.valid
 
-    def entropy(self, params: Any, obs: jax.Array, base_noise: jax.Array) -> jax.Array:
-        """0: a flow's entropy has no closed form, and no objective here asks for it."""
-        del params, base_noise
-        return jnp.zeros(obs.shape[:-1])
-
-
-class ExactFlowPolicy(FlowPolicy):
-    """The same flow, with the exact likelihood of its K-step sampler in place of the CFM loss.
-
-    `loss` is -log pi(a | obs) (`bounds.log_prob_of_action`): the sampler is inverted under the present parameters by
-    Newton's method, each step starting from the path that the action took when it was drawn. Where a path is not found
-    or the sampler folds space, the likelihood is not known and the loss NaN.
-    """
-
-    loss_name = "negative_log_prob"
-
-    def prepare(self, params: Any, key: jax.Array, obs: jax.Array, base_noise: jax.Array) -> tuple[jax.Array, Draws]:
-        """(..., K+1, d) the states from base noise to action, and the draws of the bound."""
-        field = lambda x, t: self.velocity(params, obs, x, t)
-        path = integrate(field, base_noise, self.times, method=self.config.sampler, return_path=True)
-        return jnp.moveaxis(path, 0, -2), self.sample_draws(key, base_noise.shape[:-1])
-
-    def loss(self, params: Any, obs: jax.Array, action: jax.Array, prepared: Any) -> jax.Array:
-        """(..., 1) -log pi of each action in nats, summed over its dimensions (the tanh cancels in ratios)."""
-        flat = lambda x, rank: x.reshape(-1, *x.shape[x.ndim - rank :])
-        exact = log_prob_of_action(
-            self.velocity,
-            params,
-            flat(obs, 1),
-            flat(action, 1),
-            self.times,
-            method=self.config.sampler,
-            guess_path=jnp.moveaxis(flat(prepared[0], 2), 1, 0),
-            max_iterations=NEWTON_ITERATIONS,
-            tolerance=NEWTON_TOLERANCE,
-        )
-        return -exact.log_prob.reshape(*action.shape[:-1], 1)
-
-    def bound_loss(self, params: Any, obs: jax.Array, action: jax.Array, prepared: Any, loss: jax.Array) -> jax.Array:
-        """(..., N) the CFM loss of each draw, beside the exact likelihood."""
-        del loss
-        return self.cfm_loss(params, obs, action, prepared[1])
+    def entropy(self, params: Params, obs: jax.Array, noise: jax.Array) -> None:
+        """None: a flow's entropy has no estimate whose gradient is the entropy's."""
+        del params, obs, noise

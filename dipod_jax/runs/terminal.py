@@ -4,12 +4,7 @@ import contextlib
 import io
 import os
 import sys
-from typing import TextIO, cast
-
-
-def standard_output() -> TextIO:
-    """`sys.stdout` as it is now, as a `Terminal`."""
-    return cast(TextIO, Terminal(sys.stdout))
+from typing import TextIO
 
 
 class Terminal:
@@ -21,7 +16,7 @@ class Terminal:
 
     @property
     def encoding(self) -> str:
-        """That of the stream; letters it lacks are written as escapes."""
+        """That of the stream; letters it lacks are written as `?`."""
         return getattr(self._stream, "encoding", None) or "utf-8"
 
     def isatty(self) -> bool:
@@ -41,7 +36,7 @@ class Terminal:
         """Write `text`; return its length."""
         if self._stream is not None:
             try:
-                self._stream.write(text.encode(self.encoding, "backslashreplace").decode(self.encoding))
+                self._stream.write(text.encode(self.encoding, "replace").decode(self.encoding))
             except (OSError, ValueError) as error:
                 self._lose(error)
         return len(text)

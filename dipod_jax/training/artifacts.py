@@ -14,9 +14,10 @@ from dipod_jax.envs import BatchedEnv
 from dipod_jax.policies import Policy
 from dipod_jax.runs import RunFolder, reason_of
 from dipod_jax.training.evaluation import record
+from dipod_jax.training.programs import Programs
 from dipod_jax.training.state import VIDEO, LearnerState
 from dipod_jax.training.statistics import RunningStatistics
-from dipod_jax.training.trainer import Trainer
+from dipod_jax.types import Params
 
 VIDEO_EPISODES = 4
 VIDEO_FPS = 25
@@ -25,7 +26,7 @@ VIDEO_FPS = 25
 def write_artifacts(
     config: Config,
     folder: RunFolder,
-    trainer: Trainer,
+    programs: Programs,
     learner: LearnerState,
     evaluations: list[dict[str, Any]],
     note: str | None,
@@ -35,10 +36,11 @@ def write_artifacts(
 
     What cannot be drawn or written is left out after one warning: the run is finished without it.
     """
-    from dipod_jax.viz import has_drift, plot_drift, plot_returns, write_report
+    from dipod_jax.report import write_report
+    from dipod_jax.viz import has_drift, plot_drift, plot_returns
 
     def draw_returns() -> None:
-        title = f"{config.task}: {config.objective}, beta {config.beta_label}, {config.preset} preset"
+        title = f"{config.task}: {config.objective.name}, beta {config.beta_label}, {config.preset} preset"
         plot_returns(evaluations, folder.path / "returns.png", title=title, note=note)
 
     def draw_drift() -> None:
@@ -48,7 +50,7 @@ def write_artifacts(
 
     def film() -> None:
         first = jax.tree.map(lambda x: x[0], learner)
-        acting = trainer.evaluation_env, trainer.policy, first.params["policy"], first.obs_statistics
+        acting = programs.evaluation_env, programs.policy, first.params["policy"], first.obs_statistics
         write_policy_video(*acting, folder.path / "policy.mp4", jax.random.fold_in(first.key, VIDEO), say)
 
     parts = {"returns.png": draw_returns, "drift.png": draw_drift, "policy.mp4": film}
@@ -62,7 +64,7 @@ def write_artifacts(
 def write_policy_video(
     env: BatchedEnv,
     policy: Policy,
-    params: Any,
+    params: Params,
     statistics: RunningStatistics,
     path: Path,
     key: jax.Array,

@@ -2,33 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import optax
 
 from dipod_jax.bounds import Draws
 from dipod_jax.config import DistillationConfig
-from dipod_jax.policies import FlowPolicy
-from dipod_jax.training.state import LearnerState, Transitions
+from dipod_jax.policies import FieldPolicy
+from dipod_jax.training.sharding import Layout
+from dipod_jax.training.state import LearnerState
+from dipod_jax.types import Params, Transition
 
-_ADAM = optax.scale_by_adam()
-_GRADIENT_CLIP = optax.clip_by_global_norm(1.0)
+_OPTIMIZER = optax.chain(optax.clip_by_global_norm(1.0), optax.scale_by_adam())
 
 
-def init_distiller(params: Any) -> Any:
+def init_distiller(params: Params) -> optax.OptState:
     """Adam's moments, apart from those of the policy's update."""
-    return _ADAM.init(params)
+    return _OPTIMIZER.init(params)
 
 
 def distil(
     config: DistillationConfig,
-    policy: FlowPolicy,
+    policy: FieldPolicy,
+    layout: Layout,
     learner: LearnerState,
-    rollout: Transitions,
+    rollout: Transition,
     key: jax.Array,
-    axis_name: str | None = None,
 ) -> LearnerState:
     """n Adam steps of E[CFM loss] on a rollout's actions, or new ones in its states; fresh (t, eps) draws every step.
 
@@ -42,29 +41,29 @@ def distil(
         config: n, step size, minibatch, actions, target.
         rollout: (T, B, ...), acted by the policy that is to be kept, with these observation statistics.
         key: consumed.
-        axis_name: average gradients over the shards of this axis.
     """
     obs = learner.obs_statistics.normalise(rollout.obs)
-    obs, action, base_noise = (x.reshape(-1, x.shape[-1]) for x in (obs, rollout.action, rollout.base_noise))
+    acting, action, trace = learner.params["policy"], rollout.action, rollout.trace
     if config.actions == "redrawn":
         key, noise_key = jax.random.split(key)
-        base_noise = jax.random.normal(noise_key, base_noise.shape)
-        action = policy.act(learner.params["policy"], obs, base_noise)
+        noise = jax.random.normal(noise_key, (*action.shape[:-1], *policy.noise_shape))
+        action, trace = policy.sample(acting, obs, noise)
+    base_noise, action = policy.ends(acting, obs, action, trace)
+    obs, action, base_noise = (x.reshape(-1, x.shape[-1]) for x in layout.whole((obs, action, base_noise)))
     size = min(config.minibatch_size, action.shape[0])
 
     def step(carry, key):
         params, moments = carry
         index_key, draws_key = jax.random.split(key)
         rows = jax.random.randint(index_key, (size,), 0, action.shape[0])
+        x, a, noise = layout.rows((obs[rows], action[rows], base_noise[rows]), 0)
         draws = policy.sample_draws(draws_key, (size,))
         if config.target == "pre-image":
-            draws = Draws(draws.t, jnp.broadcast_to(base_noise[rows][:, None], draws.eps.shape))
-        gradient = jax.grad(lambda p: policy.cfm_loss(p, obs[rows], action[rows], draws).mean())(params)
-        if axis_name is not None:
-            gradient = jax.lax.pmean(gradient, axis_name)
-        gradient, _ = _GRADIENT_CLIP.update(gradient, optax.EmptyState())
-        updates, moments = _ADAM.update(gradient, moments)
-        return (jax.tree.map(lambda p, u: p - config.learning_rate * u, params, updates), moments), None
+            noise = jnp.where(jnp.isnan(noise), draws.eps[:, 0], noise)  # an action without a pre-image
+            draws = Draws(draws.t, jnp.broadcast_to(noise[:, None], draws.eps.shape))
+        gradient = jax.grad(lambda p: policy.cfm_loss(p, x, a, draws).mean())(params)
+        updates, moments = _OPTIMIZER.update(gradient, moments)
+        return (optax.apply_updates(params, optax.tree.scale(-config.learning_rate, updates)), moments), None
 
     start = learner.params["policy"], learner.distiller
     (params, moments), _ = jax.lax.scan(step, start, jax.random.split(key, config.num_steps))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ import jax.numpy as jnp
 from dipod_jax.envs import BatchedEnv
 from dipod_jax.policies import Policy
 from dipod_jax.training.statistics import RunningStatistics
+from dipod_jax.types import Params
 
 
 class EpisodeReturns(NamedTuple):
@@ -31,7 +33,7 @@ class Episode(NamedTuple):
 def evaluate(
     env: BatchedEnv,
     policy: Policy,
-    params: Any,
+    params: Params,
     statistics: RunningStatistics,
     key: jax.Array,
     num_episodes: int,
@@ -40,13 +42,14 @@ def evaluate(
 
     No noise is added and nothing is clipped; the environment is given the tanh of the sampled action.
     """
-    noise_scale = jnp.repeat(jnp.array([1.0, 0.0]), num_episodes)[:, None]  # (2E, 1)
+    noise_shape = (2 * num_episodes, *policy.noise_shape)
+    noise_scale = jnp.repeat(jnp.array([1.0, 0.0]), num_episodes).reshape(-1, *[1] * len(policy.noise_shape))
     act = make_act(policy, params, statistics)
     reset_key, scan_key = jax.random.split(key)
 
     def step(carry, key):
         state, alive, total = carry
-        base_noise = noise_scale * jax.random.normal(key, (2 * num_episodes, policy.action_size))
+        base_noise = noise_scale * jax.random.normal(key, noise_shape)
         state, result = env.step(state, act(state.obs, base_noise))
         total = total + alive * result.reward
         return (state, alive & ~result.terminated, total), None
@@ -60,7 +63,7 @@ def evaluate(
 def record(
     env: BatchedEnv,
     policy: Policy,
-    params: Any,
+    params: Params,
     statistics: RunningStatistics,
     key: jax.Array,
     num_episodes: int,
@@ -70,7 +73,7 @@ def record(
     reset_key, scan_key = jax.random.split(key)
 
     def step(state, key):
-        base_noise = jax.random.normal(key, (num_episodes, policy.action_size))
+        base_noise = jax.random.normal(key, (num_episodes, *policy.noise_shape))
         data = state.physics.data
         state, result = env.step(state, act(state.obs, base_noise))
         return state, Episode(data.qpos, data.mocap_pos, data.mocap_quat, result.reward)
@@ -79,6 +82,9 @@ def record(
     return jax.lax.scan(step, start, jax.random.split(scan_key, env.episode_length))[1]
 
 
-def make_act(policy: Policy, params: Any, statistics: RunningStatistics):
-    """`act(obs, base_noise)`: raw observations (..., O) and base noise (..., d) to actions (..., d) in [-1, 1]."""
-    return lambda obs, base_noise: jnp.tanh(policy.act(params, statistics.normalise(obs), base_noise))
+def make_act(
+    policy: Policy, params: Params, statistics: RunningStatistics
+) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    """`act(obs, base_noise)`: raw observations (..., O) and base noise (..., *noise_shape) to what the environment is
+    given, actions (..., d) in [-1, 1]."""
+    return lambda obs, noise: policy.squash(policy.sample(params, statistics.normalise(obs), noise)[0])

@@ -1,227 +1,198 @@
-"""Learning from one rollout: epochs of minibatches, each an objective + DiPOD + value loss and one Adam step."""
+"""Learning from one rollout: epochs of minibatches, each an objective, its regularisers, a value loss and one step."""
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple, cast
 
-import chex
 import jax
 import jax.numpy as jnp
 import optax
 
-from dipod_jax.config import Config
-from dipod_jax.objectives import ObjectiveFn, dipod_loss, log_ratio
+from dipod_jax.advantages import ADVANTAGES, AdvantageEstimator, Estimate, Segment, standardise
+from dipod_jax.config import Config, LearningConfig
 from dipod_jax.policies import Critic, Policy
-from dipod_jax.training.advantages import brax_gae, gae, standardise
-from dipod_jax.training.state import LearnerState, Transitions
+from dipod_jax.regularisers import Terms
+from dipod_jax.training.sharding import Layout
+from dipod_jax.training.state import LearnerState
+from dipod_jax.types import Evidence, Metrics, Params, Scores, Transition, matched
 
 
 class Batch(NamedTuple):
     """What a gradient step is computed from; leading axes (M,), or (U, M) where advantages are computed in it."""
 
-    obs: jax.Array  # (..., O) normalised
+    segment: Segment  # observations normalised, rewards scaled
     action: jax.Array  # (..., d)
-    prepared: Any  # (...) what the policy's loss needs besides, such as (t, eps) draws
-    loss_old: jax.Array  # (..., N) under the acting parameters
+    evidence: Evidence  # (...) what a score needs besides
+    old: Scores  # (...) under the acting policy, as `Scores.kept`
+    reference: Scores | None  # (...) under the reference policy, likewise
     advantage: jax.Array  # (...) standardised; unused where computed in the minibatch
     value_target: jax.Array  # (...)
-    reward: jax.Array  # (...) scaled
-    last_obs: jax.Array  # (..., O) normalised true next observation
-    terminated: jax.Array  # (...)
-    truncated: jax.Array  # (...)
+    value_weight: jax.Array  # (...)
+
+
+def make_optimizer(options: LearningConfig) -> optax.GradientTransformation:
+    """Adam for policy and critic, each behind the clip of its own gradient's norm; a gradient that is not finite would
+    end the run, so that step is left out, and counted. The rate is applied by the caller."""
+
+    def one(bound: float | None) -> optax.GradientTransformation:
+        clip = optax.identity() if bound is None else optax.clip_by_global_norm(bound)
+        return optax.chain(clip, optax.scale_by_adam())
+
+    bounds: dict[Hashable, float | None] = {
+        "policy": options.policy_gradient_clip,
+        "critic": options.critic_gradient_clip,
+    }
+    parts = {name: one(bound) for name, bound in bounds.items()}
+    return optax.apply_if_finite(optax.partition(parts, {name: name for name in parts}), 2**31 - 1)
 
 
 class Learner:
-    """The update of policy and critic. Pure: `update(learner_state, transitions, key)`; closed over are only functions.
-
-    With `axis_name`, transitions are one shard of the batch and gradients and statistics are averaged over that axis.
+    """The update of policy and critic. Pure: `update(learner_state, transitions, key)`; closed over are only functions
+    and the layout of arrays over devices.
     """
 
-    def __init__(
-        self,
-        config: Config,
-        policy: Policy,
-        critic: Critic,
-        objective: ObjectiveFn,
-        axis_name: str | None,
-        shards: int = 1,
-    ):
-        self.config, self.policy, self.critic, self.objective = config, policy, critic, objective
-        self.axis_name, self.shards = axis_name, shards
-        self.optimizer = optax.scale_by_adam()
+    def __init__(self, config: Config, policy: Policy, critic: Critic, layout: Layout):
+        self.config, self.policy, self.critic, self.layout = config, policy, critic, layout
+        self.estimator = ADVANTAGES[config.learning.advantages]()
+        self.optimizer = make_optimizer(config.learning)
 
-    def init_optimizer(self, params: dict[str, Any]) -> dict[str, Any]:
-        """Adam's moments for policy and critic."""
-        return {name: self.optimizer.init(tree) for name, tree in params.items()}
-
-    def update(
-        self, state: LearnerState, rollout: Transitions, key: jax.Array
-    ) -> tuple[LearnerState, dict[str, jax.Array]]:
+    def update(self, state: LearnerState, rollout: Transition, key: jax.Array) -> tuple[LearnerState, Metrics]:
         """Learn from one rollout (T, B, ...); observation statistics move only afterwards, so the first ratio is 1.
 
         Returns:
             The new state and scalar metrics.
         """
         draws_key, shuffle_key, entropy_key = jax.random.split(key, 3)
-        batch = self._prepare(state, rollout, draws_key)
-        columns = batch.advantage.shape[-1]
-        per_column = batch.advantage.size // columns
-        num_minibatches = batch.advantage.size * self.shards // self.config.learning.minibatch_size
-        size = columns // num_minibatches
-        chex.assert_equal(size * num_minibatches * per_column, batch.advantage.size)
+        batch = self.layout.whole(self._prepare(state, rollout, draws_key))
+        columns, per_minibatch = batch.advantage.shape[-1], self.config.columns_per_minibatch
+        axis = batch.advantage.ndim - 1
 
         def epoch(carry, keys):
-            order = jax.random.permutation(keys[0], columns).reshape(num_minibatches, size)
+            order = jax.random.permutation(keys[0], columns).reshape(-1, per_minibatch)
 
             def minibatch(carry, inputs):
                 indices, key = inputs
-                part = jax.tree.map(lambda x: jnp.take(x, indices, axis=batch.advantage.ndim - 1), batch)
-                return self._step(carry, part, state, key)
+                part = jax.tree.map(lambda x: jnp.take(x, indices, axis=axis), batch)
+                return self._step(carry, self.layout.rows(part, axis), state, key)
 
-            return jax.lax.scan(minibatch, carry, (order, jax.random.split(keys[1], num_minibatches)))
+            return jax.lax.scan(minibatch, carry, (order, jax.random.split(keys[1], len(order))))
 
         num_epochs = self.config.learning.num_epochs
-        epoch_keys = jnp.stack(
-            [jax.random.split(shuffle_key, num_epochs), jax.random.split(entropy_key, num_epochs)], 1
-        )
-        (params, optimizer), metrics = jax.lax.scan(epoch, (state.params, state.optimizer), epoch_keys)
+        keys = jnp.stack([jax.random.split(k, num_epochs) for k in (shuffle_key, entropy_key)], 1)
+        trained, metrics = jax.lax.scan(epoch, (state.params, state.optimizer), keys)
+        params = cast(dict[str, Params], trained[0])
         taken = metrics["skipped_updates"] == 0.0
         metrics = {name: _summarise(name, values, taken) for name, values in metrics.items()}
-        metrics |= self._rollout_metrics(rollout, batch)
-        return (
-            state._replace(
-                params=params,
-                optimizer=optimizer,
-                obs_statistics=state.obs_statistics.update(rollout.obs, self.axis_name),
-            ),
-            metrics,
+        state = state._replace(
+            params=params,
+            optimizer=trained[1],
+            reference=self._move_reference(state.reference, params["policy"]),
+            obs_statistics=state.obs_statistics.update(rollout.obs),
         )
+        return state, metrics | self._rollout_metrics(rollout, batch)
 
-    def _prepare(self, state: LearnerState, rollout: Transitions, key: jax.Array) -> Batch:
-        """Losses under the acting parameters, and advantages where they are computed once."""
-        c = self.config.learning
-        obs, next_obs = map(state.obs_statistics.normalise, (rollout.obs, rollout.next_obs))
-        acting = state.params["policy"]
-        prepared = self.policy.prepare(acting, key, obs, rollout.base_noise)
+    def _prepare(self, state: LearnerState, rollout: Transition, key: jax.Array) -> Batch:
+        """Scores under the acting parameters, and advantages where they are computed once."""
+        segment, acting = self._segment(state, rollout), state.params["policy"]
+        evidence = self.policy.prepare(acting, key, segment.obs, rollout.trace)
+        score = lambda params: self.policy.score(params, segment.obs, rollout.action, evidence)
+        nothing = jnp.zeros_like(rollout.reward)
         batch = Batch(
-            obs=obs,
+            segment=segment,
             action=rollout.action,
-            prepared=prepared,
-            loss_old=self.policy.loss(acting, obs, rollout.action, prepared),
-            advantage=jnp.zeros_like(rollout.reward),
-            value_target=jnp.zeros_like(rollout.reward),
-            reward=c.reward_scale * rollout.reward,
-            last_obs=next_obs,
-            terminated=rollout.terminated,
-            truncated=rollout.truncated,
+            evidence=evidence,
+            old=score(acting).kept(),
+            reference=None if state.reference is None else score(state.reference).kept(),
+            advantage=nothing,
+            value_target=nothing,
+            value_weight=nothing,
         )
-        if c.advantages == "minibatch":
-            return jax.tree.map(partial(_segments, length=c.unroll_length), batch)
-        advantage, target = self.advantages(state, rollout)
-        batch = batch._replace(advantage=advantage, value_target=target)
-        return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), batch)
+        if self.estimator.per_minibatch:
+            return jax.tree.map(partial(_cut, length=self.config.learning.unroll_length), batch)
+        value = self.critic.value(state.params["critic"], segment.obs)
+        advantage, target, weight = self._estimate(self.estimator, state.params["critic"], segment, value)
+        batch = batch._replace(advantage=advantage, value_target=target, value_weight=weight)
+        return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), self.layout.whole(batch))
 
-    def advantages(self, state: LearnerState, rollout: Transitions) -> tuple[jax.Array, jax.Array]:
-        """Standardised advantages and value targets (T, B) of a rollout under the present critic."""
-        c = self.config.learning
+    def _segment(self, state: LearnerState, rollout: Transition) -> Segment:
         obs, next_obs = map(state.obs_statistics.normalise, (rollout.obs, rollout.next_obs))
-        value, next_value = (self.critic.value(state.params["critic"], o) for o in (obs, next_obs))
-        reward, ends = c.reward_scale * rollout.reward, (rollout.terminated, rollout.truncated)
-        advantage, target = gae(reward, value, next_value, *ends, discount=c.discount, gae_lambda=c.gae_lambda)
-        return self._clip_advantage(standardise(advantage, self.axis_name)), target
+        reward = self.config.learning.reward_scale * rollout.reward
+        return Segment(obs, next_obs, reward, rollout.terminated, rollout.truncated)
 
-    def _clip_advantage(self, advantage: jax.Array) -> jax.Array:
-        bound = self.config.learning.advantage_clip
-        return advantage if bound is None else jnp.clip(advantage, -bound, bound)
+    def _estimate(
+        self, estimator: AdvantageEstimator, critic_params: Params, segment: Segment, value: jax.Array
+    ) -> Estimate:
+        """Advantages standardised and clipped, value targets and their weights."""
+        c = self.config.learning
+        value_fn = partial(self.critic.value, critic_params)
+        found = estimator(segment, value, value_fn, discount=c.discount, gae_lambda=c.gae_lambda)
+        advantage = standardise(found.advantage)
+        if c.advantage_clip is not None:
+            advantage = jnp.clip(advantage, -c.advantage_clip, c.advantage_clip)
+        return found._replace(advantage=advantage)
+
+    def advantages(self, state: LearnerState, rollout: Transition) -> jax.Array:
+        """(T, B) standardised advantages of a whole rollout under the present critic, bootstrapped from the true next
+        observation whatever training's estimator is: what the drift meter weighs both gradients by."""
+        segment, critic = self._segment(state, rollout), state.params["critic"]
+        value = self.critic.value(critic, segment.obs)
+        return self._estimate(ADVANTAGES["iteration"](), critic, segment, value).advantage
+
+    def _move_reference(self, reference: Params | None, policy: Params) -> Params | None:
+        if reference is None:
+            return None
+        decay = self.config.learning.reference_decay
+        return jax.tree.map(lambda old, new: decay * old + (1.0 - decay) * new, reference, policy)
 
     def _step(self, carry, batch: Batch, state: LearnerState, key: jax.Array):
         """One gradient step of policy and critic on one minibatch."""
         params, optimizer = carry
         (_, metrics), gradient = jax.value_and_grad(self._loss, has_aux=True)(params, batch, state, key)
-        if self.axis_name is not None:
-            gradient, metrics = jax.lax.pmean((gradient, metrics), self.axis_name)
-        metrics["policy_gradient_norm"] = optax.global_norm(gradient["policy"])
-        finite = jnp.isfinite(optax.global_norm(gradient))
-        bounds = {
-            "policy": self.config.learning.policy_gradient_clip,
-            "critic": self.config.learning.critic_gradient_clip,
-        }
-        step_size = learning_rate(state)
-        new_params, new_optimizer = {}, {}
-        for name, bound in bounds.items():
-            clipped = gradient[name] if bound is None else _clip_by_norm(gradient[name], bound)
-            updates, new_optimizer[name] = self.optimizer.update(clipped, optimizer[name])
-            new_params[name] = jax.tree.map(lambda p, u: p - step_size * u, params[name], updates)
-        metrics["skipped_updates"] = 1.0 - finite
-        # A non-finite gradient would end the run; skip that step and count it.
-        keep = lambda new, old: jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, old)
-        return (keep(new_params, params), keep(new_optimizer, optimizer)), metrics
+        metrics["policy_gradient_norm"] = optax.tree.norm(gradient["policy"])
+        updates, optimizer = self.optimizer.update(gradient, optimizer, params)
+        params = optax.apply_updates(params, optax.tree.scale(-learning_rate(state), updates))
+        metrics["skipped_updates"] = 1.0 - optimizer.last_finite
+        return (params, optimizer), metrics
 
-    def _loss(self, params: dict[str, Any], batch: Batch, state: LearnerState, key: jax.Array):
-        c, tunables = self.config.learning, state.tunables
-        value = self.critic.value(params["critic"], batch.obs)
-        advantage, target, weight = batch.advantage, batch.value_target, jnp.ones_like(value)
-        if c.advantages == "minibatch":
-            fixed = jax.lax.stop_gradient(value)
-            last_value = jax.lax.stop_gradient(self.critic.value(params["critic"], batch.last_obs[-1]))
-            done = batch.terminated, batch.truncated
-            advantage, target = brax_gae(
-                batch.reward, fixed, last_value, *done, discount=c.discount, gae_lambda=c.gae_lambda
-            )
-            advantage = self._clip_advantage(standardise(advantage, self.axis_name))
-            weight = 1.0 - batch.truncated
-        loss_new = self.policy.loss(params["policy"], batch.obs, batch.action, batch.prepared)
-        loss_new, loss_old, known = where_known(loss_new, batch.loss_old)
-        policy_loss = self.objective(loss_new, loss_old, advantage, clip_epsilon=tunables.clip_epsilon)
-        entropy = self.policy.entropy(params["policy"], batch.obs, jax.random.normal(key, batch.action.shape)).mean()
+    def _loss(self, params: dict[str, Params], batch: Batch, state: LearnerState, key: jax.Array):
+        tunables, segment = state.tunables, batch.segment
+        value = self.critic.value(params["critic"], segment.obs)
+        advantage, target, weight = batch.advantage, batch.value_target, batch.value_weight
+        if self.estimator.per_minibatch:
+            fixed = jax.lax.stop_gradient((params["critic"], value))
+            advantage, target, weight = self._estimate(self.estimator, fixed[0], segment, fixed[1])
+        new = self.policy.score(params["policy"], segment.obs, batch.action, batch.evidence)
+        old = batch.old._replace(weight=new.weight)
+        reference = None if batch.reference is None else batch.reference._replace(weight=new.weight)
+        new, old = matched(new, old)
+        noise = jax.random.normal(key, (*advantage.shape, *self.policy.noise_shape))
+        entropy = self.policy.entropy(params["policy"], segment.obs, noise)
+        policy_loss, metrics = tunables.objective(new, old, reference, advantage)
         value_loss = jnp.square((target - value) * weight).mean()
-        bound = self.policy.bound_loss(params["policy"], batch.obs, batch.action, batch.prepared, loss_new)
-        total = policy_loss + dipod_loss(bound, tunables.beta) - tunables.entropy_cost * entropy
-        per_draw = self.config.objective == "fpo" and self.config.fpo.ratio == "per-draw"
-        log_rho = log_ratio(loss_new, loss_old, average_draws=not per_draw, log_ratio_clip=None)
-        metrics = {
-            "policy_loss": policy_loss,
-            "value_loss": value_loss,
-            "entropy": entropy,
-            "loss_change": -log_rho.mean(),
-            "clip_fraction": (jnp.abs(jnp.expm1(log_rho)) > tunables.clip_epsilon).mean(),
-            "first_ratio_error": jnp.abs(jnp.expm1(log_rho)).mean(),
-            "unknown_likelihood": 1.0 - known.mean(),
-        }
-        return total + c.value_coefficient * value_loss, metrics
+        total = policy_loss + self.config.learning.value_coefficient * value_loss
+        for regulariser in tunables.regularisers.values():
+            total += regulariser(Terms(new, old, reference, entropy))
+        metrics = metrics | {"policy_loss": policy_loss, "value_loss": value_loss}
+        metrics["unknown_likelihood"] = 1.0 - new.known.mean()
+        if entropy is not None:
+            metrics["entropy"] = entropy.mean()
+        return total, metrics
 
-    def _rollout_metrics(self, rollout: Transitions, batch: Batch) -> dict[str, jax.Array]:
+    def _rollout_metrics(self, rollout: Transition, batch: Batch) -> Metrics:
         ended = rollout.episode_length > 0
-        sums = {
-            "episodes": ended.sum().astype(jnp.float32),
-            "return_sum": rollout.episode_return.sum(),
-            "length_sum": rollout.episode_length.sum().astype(jnp.float32),
-        }
-        means = {
-            self.policy.loss_name: jnp.nanmean(batch.loss_old),
+        episodes = ended.sum().astype(jnp.float32)
+        some = jnp.maximum(episodes, 1.0)
+        nan_if_none = lambda x: jnp.where(episodes > 0, x.sum().astype(jnp.float32) / some, jnp.nan)
+        return {
+            self.policy.score_name: batch.old.loss.mean(where=batch.old.known),
             "action_magnitude": jnp.abs(rollout.action).mean(),
             "reward": rollout.reward.mean(),
+            "episodes": episodes,
+            "episode_return": nan_if_none(rollout.episode_return),
+            "episode_length": nan_if_none(rollout.episode_length),
         }
-        if self.axis_name is not None:
-            sums, means = jax.lax.psum(sums, self.axis_name), jax.lax.pmean(means, self.axis_name)
-        some = jnp.maximum(sums["episodes"], 1.0)
-        nan_if_none = lambda x: jnp.where(sums["episodes"] > 0, x / some, jnp.nan)
-        return means | {
-            "episodes": sums["episodes"],
-            "episode_return": nan_if_none(sums["return_sum"]),
-            "episode_length": nan_if_none(sums["length_sum"]),
-        }
-
-
-def where_known(loss_new: jax.Array, loss_old: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Both losses with 0 where one of them is NaN, which makes the ratio 1 and the gradient 0 there; and where not.
-
-    Args:
-        loss_new, loss_old: (..., N).
-    """
-    known = ~(jnp.isnan(loss_new) | jnp.isnan(loss_old))
-    return jnp.where(known, loss_new, 0.0), jnp.where(known, loss_old, 0.0), known
 
 
 def learning_rate(state: LearnerState) -> jax.Array:
@@ -231,12 +202,7 @@ def learning_rate(state: LearnerState) -> jax.Array:
     return t.learning_rate + progress * (t.final_learning_rate - t.learning_rate)
 
 
-def _clip_by_norm(gradient: Any, bound: float) -> Any:
-    norm = optax.global_norm(gradient)
-    return jax.tree.map(lambda g: g * jnp.minimum(1.0, bound / jnp.maximum(norm, 1e-12)), gradient)
-
-
-def _segments(x: jax.Array, length: int) -> jax.Array:
+def _cut(x: jax.Array, length: int) -> jax.Array:
     """(T, B, ...) -> (U, T/U * B, ...): cut a rollout into segments of U steps, one column each."""
     t, b, *rest = x.shape
     return jnp.moveaxis(x.reshape(t // length, length, b, *rest), 0, 1).reshape(length, -1, *rest)

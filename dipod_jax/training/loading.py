@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from dipod_jax.config import Config, from_json
-from dipod_jax.policies import Policy, make_policy
+from dipod_jax.config import Config
+from dipod_jax.policies import Policy
 from dipod_jax.runs import CheckpointError, RunFolder, latest_checkpoint, restore_checkpoint, saved_shapes
+from dipod_jax.serialisation import from_json
 from dipod_jax.training.evaluation import make_act
 from dipod_jax.training.statistics import RunningStatistics
+from dipod_jax.types import Params
 
 ActFn = Callable[[jax.Array, jax.Array], jax.Array]
 
@@ -23,14 +25,14 @@ class TrainedPolicy(NamedTuple):
 
     config: Config
     policy: Policy
-    params: Any
+    params: Params
     statistics: RunningStatistics
 
 
 class _Learner(NamedTuple):
     """The branches of a checkpoint that acting needs, under the names they were saved by."""
 
-    params: dict[str, Any]
+    params: dict[str, Params]
     obs_statistics: RunningStatistics
 
 
@@ -61,7 +63,7 @@ def restore_policy(run_dir: str | Path, seed: int | None = None) -> TrainedPolic
         )
     shapes = saved_shapes(checkpoint)
     observation_size = shapes[".learner.obs_statistics.mean"][-1]
-    policy = make_policy(config, observation_size, action_size=shapes[".actor.base_noise"][-1])
+    policy = config.policy.build(observation_size, action_size=shapes[".actor.base_noise"][-1])
     one_seed = _State(
         _Learner(
             {"policy": jax.eval_shape(policy.init, jax.random.key(0))},
@@ -94,6 +96,6 @@ def load_policy(run_dir: str | Path, seed: int | None = None) -> ActFn:
 
     def act_with_key(obs: jax.Array, key: jax.Array) -> jax.Array:
         obs = jnp.asarray(obs)
-        return act(obs, jax.random.normal(key, (*obs.shape[:-1], trained.policy.action_size)))
+        return act(obs, jax.random.normal(key, (*obs.shape[:-1], *trained.policy.noise_shape)))
 
     return jax.jit(act_with_key)

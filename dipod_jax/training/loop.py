@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from dipod_jax.config import Config, to_json
+from dipod_jax.config import Config
 from dipod_jax.runs import (
     Progress,
     RunFolder,
@@ -20,19 +20,19 @@ from dipod_jax.runs import (
 )
 from dipod_jax.runs.loggers import Logger, NullLogger
 from dipod_jax.runs.signals import StopRequest, stop_requested
-from dipod_jax.runs.terminal import standard_output
+from dipod_jax.serialisation import to_json
 from dipod_jax.training.artifacts import write_artifacts
+from dipod_jax.training.programs import Programs, make_programs
 from dipod_jax.training.results import best_and_last, evaluation_record, seconds_to, start_note, summarise
 from dipod_jax.training.resuming import Resumed, evaluation_is_due, fresh_state, resume
 from dipod_jax.training.state import INITIAL_DISTILLATION, TrainState
-from dipod_jax.training.trainer import Trainer
 
 
 def train(
     config: Config,
     *,
     started: float | None = None,
-    trainer: Trainer | None = None,
+    programs: Programs | None = None,
     keep_checkpoints: int = 2,
     strict_resume: bool = False,
 ) -> dict[str, Any]:
@@ -41,7 +41,7 @@ def train(
     Args:
         config: resolved; preset and backend are not "auto", `out` is set.
         started: `time.perf_counter()` at which the clock of the run began; now where None.
-        trainer: compiled programs to use again, made for a config that differs in `Tunables` and folders only.
+        programs: compiled ones to use again, made for a config that differs in `Tunables` and folders only.
         keep_checkpoints: how many of the newest stay.
         strict_resume: refuse to go back to an older checkpoint where the newest is damaged, and to go on from records
             with holes.
@@ -57,7 +57,7 @@ def train(
     """
     started = time.perf_counter() if started is None else started
     options = {"keep_checkpoints": keep_checkpoints, "strict_resume": strict_resume}
-    with stop_requested() as stop, contextlib.closing(Run(config, started, trainer, stop=stop, **options)) as run:
+    with stop_requested() as stop, contextlib.closing(Run(config, started, programs, stop=stop, **options)) as run:
         run.start()
         while run.iteration < config.num_iterations:
             run.iterate()
@@ -74,7 +74,7 @@ class Run:
         self,
         config: Config,
         started: float,
-        trainer: Trainer | None = None,
+        programs: Programs | None = None,
         *,
         stop: StopRequest | None = None,
         keep_checkpoints: int = 2,
@@ -83,12 +83,12 @@ class Run:
         assert config.out is not None
         self.config, self.seeds, self.stop = config, config.all_seeds, stop or StopRequest()
         self._started = self._clock_zero = started
-        self._given_trainer = trainer
+        self._given = programs
         if config.resume:
             self.folder = RunFolder.resume(config.out)
         else:
             self.folder = RunFolder.create(config.out, to_json(config))
-        self.progress = Progress(config.planned_steps * len(self.seeds), name=config.task, stream=standard_output())
+        self.progress = Progress(config.planned_steps * len(self.seeds), name=config.task)
         self.folder.say = self.progress.line
         if self.folder.taken_over_from is not None:
             self.progress.line(f"continuing for {self.folder.taken_over_from}, which was killed")
@@ -115,11 +115,11 @@ class Run:
         """Build or restore the state; compile; distil and evaluate before the first update."""
         self.progress.line(f"run folder: {self.folder.path}")
         with self.stop.abandonable(self.leave_unchanged):
-            self.trainer = self._given_trainer or Trainer(self.config, self.seeds)
+            self.programs = self._given or make_programs(self.config, self.seeds)
             if self.config.resume:
-                self._take_up(resume(self.config, self.folder, self.trainer, self._strict, self.progress.line))
+                self._take_up(resume(self.config, self.folder, self.programs, self._strict, self.progress.line))
             else:
-                self.state = fresh_state(self.config, self.trainer)
+                self.state = fresh_state(self.config, self.programs)
             self.logger = make_logger(
                 self.config.logger,
                 self.folder.path,
@@ -131,9 +131,9 @@ class Run:
             jax.block_until_ready(self.state)
             self.timings["setup_s"] = time.perf_counter() - self._started
             before = time.perf_counter()
-            if self._given_trainer is None:
+            if self._given is None:
                 self.progress.line("compiling ...")
-            self.trainer.compile()
+            self.programs = self.programs.compile()
             self.timings["compile_s"] = time.perf_counter() - before
         if self.iteration == 0:
             self._distil_initially()
@@ -189,18 +189,19 @@ class Run:
 
     def _advance(self) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         """Act, measure, control and distil what is due, learn; returns drift metrics, if any, and training metrics."""
-        trainer, config = self.trainer, self.config
+        programs, config = self.programs, self.config
         learner, actor = self.state
-        actor, transitions = trainer.act(learner, actor)
+        actor, transitions = programs.act(learner, actor)
         drift = {}
-        if trainer.measures_drift and self.iteration % config.drift.interval == 0:
-            drift = jax.device_get(trainer.measure(learner, transitions))
+        if programs.measure is not None and self.iteration % config.drift.interval == 0:
+            drift = jax.device_get(programs.measure(learner, transitions))
             if config.beta == "auto":
-                learner = trainer.control_beta(learner, drift["drift/gap"])
-        if config.distillation.interval > 0 and (self.iteration + 1) % config.distillation.interval == 0:
-            learner = trainer.distil(learner, transitions)  # before it learns: these actions are still its own
+                learner = programs.control_beta(learner, drift["drift/gap"])
+        interval = config.distillation.interval
+        if programs.distil is not None and interval > 0 and (self.iteration + 1) % interval == 0:
+            learner = programs.distil(learner, transitions)  # before it learns: these actions are still its own
         beta = np.asarray(learner.tunables.beta)
-        learner, metrics = trainer.learn(learner, transitions)
+        learner, metrics = programs.learn(learner, transitions)
         self.state = TrainState(learner, actor)
         failures = np.asarray(actor.env.num_failures).sum(1)
         return drift, {**jax.device_get(metrics), "beta": beta, "failed_simulations": failures}
@@ -212,6 +213,7 @@ class Run:
         """
         learner, actor = self.state
         teacher, key = jax.tree.map(lambda x: x.copy(), learner), learner.key
+        act, distil = self.programs.act, self.programs.distil
         for phase in range(self.config.distillation.initial_iterations):
             if self.stop.is_set():
                 self.leave_unchanged()
@@ -220,8 +222,9 @@ class Run:
             of_phase = jax.device_put(
                 jax.vmap(lambda k, p=phase: jax.random.fold_in(k, INITIAL_DISTILLATION + p))(key), key.sharding
             )
-            actor, transitions = self.trainer.act(teacher._replace(key=of_phase), actor)
-            learner = self.trainer.distil(learner._replace(key=of_phase.copy()), transitions)
+            actor, transitions = act(teacher._replace(key=of_phase), actor)
+            assert distil is not None
+            learner = distil(learner._replace(key=of_phase.copy()), transitions)
             # With several phases in flight, two devices may wait for each other: one in a collective, one to simulate.
             jax.block_until_ready(learner)
         self.state = TrainState(learner._replace(key=key), actor)
@@ -230,7 +233,7 @@ class Run:
         """Evaluate every seed, record it unless it was `recorded` before, and say so."""
         before = time.perf_counter()
         with self.stop.abandonable(self.leave_saved if self.iteration > 0 else self.leave_unchanged):
-            returns = jax.device_get(self.trainer.evaluate(self.state.learner, num_episodes))
+            returns = jax.device_get(self.programs.evaluate(self.state.learner, num_episodes))
         elapsed = time.perf_counter() - before
         self.timings["evaluation_s"] += elapsed
         for index, seed in enumerate(self.seeds):
@@ -288,7 +291,7 @@ class Run:
             write_artifacts(
                 self.config,
                 self.folder,
-                self.trainer,
+                self.programs,
                 self.state.learner,
                 self.evaluations,
                 start_note(self.config.task),
@@ -324,7 +327,7 @@ class Run:
         training_s = self.timings["training_s"]
         return {
             "task": self.config.task,
-            "objective": self.config.objective,
+            "objective": self.config.objective.name,
             "beta": self.config.beta,
             "preset": self.config.preset,
             "backend": self.config.backend,
@@ -335,7 +338,7 @@ class Run:
             "wall_clock_s": self.wall_clock_s,
             **self.timings,
             "env_steps_per_s": trained / training_s if training_s > 0 else None,
-            "num_devices": int(self.trainer.mesh.size),
+            "num_devices": int(self.programs.layout.mesh.size),
             "final_return": summarise(self._returns.random_noise),
             "final_return_zero_noise": summarise(self._returns.zero_noise),
             "seconds_to": seconds_to(self.evaluations, self.seeds),

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dipod_jax.config import Config, to_json
+from dipod_jax.config import Config
 from dipod_jax.runs import (
     RunFolder,
     RunFolderError,
@@ -17,8 +17,9 @@ from dipod_jax.runs import (
     restore_checkpoint,
     set_newer_aside,
 )
+from dipod_jax.serialisation import to_json
+from dipod_jax.training.programs import Programs
 from dipod_jax.training.state import TrainState, Tunables
-from dipod_jax.training.trainer import Trainer
 
 
 class Resumed(NamedTuple):
@@ -31,7 +32,7 @@ class Resumed(NamedTuple):
     """the records that it lacks, in words"""
 
 
-def resume(config: Config, folder: RunFolder, trainer: Trainer, strict: bool, say: Callable[[str], None]) -> Resumed:
+def resume(config: Config, folder: RunFolder, programs: Programs, strict: bool, say: Callable[[str], None]) -> Resumed:
     """Go on from the newest whole checkpoint, or begin again where there is none.
 
     Nothing is changed in the folder before everything is found fit.
@@ -39,7 +40,7 @@ def resume(config: Config, folder: RunFolder, trainer: Trainer, strict: bool, sa
     Args:
         config: the run's own, but for what may change when a run is resumed.
         folder: locked.
-        trainer: of `config`.
+        programs: of `config`.
         strict: refuse a checkpoint that is not the newest, and records with holes.
         say: told, a line each, what is not as it was left.
 
@@ -51,12 +52,12 @@ def resume(config: Config, folder: RunFolder, trainer: Trainer, strict: bool, sa
         _adopt_config(config, folder, 0)
         if (kept := folder.set_metrics_aside()) is not None:
             say(f"no checkpoint to continue from: training starts again; earlier metrics are in {kept}")
-        return Resumed(fresh_state(config, trainer), [], None)
-    state = restore_checkpoint(checkpoint, trainer.abstract_state())
+        return Resumed(fresh_state(config, programs), [], None)
+    state = restore_checkpoint(checkpoint, programs.abstract_state())
     tunables = Tunables.of(config)
     if config.beta == "auto":  # where the controller left it
-        tunables = tunables._replace(beta=state.learner.tunables.beta)
-    state = trainer.with_tunables(state, tunables)
+        tunables = tunables.with_beta(state.learner.tunables.beta)
+    state = programs.with_tunables(state, tunables)
     iteration = int(np.asarray(state.learner.iteration)[0])
     holes = _find_holes(config, folder, iteration, strict, say)
     _adopt_config(config, folder, iteration)
@@ -65,9 +66,9 @@ def resume(config: Config, folder: RunFolder, trainer: Trainer, strict: bool, sa
     return Resumed(state, folder.read_metrics(), holes)
 
 
-def fresh_state(config: Config, trainer: Trainer) -> TrainState:
+def fresh_state(config: Config, programs: Programs) -> TrainState:
     """The state that a new run begins with."""
-    return trainer.with_tunables(trainer.init(), Tunables.of(config))
+    return programs.with_tunables(programs.init(), Tunables.of(config))
 
 
 def evaluation_is_due(config: Config, iteration: int) -> bool:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from dipod_jax.config import PolicyConfig
 from dipod_jax.envs import BatchedEnv
-from dipod_jax.policies import Policy
-from dipod_jax.training.state import ActorState, LearnerState, Transitions
+from dipod_jax.policies import Policy, PolicyOptions
+from dipod_jax.training.state import ActorState, LearnerState
+from dipod_jax.types import Transition
 
 
 def correlated_noise(key: jax.Array, last: jax.Array, correlation: float) -> jax.Array:
@@ -26,39 +26,36 @@ def correlated_noise(key: jax.Array, last: jax.Array, correlation: float) -> jax
 def rollout(
     env: BatchedEnv,
     policy: Policy,
-    config: PolicyConfig,
+    options: PolicyOptions,
     learner: LearnerState,
     actor: ActorState,
     key: jax.Array,
     num_steps: int,
-) -> tuple[ActorState, Transitions]:
+) -> tuple[ActorState, Transition]:
     """Act for T = `num_steps` steps in B environments with frozen parameters and observation statistics.
 
-    The stored action is the sampler's end point, clipped to +-`action_clip` and perturbed by `action_noise` where the
-    config says so; the environment is given its tanh.
+    The stored action is the sampler's end point as the options explore around it (`PolicyOptions.explore`); the
+    environment is given its squash.
 
     Returns:
-        The actor state and Transitions (T, B, ...).
+        The actor state and transitions (T, B, ...).
     """
     params, statistics = learner.params["policy"], learner.obs_statistics
     env_key, scan_key = jax.random.split(key)
     actor = actor._replace(env=env.refresh(actor.env, env_key))
 
-    def step(actor: ActorState, key: jax.Array) -> tuple[ActorState, Transitions]:
+    def step(actor: ActorState, key: jax.Array) -> tuple[ActorState, Transition]:
         noise_key, action_key = jax.random.split(key)
         obs = actor.env.obs
-        base_noise = correlated_noise(noise_key, actor.base_noise, config.noise_correlation)
-        action = policy.act(params, statistics.normalise(obs), base_noise)
-        if config.action_clip is not None:
-            action = jnp.clip(action, -config.action_clip, config.action_clip)
-        if config.action_noise > 0:
-            action = action + config.action_noise * jax.random.normal(action_key, action.shape)
-        env_state, result = env.step(actor.env, jnp.tanh(action))
-        stored = Transitions(
+        base_noise = correlated_noise(noise_key, actor.base_noise, options.noise_correlation)
+        action, trace = policy.sample(params, statistics.normalise(obs), base_noise)
+        action = options.explore(action_key, action)
+        env_state, result = env.step(actor.env, policy.squash(action))
+        stored = Transition(
             obs=obs,
             next_obs=result.next_obs,
-            base_noise=base_noise,
             action=action,
+            trace=trace,
             reward=result.reward,
             terminated=result.terminated,
             truncated=result.truncated,

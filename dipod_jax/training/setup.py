@@ -17,7 +17,7 @@ def available_cores() -> int:
 def prepare_jax(config: Config) -> None:
     """Set up devices and the persistent compile cache.
 
-    A CPU becomes one device per core (see `trainer.make_mesh`). The cache is JAX_COMPILATION_CACHE_DIR, or
+    A CPU becomes one device per core (see `sharding.Layout`). The cache is JAX_COMPILATION_CACHE_DIR, or
     ~/.cache/dipod-jax where that is not set. Call before JAX is used; a device count that is already fixed stays.
     """
     import jax

@@ -2,58 +2,74 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+import dataclasses
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from dipod_jax.config import Config
 from dipod_jax.envs import EnvState
+from dipod_jax.objectives import Objective
+from dipod_jax.options import as_arrays
+from dipod_jax.regularisers import Regulariser
 from dipod_jax.training.statistics import RunningStatistics
+from dipod_jax.types import Params
 
 # What a learner's key is folded with for streams apart from training's, whose iterations stay below 2**31.
-EVALUATION, METER = 2**31 + 1, 2**31 + 2
+EVALUATION = 2**31 + 1
 INITIAL_DISTILLATION = 2**31 + 3  # and the phase
 VIDEO = 2**32 - 1
 
 
 class Tunables(NamedTuple):
-    """Hyper-parameters that are data, so that one compiled program serves a whole sweep. All () float32."""
+    """Hyper-parameters that are data, so that one compiled program serves a whole sweep. All leaves () float32."""
 
-    beta: jax.Array
+    objective: Objective
+    regularisers: dict[str, Regulariser]  # those that take part, by name
     learning_rate: jax.Array
     final_learning_rate: jax.Array
-    clip_epsilon: jax.Array
-    entropy_cost: jax.Array
     num_iterations: jax.Array  # over which the learning rate goes from its first to its last value
 
     @classmethod
     def of(cls, config: Config) -> Tunables:
         """The config's values."""
-        learning = config.learning
-        options = config.fpo if config.objective == "fpo" else config.ppo
-        last = learning.learning_rate if learning.final_learning_rate is None else learning.final_learning_rate
-        values = (config.initial_beta, learning.learning_rate, last, options.clip_epsilon)
+        first, last = config.learning.learning_rate, config.learning.final_learning_rate
         return cls(
-            *map(jnp.float32, values),
-            entropy_cost=jnp.float32(config.ppo.entropy_cost if config.objective == "ppo" else 0.0),
-            num_iterations=jnp.float32(config.num_iterations),
+            as_arrays(config.objective),
+            as_arrays(config.active_regularisers),
+            jnp.float32(first),
+            jnp.float32(first if last is None else last),
+            jnp.float32(config.num_iterations),
         )
+
+    @property
+    def beta(self) -> jax.Array:
+        """DiPOD's weight; 0 where the policy has no bound."""
+        dipod = self.regularisers.get("dipod")
+        return jnp.zeros_like(self.learning_rate) if dipod is None else jnp.asarray(dipod.weight)
+
+    def with_beta(self, beta: jax.Array) -> Tunables:
+        """The same under another weight of DiPOD."""
+        dipod = dataclasses.replace(self.regularisers["dipod"], weight=beta)
+        return self._replace(regularisers=self.regularisers | {"dipod": dipod})
 
 
 class ActorState(NamedTuple):
     """What the rollout carries for B environments; leaves have leading axis (B,), the environments' starts (P,)."""
 
     env: EnvState
-    base_noise: jax.Array  # (B, d) the last step's base noise, from which the next is correlated
+    base_noise: jax.Array  # (B, *noise_shape) the last step's base noise, from which the next is correlated
 
 
 class LearnerState(NamedTuple):
-    """What is the same on every device shard."""
+    """What is the same on every device."""
 
-    params: dict[str, Any]  # "policy" and "critic"
-    optimizer: dict[str, Any]  # the same keys
-    distiller: Any  # optimiser of self-distillation, for the policy's parameters
+    params: dict[str, Params]  # "policy" and "critic"
+    optimizer: optax.OptState
+    distiller: optax.OptState  # of self-distillation, for the policy's parameters
+    reference: Params | None  # the reference policy, where one is asked for
     obs_statistics: RunningStatistics
     tunables: Tunables
     key: jax.Array  # ()
@@ -65,17 +81,3 @@ class TrainState(NamedTuple):
 
     learner: LearnerState
     actor: ActorState
-
-
-class Transitions(NamedTuple):
-    """One rollout, leading axes (T, B)."""
-
-    obs: jax.Array  # (T, B, O) as the environment gave it
-    next_obs: jax.Array  # (T, B, O) before any auto-reset
-    base_noise: jax.Array  # (T, B, d)
-    action: jax.Array  # (T, B, d) stored pre-tanh action
-    reward: jax.Array  # (T, B)
-    terminated: jax.Array  # (T, B) bool
-    truncated: jax.Array  # (T, B) bool
-    episode_return: jax.Array  # (T, B), where an episode ended
-    episode_length: jax.Array  # (T, B) int32, 0 where none ended

@@ -28,17 +28,12 @@ class RunningStatistics(NamedTuple):
         variance = self.sum_of_squares / jnp.maximum(self.count, 1.0)
         return jnp.where(self.count > 0, jnp.maximum(jnp.sqrt(variance), MIN_STD), 1.0)
 
-    def update(self, batch: jax.Array, axis_name: str | None = None) -> RunningStatistics:
-        """Merge a batch (..., O); over all shards of `axis_name` where that is given."""
+    def update(self, batch: jax.Array) -> RunningStatistics:
+        """Merge a batch (..., O)."""
         batch = batch.reshape(-1, batch.shape[-1])
-        count = jnp.asarray(batch.shape[0], jnp.float32)
-        total = batch.sum(0)
-        if axis_name is not None:
-            count, total = jax.lax.psum((count, total), axis_name)
-        mean = total / count
+        count = batch.shape[0]
+        mean = batch.mean(0)
         squares = jnp.square(batch - mean).sum(0)
-        if axis_name is not None:
-            squares = jax.lax.psum(squares, axis_name)
         new_count = self.count + count
         delta = mean - self.mean
         return RunningStatistics(

@@ -1,10 +1,9 @@
-"""Pictures of a run: curves, videos, drift, one report. Nothing here computes a result."""
+"""Pictures of a run: curves, videos, drift. Nothing here computes a result."""
 
 from dipod_jax.viz.comparison import DriftRecords, plot_drift_comparison
 from dipod_jax.viz.curves import plot_comparison, plot_returns
 from dipod_jax.viz.drift import has_drift, plot_drift
 from dipod_jax.viz.rendering import RenderingUnavailable
-from dipod_jax.viz.report import write_report
 from dipod_jax.viz.video import write_frame, write_video
 
 __all__ = [
@@ -16,6 +15,5 @@ __all__ = [
     "plot_drift_comparison",
     "plot_returns",
     "write_frame",
-    "write_report",
     "write_video",
 ]

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dipod_jax.runs._disk import replacing
+from dipod_jax.tables import short_number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -77,7 +78,7 @@ def count_axis(axes: "Axes", label: str) -> None:
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
     axes.xaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 2.5, 5, 10], integer=True))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short_count(value)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short_number(value)))
     axes.set_xlim(0, max(1.0, axes.get_xlim()[1]))
     axes.set_xlabel(label)
 
@@ -87,14 +88,6 @@ def time_unit(longest_s: float) -> tuple[float, str]:
     if longest_s <= 1200:
         return 1.0, "s"
     return (60.0, "min") if longest_s <= 3 * 3600 else (3600.0, "h")
-
-
-def short_count(value: float) -> str:
-    """`value` without needless digits: 0, 500, 250k, 1.5M."""
-    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= size:
-            return f"{value / size:g}{letter}"
-    return f"{value:g}"
 
 
 def with_count(label: str, num_seeds: int) -> str:

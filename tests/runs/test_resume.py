@@ -6,7 +6,7 @@ import time
 
 import numpy as np
 import pytest
-from fake_run import FakeTrainer, command, fake_config
+from fake_run import FakePrograms, command, fake_config
 
 from dipod_jax.runs import CheckpointError, RunFolder, RunFolderError, latest_checkpoint, restore_checkpoint
 from dipod_jax.training import loop
@@ -21,7 +21,7 @@ def run(tmp_path, monkeypatch):
 
     def train(keywords=None, **options):
         config = fake_config(tmp_path / "run", **options)
-        loop.train(config, trainer=FakeTrainer(config.all_seeds), **(keywords or {}))
+        loop.train(config, programs=FakePrograms(config.all_seeds), **(keywords or {}))
         return RunFolder.open(tmp_path / "run")
 
     train.path = tmp_path / "run"
@@ -35,7 +35,7 @@ def records(folder):
 def weights(folder, seeds=(0,)):
     newest = latest_checkpoint(folder.checkpoints)
     assert newest is not None
-    state = restore_checkpoint(newest, FakeTrainer(seeds).abstract_state())
+    state = restore_checkpoint(newest, FakePrograms(seeds).abstract_state())
     return newest.name, np.asarray(state.learner.params["policy"]["w"]).tobytes()
 
 

@@ -1,4 +1,4 @@
-"""What the studies share: their options, their rewards, and how measurements become rows and Markdown."""
+"""What the studies share: their options, their rewards, and how measurements become rows."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -106,13 +106,6 @@ def spread(values: Any, digits: int = 4) -> str:
     if kept.size > 1:
         text += f" ± {kept.std(ddof=1):.{digits}f}"
     return text if kept.size == values.size else f"{text} ({kept.size} of {values.size})"
-
-
-def markdown(rows: list[dict[str, str]]) -> str:
-    """A Markdown table; the keys of the first row are the heading."""
-    heading = list(rows[0])
-    lines = ["| " + " | ".join(heading) + " |", "|" + "---|" * len(heading)]
-    return "\n".join(lines + ["| " + " | ".join(row[key] for key in heading) + " |" for row in rows])
 
 
 def plot_seeds(axis, x, values: np.ndarray, **style) -> None:

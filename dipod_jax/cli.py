@@ -1,0 +1,183 @@
+"""From a command line to a run: one line for every mistake, exit status 2, nothing written."""
+
+import contextlib
+import dataclasses
+import difflib
+import io
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NoReturn, TypeVar
+
+from dipod_jax.checks import require
+from dipod_jax.runs.errors import CheckpointError, RunFolderError, StorageError, reason_of
+
+Config = TypeVar("Config")
+
+USAGE_ERROR = 2
+INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+BROKEN_PIPE = 141  # 128 + SIGPIPE
+
+
+def run_cli(
+    parse: Callable[[list[str]], Config], main: Callable[[Config], None], argv: Sequence[str] | None = None
+) -> None:
+    """Parse `argv` with `parse` and hand the configuration to `main`.
+
+    A mistake of the user's is one line on standard error, `error: --flag value is not allowed: ...`, and exit status 2:
+    a ValueError of `parse` (`parse_options` and validation included), a RunFolderError or CheckpointError of `parse` or
+    `main`. A ValueError of `main` is a bug and keeps its traceback. Ctrl-C is one line and exit status 130,
+    a run that saved on another signal 143; an OSError, as of a full disk, one line and exit status 74.
+
+    Args:
+        parse: from arguments (without the program's name) to a validated configuration. It imports nothing slow:
+            `--help` and mistakes are answered before jax is imported. What it says on standard error is shown once it
+            has succeeded, each line once.
+        main: the run itself; imports what it needs.
+        argv: arguments; those of the process where None.
+
+    Raises:
+        SystemExit: as above, and with status 0 after `--help`.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        try:
+            main(_parse(parse, arguments))
+        finally:
+            if sys.stdout is not None:  # None where it was closed before we began
+                sys.stdout.flush()  # here, where a reader that has left is answered, and not at exit
+    except (RunFolderError, CheckpointError) as error:
+        _fail(str(error))
+    except KeyboardInterrupt as interrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(getattr(interrupt, "exit_status", INTERRUPTED))
+    except BrokenPipeError:  # whoever read our output has left, as `| head` does; Python would complain at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.exit(BROKEN_PIPE)
+    except OSError as error:  # a full or failing disk; what is wrong with the arguments was found by `parse`
+        file = "" if error.filename is None else f"{error.filename}: "
+        print("error:", " ".join(f"{file}{reason_of(error)}".split()), file=sys.stderr)
+        sys.exit(StorageError.EXIT_STATUS)
+
+
+def parse_options(
+    options_class: type[Config],
+    arguments: Sequence[str],
+    *,
+    prog: str,
+    description: str | None = None,
+    default: Config | None = None,
+) -> Config:
+    """A dataclass of options from a command line, by tyro; `--help` is tyro's.
+
+    Args:
+        options_class: its fields are the options, the strings under them their help.
+        arguments: without the program's name.
+        prog: the program's name in the help.
+        description: the help's first lines; the class's docstring where None.
+        default: where the options start from; the class's own defaults where None.
+
+    Raises:
+        ValueError: one line that names the option, its value and what is allowed.
+        SystemExit: with status 0 after `--help`.
+    """
+    import tyro
+
+    start: dict[str, Any] = {} if default is None else {"default": default}
+    with _mistakes_raised(arguments):
+        options, unknown = tyro.cli(
+            options_class, args=arguments, prog=prog, description=description, return_unknown_args=True, **start
+        )
+    if unknown:
+        raise ValueError(f"{_unknown(unknown, options)}; see --help")
+    return options
+
+
+def _parse(parse: Callable[[list[str]], Config], arguments: list[str]) -> Config:
+    """Run `parse`; turn what it rejects into one line and exit status 2."""
+    stderr = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(stderr):
+            config = parse(arguments)
+    except ValueError as error:
+        _fail(str(error))
+    except SystemExit:  # --help, completion scripts
+        sys.stderr.write(stderr.getvalue())
+        raise
+    sys.stderr.writelines(dict.fromkeys(stderr.getvalue().splitlines(keepends=True)))  # arms of a sweep say the same
+    return config
+
+
+def _fail(message: str) -> NoReturn:
+    print("error:", " ".join(message.split()), file=sys.stderr)
+    sys.exit(USAGE_ERROR)
+
+
+@contextlib.contextmanager
+def _mistakes_raised(arguments: Sequence[str]) -> Iterator[None]:
+    """Have tyro raise ValueError for what it rejects, instead of drawing a box that wraps our sentences at 80 columns.
+
+    tyro's public functions draw that box and exit, and tell a caller neither the option nor the value. Its hook for
+    these is in a module that it calls private; with a version that has no such module the box is what a user sees, and
+    the exit status is 2 all the same.
+    """
+    try:
+        from tyro._errors import on_parse_error
+    except ImportError:
+        yield
+        return
+    with on_parse_error(lambda event: _raise(event, arguments)):
+        yield
+
+
+def _raise(event: Any, arguments: Sequence[str]) -> None:
+    """ValueError for a mistake that tyro found; it draws its box for a kind that is not known here."""
+    kind = type(event).__name__
+    if kind == "MissingArgs":
+        unknown = f"{_unknown(event.unrecognized_tokens)}; " if event.unrecognized_tokens else ""
+        missing = ", ".join(f"{_name(missing.arg)} is required" for missing in event.missing_arguments)
+        raise ValueError(f"{unknown}{missing}; see --help")
+    if kind not in ("InstantiationFailure", "InvalidChoice", "BadValue"):
+        return
+    if event.argument is None:  # a dataclass that refuses its own fields
+        raise ValueError(event.message)
+    if kind == "BadValue" and event.argument.is_positional():
+        raise ValueError(f"{_name(event.argument)} is required; see --help")
+    flags = event.argument.lowered.name_or_flags
+    allowed = f"one of {', '.join(event.choices)}" if kind == "InvalidChoice" else event.argument.lowered.metavar
+    require(False, flags[0].removeprefix("--"), _value(arguments, flags), f"{allowed}; see --help")
+
+
+def _name(argument: Any) -> str:
+    """`--beta FLOAT` of an option, `RUN_DIR` of an argument without a flag."""
+    metavar = str(argument.lowered.metavar)
+    return metavar if argument.is_positional() else f"{argument.lowered.name_or_flags[0]} {metavar}"
+
+
+def _value(arguments: Sequence[str], flags: Sequence[str]) -> str:
+    """What the command line gave for an option, the last time that it named it."""
+    words: list[str] = []
+    mine = False
+    for argument in arguments:
+        name, given, value = argument.partition("=")
+        if argument.startswith("--"):
+            mine = name.replace("_", "-") in flags
+            words = ([value] if given else []) if mine else words
+        elif mine:
+            words.append(argument)
+    return " ".join(words) or "without a value"
+
+
+def _unknown(words: Sequence[str], options: Any = None) -> str:
+    """What to say of words that no option takes; `options` is the dataclass whose names are proposed instead."""
+    names = [word.partition("=")[0] for word in words if word.startswith("--")] or list(words)
+    near = difflib.get_close_matches(names[0].removeprefix("--"), _names(options), n=1) if options is not None else []
+    what = "is not an option" if len(names) == 1 else "are not options"
+    return f"{', '.join(names)} {what}" + (f", did you mean --{near[0]}?" if near else "")
+
+
+def _names(options: Any, prefix: str = "") -> Iterator[str]:
+    """The options' names without dashes in front: `beta`, `policy.num-steps`."""
+    for field in dataclasses.fields(options):
+        value, name = getattr(options, field.name), prefix + field.name.replace("_", "-")
+        yield from _names(value, f"{name}.") if dataclasses.is_dataclass(value) else (name,)

@@ -1,0 +1,88 @@
+"""What an objective is: options, tunables and a pure function of scores and advantages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeVar
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from dipod_jax.checks import Checked
+from dipod_jax.options import register_options
+from dipod_jax.registry import Registry
+from dipod_jax.types import Metrics, Scores
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What an update maximises. Its fields are its options on the command line, the floats among them can be swept in
+    one program, and a call gives the loss.
+
+    A subclass is a frozen dataclass under `@register_objective(name)` in a file of this package; that is all it takes.
+    """
+
+    name: ClassVar[str]
+    """the word on the command line"""
+    policy: ClassVar[str] = "flow"
+    """name of the policy family that it trains (`dipod_jax.policies`)"""
+    exact_action: ClassVar[bool] = False
+    """whether its score is of the action as the policy drew it, so that no other (clipped, perturbed) has one"""
+    needs_reference: ClassVar[bool] = False
+    """whether it compares with a reference policy besides the acting one"""
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """what it changes of a preset, by option: {"cpu": {"objective.clip_epsilon": 0.15, "beta": 0.05}}; `smoke` takes
+    what `cpu` does"""
+
+    def validate(self) -> None:
+        """Refuse options out of range.
+
+        Raises:
+            ValueError: one line for the user.
+        """
+        Checked(self, "objective").choices()
+
+    def __call__(
+        self, new: Scores, old: Scores, reference: Scores | None, advantage: jax.Array
+    ) -> tuple[jax.Array, Metrics]:
+        """The loss to minimise, a scalar, and metrics.
+
+        Args:
+            new, old, reference: of the same actions and draws under the present, the acting and the reference policy.
+            advantage: (...) standardised.
+        """
+        raise NotImplementedError
+
+
+OBJECTIVES: Registry[Objective] = Registry("objective")
+ObjectiveT = TypeVar("ObjectiveT", bound=Objective)
+
+
+def register_objective(name: str):
+    """A class decorator for a frozen dataclass of options that is an `Objective`."""
+
+    def add(cls: type[ObjectiveT]) -> type[ObjectiveT]:
+        OBJECTIVES.register(name)(cls)
+        return register_options(cls)
+
+    return add
+
+
+def ratio_metrics(log_ratio: jax.Array, clip_epsilon: ArrayLike) -> Metrics:
+    """What every objective over a ratio reports of log rho (...): how far it went, how often beyond the clip.
+
+    `first_ratio_error` is of interest at an iteration's first update, where rho must be 1.
+    """
+    distance = jnp.abs(jnp.expm1(log_ratio))
+    return {
+        "loss_change": -log_ratio.mean(),
+        "clip_fraction": (distance > clip_epsilon).mean(),
+        "first_ratio_error": distance.mean(),
+    }
+
+
+def clamp_straight_through(value: jax.Array, low: ArrayLike | None, high: ArrayLike | None) -> jax.Array:
+    """Value clipped to [low, high], gradient kept: a sample that went too far must still be pulled back."""
+    return value + jax.lax.stop_gradient(jnp.clip(value, low, high) - value)

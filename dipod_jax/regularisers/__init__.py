@@ -1,0 +1,9 @@
+"""Regularisers: terms that go over any objective, one a file. Importing this finds them all."""
+
+from __future__ import annotations
+
+from dipod_jax.regularisers.base import REGULARISERS, Regulariser, Terms, register_regulariser
+
+REGULARISERS.discover(__name__)
+
+__all__ = ["REGULARISERS", "Regulariser", "Terms", "register_regulariser"]

@@ -1,0 +1,61 @@
+"""What goes over any objective: a weight and a term that is added to the loss."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal, NamedTuple, TypeVar
+
+import jax
+
+from dipod_jax.checks import Checked
+from dipod_jax.options import register_options
+from dipod_jax.registry import Registry
+from dipod_jax.types import Scores
+
+
+class Terms(NamedTuple):
+    """What a regulariser may be made of; leading axes (...) are a minibatch's."""
+
+    new: Scores
+    """under the present policy, of the same actions and draws as `old`"""
+    old: Scores
+    """under the acting policy"""
+    reference: Scores | None
+    """under the reference policy, where one is kept"""
+    entropy: jax.Array | None
+    """(...) an estimate of the present policy's entropy in nats, of the squashed action; None: it has none"""
+
+
+@dataclass(frozen=True)
+class Regulariser:
+    """A weighted term over any objective. A subclass is a frozen dataclass under `@register_regulariser(name)`."""
+
+    name: ClassVar[str]
+    """the word on the command line: --regularisers.<name>.weight"""
+    needs: ClassVar[Literal["bound", "entropy", "reference"] | None] = None
+    """what the policy must offer; it is refused, with a reason, over one that does not"""
+
+    weight: float = 0.0
+    """weight of the term, >= 0; 0 leaves it out"""
+
+    def validate(self) -> None:
+        """Refuse options out of range, with one line."""
+        Checked(self, f"regularisers.{self.name}").number("weight")
+
+    def __call__(self, terms: Terms) -> jax.Array:
+        """The weighted term, a scalar to minimise."""
+        raise NotImplementedError
+
+
+REGULARISERS: Registry[Regulariser] = Registry("regulariser")
+RegulariserT = TypeVar("RegulariserT", bound=Regulariser)
+
+
+def register_regulariser(name: str):
+    """A class decorator for a frozen dataclass of options that is a `Regulariser`."""
+
+    def add(cls: type[RegulariserT]) -> type[RegulariserT]:
+        REGULARISERS.register(name)(cls)
+        return register_options(cls)
+
+    return add

@@ -1,0 +1,23 @@
+"""An entropy bonus for policies whose entropy is known."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import jax
+
+from dipod_jax.regularisers.base import Regulariser, Terms, register_regulariser
+
+
+@register_regulariser("entropy")
+@dataclass(frozen=True)
+class Entropy(Regulariser):
+    """-weight * E[H(pi(. | obs))], of the squashed action, so that the bonus does not push mass into saturation."""
+
+    needs: ClassVar[Literal["bound", "entropy", "reference"] | None] = "entropy"
+
+    def __call__(self, terms: Terms) -> jax.Array:
+        """-weight * mean entropy in nats."""
+        assert terms.entropy is not None, "the config's checks refuse this over a policy without"
+        return -self.weight * terms.entropy.mean()

@@ -1,0 +1,171 @@
+"""One page that shows a run: what was asked, what came out, and its pictures."""
+
+import base64
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dipod_jax.runs._disk import write_text
+from dipod_jax.runs.folder import RunFolder
+from dipod_jax.tables import duration, short_number
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+REPORT = "report.html"
+# A longer film is linked, not embedded: a page of this size still opens at once and passes through mail.
+MAX_EMBEDDED_BYTES = 12_000_000
+# Objectives of folders from before an objective held its own options -> the section that held them.
+_OLD_SECTIONS = {"fpo": "fpo", "ppo": "ppo", "exact-ppo": "ppo"}
+
+
+def write_report(folder: RunFolder) -> Path:
+    """Write `report.html` into the run's folder and return its path.
+
+    The page needs nothing beside it: curves, drift plot and film are embedded (a film of more than 12 MB is linked).
+    What the run has not written (yet) is left out. Shows `config.json` and `result.json` as they are; computes nothing.
+    """
+    path = folder.path / REPORT
+    write_text(path, _environment().get_template("run.html").render(_content(folder)))
+    return path
+
+
+def objective_of(config: Mapping[str, Any]) -> tuple[str | None, dict[str, Any]]:
+    """The objective's name (None where there is none) and its options, from a stored config.
+
+    Two forms are read: `{"objective": {"name": "fpo", "clip_epsilon": 0.05}}`, and that of older folders,
+    `{"objective": "fpo", "fpo": {"clip_epsilon": 0.05}}`.
+    """
+    objective = config.get("objective")
+    if isinstance(objective, Mapping):
+        options = dict(objective)
+        return options.pop("name", None), options
+    return objective, dict(config.get(_OLD_SECTIONS.get(str(objective), ""), {}))
+
+
+def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested dicts as one, keys joined by dots, as the options of the command line are written."""
+    if not isinstance(value, dict) or not value:
+        return {prefix: value}
+    flat = {}
+    for key, item in value.items():
+        flat.update(flatten(item, f"{prefix}.{key}" if prefix else str(key)))
+    return flat
+
+
+@cache
+def _environment() -> "Environment":
+    """Templates of this package, in which every value is text: `<` comes out as `&lt;`."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    loader = PackageLoader("dipod_jax.report")
+    environment = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["value"] = _text
+    environment.globals["zip"] = zip
+    return environment
+
+
+def _content(folder: RunFolder) -> dict[str, Any]:
+    """What the template asks for."""
+    result = folder.read_result()
+    provenance = dict(folder.provenance)
+    command = provenance.pop("command", None)
+    tables = {"Configuration": folder.config, "Provenance": provenance, "Everything in result.json": result or {}}
+    return {
+        "title": _title(folder.config),
+        "subtitle": _subtitle(folder, ended=result is not None),
+        "numbers": _numbers(result or {}),
+        "notes": _notes(result or {}),
+        "seeds": _seeds(result or {}),
+        "returns": _embedded(folder.path / "returns.png", "image/png"),
+        "film": _embedded(folder.path / "policy.mp4", "video/mp4"),
+        "drift": _embedded(folder.path / "drift.png", "image/png"),
+        "command": command,
+        "tables": {name: flatten(values) for name, values in tables.items() if values},
+    }
+
+
+def _title(config: dict[str, Any]) -> str:
+    objective, _ = objective_of(config)
+    beta = config.get("beta")
+    beta = "" if beta is None else f"beta {_text(beta)}"
+    return " · ".join(str(part) for part in (config.get("task", "run"), objective, beta) if part)
+
+
+def _subtitle(folder: RunFolder, *, ended: bool) -> str:
+    created = str(folder.provenance.get("created", "")).replace("T", " ").replace("+00:00", " UTC")
+    machine = folder.provenance.get("machine") or {}
+    device = f"{machine.get('device_kind', 'unknown device')}, {machine.get('cpu_count', '?')} CPUs"
+    return f"started {created} on {device}{'' if ended else ' · this run has not ended'}"
+
+
+def _numbers(result: dict[str, Any]) -> list[tuple[str, str]]:
+    """(number, what it is) of what one asks for first. One that the result lacks is left out."""
+    items = []
+    for key, label in (("final_return", "final return"), ("final_return_zero_noise", "final return, zero noise")):
+        final = result.get(key)
+        if isinstance(final, dict) and isinstance(final.get("mean"), (int, float)):
+            bounds = final.get("ci95")
+            interval = f" ± {(bounds[1] - bounds[0]) / 2:.0f}" if bounds is not None else ""
+            items.append((f"{final['mean']:.0f}{interval}", label))
+    for key, label, text in (
+        ("env_steps", "env steps", short_number),
+        ("wall_clock_s", "wall-clock time", duration),
+        ("env_steps_per_s", "env steps/s", short_number),
+    ):
+        if isinstance(result.get(key), (int, float)):
+            items.append((text(result[key]), label))
+    return items
+
+
+def _notes(result: dict[str, Any]) -> list[str]:
+    """What has to be said beside the numbers."""
+    final = result.get("final_return")
+    notes = []
+    if isinstance(final, dict) and final.get("ci95") is not None and final.get("ci95_over"):
+        notes.append(f"± is the 95 % interval of the mean over {final['ci95_over']}.")
+    if result.get("note"):
+        notes.append(f"{result['note']}.")
+    return notes
+
+
+def _seeds(result: dict[str, Any]) -> dict[str, list[str]]:
+    """Column -> one cell per seed: final returns, and the time to each return that was watched for."""
+    seeds = result.get("seeds")
+    if not isinstance(seeds, list):
+        return {}
+    columns: dict[str, Any] = {"seed": seeds}
+    for key, label in (("final_return", "final return"), ("final_return_zero_noise", "zero noise")):
+        columns[label] = (result.get(key) or {}).get("per_seed")
+    columns |= {f"seconds to {target}": times for target, times in (result.get("seconds_to") or {}).items()}
+    return {
+        label: [_cell(value) for value in values]
+        for label, values in columns.items()
+        if isinstance(values, list) and len(values) == len(seeds)
+    }
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "never"
+    return f"{value:.1f}" if isinstance(value, float) else str(value)
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, list):
+        return ", ".join(_text(item) for item in value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _embedded(path: Path, kind: str) -> str | None:
+    """The file as a data URI; its name where it is too large, None where it does not exist."""
+    if not path.exists():
+        return None
+    if path.stat().st_size > MAX_EMBEDDED_BYTES:
+        return path.name
+    return f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode('ascii')}"

@@ -1,0 +1,101 @@
+"""Configs as JSON, and back: what `config.json` of a run folder holds. Another version's is migrated or refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from dipod_jax.config import Config
+from dipod_jax.objectives import OBJECTIVES
+from dipod_jax.policies import POLICIES
+from dipod_jax.regularisers import REGULARISERS
+
+VERSION = 2
+WAY_OUT = "start a new run, or read it with the version that wrote it"
+
+
+def to_json(config: Config) -> dict[str, Any]:
+    """Config as plain JSON values, with the version of this layout."""
+    regularisers = {name: _plain(r) for name, r in vars(config.regularisers).items() if r.weight != 0}
+    return {"version": VERSION, **_plain(config), "regularisers": regularisers}
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        name = {"name": value.name} if hasattr(value, "name") else {}  # pyright: ignore[reportAttributeAccessIssue]
+        return name | {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    return list(value) if isinstance(value, tuple) else str(value) if isinstance(value, Path) else value
+
+
+def from_json(values: Mapping[str, Any]) -> Config:
+    """Inverse of `to_json`.
+
+    Raises:
+        ValueError: one line, with the way out: an option that is missing, unknown, of another type or out of range.
+            Nothing is defaulted in silence, so that a folder of another version does not load as something else.
+    """
+    version = values.get("version", 1)
+    if version == 1:
+        from dipod_jax.migration import from_version_1
+
+        values = from_version_1(values)
+    elif version != VERSION:
+        raise ValueError(f"config.json has version {version!s:.20}, this is version {VERSION}: {WAY_OUT}")
+    options = {name: value for name, value in values.items() if name != "version"}
+    objective = OBJECTIVES.choose(_name(options, "objective"))
+    _name(options, "policy")
+    if isinstance(regularisers := options.get("regularisers"), Mapping):  # those that a folder does not name were off
+        off = {name: _plain(cls()) for name, cls in REGULARISERS.items() if name != "dipod"}
+        options["regularisers"] = {**off, **regularisers}
+    return _read(Config(objective(), POLICIES[objective.policy]()), options, "")
+
+
+def _name(options: Mapping[str, Any], group: str) -> str:
+    found = options.get(group)
+    if not isinstance(found, Mapping) or not isinstance(found.get("name"), str):
+        raise ValueError(f"config.json: {group} is not a group of options with a name: {WAY_OUT}")
+    return found["name"]
+
+
+def _read(template: Any, values: Any, where: str) -> Any:
+    """A dataclass of the template's type, its fields from `values`, all of them and no others."""
+    if not isinstance(values, Mapping):
+        raise ValueError(f"config.json: {where.rstrip('.')} is not a group of options: {WAY_OUT}")
+    fields = {f.name: getattr(template, f.name) for f in dataclasses.fields(template)}
+    if hasattr(template, "name"):
+        given = values.get("name")
+        if given != template.name:
+            raise ValueError(f"config.json: {where}name is {given!r:.40}, not {template.name!r}: {WAY_OUT}")
+        values = {name: value for name, value in values.items() if name != "name"}
+    for what, names in (("lacks", set(fields) - set(values)), ("holds unknown", set(values) - set(fields))):
+        if names:
+            raise ValueError(f"config.json {what} options ({', '.join(where + n for n in sorted(names))}): {WAY_OUT}")
+    hints = get_type_hints(type(template))
+    return type(template)(**{name: _field(hints[name], fields[name], values[name], where + name) for name in fields})
+
+
+def _field(hint: Any, default: Any, value: Any, where: str) -> Any:
+    if dataclasses.is_dataclass(default):
+        return _read(default, value, where + ".")
+    value = tuple(value) if isinstance(value, list) else value
+    if not _fits(hint, value):
+        raise ValueError(f"config.json: {where} is {value!r:.60}, which is of another type: {WAY_OUT}")
+    return Path(value) if Path in get_args(hint) and value is not None else value
+
+
+def _fits(hint: Any, value: Any) -> bool:
+    """Whether a JSON value (lists as tuples) is of a field's type."""
+    if get_origin(hint) in (Union, types.UnionType):
+        return any(_fits(part, value) for part in get_args(hint))
+    if get_origin(hint) is Literal:
+        return value in get_args(hint)
+    if get_origin(hint) is tuple:
+        return isinstance(value, tuple) and all(_fits(get_args(hint)[0], item) for item in value)
+    if hint is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, str if hint is Path else hint)

@@ -1,0 +1,47 @@
+"""How numbers and tables are written, on a terminal as in a document."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+
+def short_number(value: float) -> str:
+    """`value` in three digits, with k, M or G from a thousand on: 0.25, 950, 12.3k, 1.5M. A dash if not finite."""
+    if not math.isfinite(value):
+        return "-"
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= 0.9995 * size:
+            scaled = value / size
+            return f"{scaled:.0f}{letter}" if abs(scaled) >= 999.5 else f"{scaled:.3g}{letter}"
+    return f"{value:.3g}"
+
+
+def duration(seconds: float) -> str:
+    """`seconds` as 42s, 3m07s or 1h02m. A dash if not finite."""
+    if not math.isfinite(seconds):
+        return "-"
+    minutes, rest = divmod(max(0, round(seconds)), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours}h{minutes:02d}m"
+    return f"{minutes}m{rest:02d}s" if minutes else f"{rest}s"
+
+
+def table(rows: Sequence[Mapping[str, str]]) -> str:
+    """A Markdown table with aligned columns, which a terminal shows as well as a document.
+
+    Args:
+        rows: at least one; column -> cell, with the same columns in every row. The columns' names are the heading.
+
+    Returns:
+        Lines without a newline at the end. A `|` inside a cell is escaped, a line break becomes a space.
+    """
+    columns = [[_cell(name), *(_cell(row[name]) for row in rows)] for name in rows[0]]
+    widths = [max(map(len, column)) for column in columns]
+    heading, *lines = zip(*columns, strict=True)
+    rule = tuple("-" * width for width in widths)
+    padded = ((cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in (heading, rule, *lines))
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in padded)
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")

@@ -1,0 +1,88 @@
+"""Where arrays lie: seeds over devices, or one seed's environments and minibatches.
+
+Programs are written in global view, as if there were one device: a mean over a sharded axis is the mean over all
+devices, and no number depends on how many there are but for the order of sums. This file says how arrays are laid out;
+only physics (`envs.batched`) is told of its own shard.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from dipod_jax.config import Config
+
+SEED, DATA = "seed", "data"
+MIN_ENVS_PER_DEVICE = 16  # below, a device spends its time on the overhead of small operations
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A mesh ("seed", "data"), of which one axis is 1."""
+
+    mesh: Mesh
+
+    @classmethod
+    def of(cls, config: Config, num_seeds: int) -> Layout:
+        """Spread seeds over devices where their number divides, else one seed's environments where that divides.
+
+        A CPU is as many devices as it has cores, so that one seed uses them all without waiting for threads inside
+        each small operation, and several seeds never wait for each other.
+        """
+        devices = np.array(jax.devices())
+        if num_seeds % len(devices) == 0:
+            shape = (len(devices), 1)
+        else:
+            num_envs = config.rollout.num_envs
+            most = max(1, min(len(devices), num_envs // MIN_ENVS_PER_DEVICE))
+            divides = lambda n: num_envs % n == 0 and config.columns_per_minibatch % n == 0
+            shape = (1, max(n for n in range(1, most + 1) if divides(n)))
+        return cls.on(devices[: shape[0] * shape[1]].reshape(shape))
+
+    @classmethod
+    def on(cls, devices: np.ndarray) -> Layout:
+        """On an array of devices (seed, data), of which one axis is 1."""
+        return cls(Mesh(devices, (SEED, DATA), axis_types=(AxisType.Auto, AxisType.Auto)))
+
+    @property
+    def shards(self) -> int:
+        """Devices over which one seed's environments are spread."""
+        return self.mesh.shape[DATA]
+
+    @property
+    def env_mesh(self) -> Mesh | None:
+        """What `envs.make` is given: None where a seed's environments lie on one device."""
+        return self.mesh if self.shards > 1 else None
+
+    def sharding(self, *axes: str | None) -> NamedSharding:
+        """Of an array whose leading axes are these."""
+        return NamedSharding(self.mesh, PartitionSpec(*axes))
+
+    def rows(self, tree: Any, axis: int) -> Any:
+        """Inside a seed's program: lay `axis` of every leaf over the data devices."""
+        return self._constrain(tree, PartitionSpec(*([None] * axis), DATA))
+
+    def whole(self, tree: Any) -> Any:
+        """Inside a seed's program: every device holds all of every leaf."""
+        return self._constrain(tree, PartitionSpec())
+
+    def _constrain(self, tree: Any, spec: PartitionSpec) -> Any:
+        if self.shards == 1:
+            return tree
+        return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, NamedSharding(self.mesh, spec)), tree)
+
+    def over_seeds(self, function: Callable) -> Callable:
+        """Map over a leading seed axis: vmapped on an accelerator, one seed after the other on a CPU core."""
+        mapped = jax.vmap(function)
+        if jax.default_backend() == "cpu":
+            mapped = lambda *args: jax.lax.map(lambda a: function(*a), args)
+        if self.mesh.shape[SEED] == 1:
+            return mapped
+        spread = partial(jax.shard_map, mesh=self.mesh, in_specs=PartitionSpec(SEED), out_specs=PartitionSpec(SEED))
+        return spread(mapped, check_vma=False)

@@ -1,0 +1,238 @@
+"""Every mistake on a command line is one line and exit status 2; help is tyro's, and quick."""
+
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from dipod_jax.cli import parse_options, run_cli
+from dipod_jax.runs import CheckpointError, RunFolderError
+
+LONG = "finite and more than 0, which this sentence says at such length that a box of 80 columns has to wrap it"
+
+
+@dataclass(frozen=True)
+class Clip:
+    epsilon: float = 0.05
+    """half width, > 0"""
+
+    def __post_init__(self):
+        if not self.epsilon > 0:
+            raise ValueError(f"--clip.epsilon {self.epsilon} is not allowed: {LONG}")
+
+
+@dataclass(frozen=True)
+class Options:
+    task: str
+    """which task"""
+    beta: float = 0.0
+    """weight, >= 0"""
+    seeds: int = 1
+    """how many"""
+    seed_list: tuple[int, ...] | None = None
+    """which"""
+    preset: Literal["auto", "cpu", "paper"] = "auto"
+    """which recipe"""
+    clip: Clip = field(default_factory=Clip)
+
+    def __post_init__(self):
+        if not self.beta >= 0:
+            raise ValueError(f"--beta {self.beta} is not allowed: a finite number, at least 0")
+
+
+def parse(arguments: list[str]) -> Options:
+    return parse_options(Options, arguments, prog="train")
+
+
+def never(options: Options) -> None:
+    raise AssertionError("main must not run")
+
+
+def error_of(capsys, arguments: list[str], main=never) -> str:
+    with pytest.raises(SystemExit) as stopped:
+        run_cli(parse, main, arguments)
+    out, err = capsys.readouterr()
+    assert stopped.value.code == 2 and out == ""
+    assert err.count("\n") == 1 and err.startswith("error: ") and err.endswith("\n")
+    return err.removeprefix("error: ").removesuffix("\n")
+
+
+MISTAKES = [
+    (["--task", "a", "--beta", "abc"], "--beta abc is not allowed: FLOAT; see --help"),
+    (["--task", "a", "--beta=abc"], "--beta abc is not allowed: FLOAT; see --help"),
+    (["--task", "a", "--beta", "nan"], "--beta nan is not allowed: a finite number, at least 0"),
+    (["--task", "a", "--clip.epsilon", "-1"], f"--clip.epsilon -1.0 is not allowed: {LONG}"),
+    (["--task", "a", "--seeds", "1.5"], "--seeds 1.5 is not allowed: INT; see --help"),
+    (["--task", "a", "--preset", "gpu"], "--preset gpu is not allowed: one of auto, cpu, paper; see --help"),
+    (["--task", "a", "--beta"], "--beta without a value is not allowed: FLOAT; see --help"),
+    (["--task", "a", "--betta", "1"], "--betta is not an option, did you mean --beta?; see --help"),
+    (["--task", "a", "--epsilon=1"], "--epsilon is not an option, did you mean --clip.epsilon?; see --help"),
+    (["--task", "a", "--x", "1", "--y"], "--x, --y are not options; see --help"),
+    (["--task", "a", "stray"], "stray is not an option; see --help"),
+    ([], "--task STR is required; see --help"),
+    (["--tusk", "a"], "--tusk is not an option; --task STR is required; see --help"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "expected"), MISTAKES)
+def test_a_mistake_is_one_line_that_names_the_option_and_what_is_allowed(capsys, arguments, expected):
+    assert error_of(capsys, arguments) == expected
+
+
+def test_an_argument_without_a_flag_that_is_missing_is_named(capsys):
+    from experiments import evaluate
+
+    with pytest.raises(SystemExit):
+        evaluate.main([])
+    assert capsys.readouterr().err == "error: RUN_DIR is required; see --help\n"
+
+
+def test_a_mistake_is_told_by_its_last_value_whatever_stands_between(capsys):
+    arguments = ["--task", "a", "--seed_list", "1", "--beta", "2", "--seed-list", "1", "x", "--seeds", "3"]
+    assert error_of(capsys, arguments).startswith("--seed-list 1 x is not allowed: ")
+
+
+def test_a_mistake_is_a_value_error_for_a_caller_in_python():
+    with pytest.raises(ValueError, match=r"^--beta abc is not allowed: FLOAT; see --help$"):
+        parse(["--task", "a", "--beta", "abc"])
+
+
+@pytest.mark.parametrize("arguments", [arguments for arguments, _ in MISTAKES])
+def test_a_tyro_without_its_hook_still_ends_with_status_2_and_names_the_option(capsys, monkeypatch, arguments):
+    import tyro._errors
+
+    monkeypatch.delattr(tyro._errors, "on_parse_error")
+    with pytest.raises(SystemExit) as stopped:
+        run_cli(parse, never, arguments)
+    named = next((word for word in arguments[2:] if word.startswith("--") or word == "stray"), "--task")
+    assert stopped.value.code == 2 and named.partition("=")[0] in capsys.readouterr().err
+
+
+def test_what_parsing_says_is_shown_once_and_only_where_it_succeeds(capsys):
+    def said(arguments: list[str]) -> Options:
+        for _ in range(2):
+            print("auto: preset cpu", file=sys.stderr)
+        return parse(arguments)
+
+    run_cli(said, lambda options: None, ["--task", "a"])
+    assert capsys.readouterr().err == "auto: preset cpu\n"
+    with pytest.raises(SystemExit):
+        run_cli(said, never, ["--task", "a", "--beta", "x"])
+    assert capsys.readouterr().err == "error: --beta x is not allowed: FLOAT; see --help\n"
+
+
+def test_a_good_command_line_reaches_main(capsys):
+    seen = []
+    run_cli(parse, seen.append, ["--task", "a", "--beta", "0.1", "--clip.epsilon", "0.2", "--seed-list", "3", "4"])
+    assert seen == [Options("a", beta=0.1, seed_list=(3, 4), clip=Clip(0.2))]
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("error", [RunFolderError, CheckpointError])
+def test_a_folder_or_checkpoint_error_of_the_run_is_one_line(capsys, error):
+    def main(options: Options) -> None:
+        raise error("runs/x already holds a run;\n  continue it with --resume")
+
+    assert error_of(capsys, ["--task", "a"], main) == "runs/x already holds a run; continue it with --resume"
+
+
+def test_a_value_error_of_the_run_is_a_bug_and_keeps_its_traceback():
+    def main(options: Options) -> None:
+        raise ValueError("shapes do not match")
+
+    with pytest.raises(ValueError, match="shapes do not match"):
+        run_cli(parse, main, ["--task", "a"])
+
+
+def test_an_interrupt_is_one_line_and_status_130(capsys):
+    def main(options: Options) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as stopped:
+        run_cli(parse, main, ["--task", "a"])
+    assert stopped.value.code == 130
+    assert capsys.readouterr() == ("", "interrupted\n")
+
+
+SCRIPT = """
+    import sys, time
+    from dataclasses import dataclass
+    from dipod_jax.cli import parse_options, run_cli
+
+    @dataclass(frozen=True)
+    class Options:
+        beta: float = 0.0
+        "weight of the regulariser"
+
+    def parse(arguments):
+        return parse_options(Options, arguments, prog="script")
+
+    def main(options):
+        print("running", flush=True)
+        time.sleep(60)
+
+    try:
+        run_cli(parse, main)
+    finally:
+        slow = [name for name in ("jax", "flax", "mujoco", "matplotlib") if name in sys.modules]
+        print("imported:", slow)
+"""
+
+
+@pytest.fixture
+def script(tmp_path) -> list[str]:
+    (tmp_path / "script.py").write_text(textwrap.dedent(SCRIPT))
+    return [sys.executable, str(tmp_path / "script.py")]
+
+
+def environment() -> dict[str, str]:
+    import os
+
+    return {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+
+
+def test_help_is_tyros_takes_under_two_seconds_and_imports_nothing_slow(script):
+    started = time.monotonic()
+    done = subprocess.run([*script, "--help"], capture_output=True, text=True, env=environment())
+    assert time.monotonic() - started < 2.0
+    assert done.returncode == 0 and done.stderr == ""
+    assert "--beta FLOAT" in done.stdout and "weight of the regulariser" in done.stdout
+    assert done.stdout.endswith("imported: []\n")
+
+
+def test_ctrl_c_ends_a_process_with_one_line(script):
+    # A shell starts what it puts into the background with the signal ignored, and children inherit that.
+    process = subprocess.Popen(
+        script,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    assert process.stdout is not None and process.stdout.readline() == "running\n"
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=20)
+    assert (process.returncode, err) == (130, "interrupted\n")
+
+
+def test_help_into_a_pipe_that_closes_early_ends_without_a_traceback():
+    command = f"{sys.executable} -m experiments.train --help | head -n 1"
+    ended = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
+    assert ended.stdout.startswith("usage: python -m experiments.train") and ended.stderr == ""
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("module", ["evaluate", "sweep", "ablation"])
+def test_help_whose_reader_has_left_ends_without_a_traceback(module, unbuffered):
+    command = f"{sys.executable} -m experiments.{module} --help | true"  # all of it fits the buffer
+    env = environment() | {"PYTHONUNBUFFERED": unbuffered}
+    ended = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True, env=env)
+    assert ended.stdout == "" and ended.stderr == ""

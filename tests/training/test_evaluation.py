@@ -1,0 +1,66 @@
+"""Evaluation: whole episodes, independent of training and of each other, with returns known beforehand."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.testing import assert_allclose, assert_array_equal
+from probe_tasks import CountingTask, TargetTask
+from small import assert_same_bits, copy
+
+from dipod_jax.envs import BatchedEnv
+from dipod_jax.training.evaluation import evaluate
+from dipod_jax.training.statistics import RunningStatistics
+
+
+def test_an_evaluation_is_reproducible_and_leaves_training_as_it_was(fpo):
+    state = fpo.init()
+    silent, _ = fpo.iterate(copy(state))
+    first = fpo.evaluate(state.learner, 6)
+    second = fpo.evaluate(state.learner, 6)
+    assert_same_bits(first, second)
+    assert_same_bits(fpo.iterate(state)[0], silent)
+    assert first.random_noise.shape == first.zero_noise.shape == (1, 6)
+
+
+def test_evaluation_episodes_are_independent_of_each_other_and_of_their_number(fpo):
+    learner = fpo.init().learner
+    many = fpo.evaluate(learner, 10)
+    assert_same_bits(fpo.evaluate(learner, 3), jax.tree.map(lambda x: x[:, :3], many))
+    assert len(np.unique(many.random_noise)) == 10
+    # another iteration draws other noise
+    later = fpo.evaluate(learner._replace(iteration=learner.iteration + 1), 10)
+    assert not np.isin(later.random_noise, many.random_noise).any()
+
+
+class ShiftPolicy:
+    """a = base noise + atanh(.5): with base noise 0 the best action of `TargetTask`."""
+
+    action_size, noise_shape = 1, (1,)
+
+    def sample(self, params, obs, base_noise):
+        return base_noise + jnp.arctanh(0.5), ()
+
+    def squash(self, action):
+        return jnp.tanh(action)
+
+
+def test_evaluation_returns_of_a_known_policy():
+    run = lambda key: evaluate(BatchedEnv(TargetTask(), 20), ShiftPolicy(), None, RunningStatistics.zeros(2), key, 400)
+    returns = jax.jit(run)(jax.random.key(0))
+    assert_allclose(returns.zero_noise, 20.0, rtol=1e-6)
+    # E[1 - (tanh(z + atanh .5) - .5)^2] under N(0, 1), by quadrature
+    z = np.linspace(-8, 8, 4001)
+    density = np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi)
+    mean = np.trapezoid(density * (1 - (np.tanh(z + np.arctanh(0.5)) - 0.5) ** 2), z)
+    # a reward's deviation is about .6: the standard error over 8000 is .007
+    assert_allclose(returns.random_noise.mean() / 20, mean, atol=0.03)
+
+
+def test_evaluation_counts_the_first_episode_only():
+    class Full(ShiftPolicy):
+        def sample(self, params, obs, base_noise):
+            return jnp.full_like(base_noise, 20.0), ()  # tanh: 1
+
+    run = lambda key: evaluate(BatchedEnv(CountingTask(), 25), Full(), None, RunningStatistics.zeros(2), key, 4)
+    returns = jax.jit(run)(jax.random.key(0))
+    assert_array_equal(returns.random_noise, [10.0] * 4)  # starts in (0, 1): past 10, and done, at the tenth step

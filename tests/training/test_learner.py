@@ -1,0 +1,139 @@
+"""One update: skipped steps, rates, segments, samples whose likelihood is not known."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+from small import BASE, as_numbers, assert_same_bits, of_objective
+
+from dipod_jax.objectives.ppo import ExactPpo
+from dipod_jax.policies.critic import Critic
+from dipod_jax.training.learner import Learner, _cut, _summarise, learning_rate
+from dipod_jax.training.sharding import Layout
+from dipod_jax.training.state import LearnerState, Tunables
+from dipod_jax.training.statistics import RunningStatistics
+from dipod_jax.types import Transition, make_scores, matched
+
+
+def layout(num_devices):
+    return Layout.on(np.array(jax.devices()[:num_devices])[None])
+
+
+def random_rollout(seed=0, num_steps=8, num_envs=64):
+    """Transitions (T, B) with terminations, truncations and rewards of both signs, acted by nobody."""
+    rng = np.random.default_rng(seed)
+    normal = lambda *shape: rng.standard_normal((num_steps, num_envs, *shape)).astype(np.float32)
+    end = rng.random((num_steps, num_envs))
+    terminated, truncated = end < 0.05, (end > 0.05) & (end < 0.15)
+    length = np.where(terminated | truncated, 5, 0).astype(np.int32)
+    return Transition(
+        2.0 + normal(2), 2.0 + normal(2), normal(1), (), normal(), terminated, truncated, 3.0 * (length > 0), length
+    )
+
+
+@pytest.fixture(scope="module")
+def gaussian():
+    """How to make a learner of a Gaussian policy, its state, and a rollout (T, B) = (8, 64) to learn from."""
+    base = of_objective("ppo")
+    policy, critic = base.policy.build(2, 1), Critic(base.critic, 2)
+
+    def make(num_devices=1, **options):
+        config = replace(base, learning=replace(base.learning, **options))
+        return Learner(config, policy, critic, layout(num_devices))
+
+    params = {"policy": policy.init(jax.random.key(0)), "critic": critic.init(jax.random.key(1))}
+    state = LearnerState(
+        params=params,
+        optimizer=make(**WHOLE).optimizer.init(params),
+        distiller=(),
+        reference=None,
+        obs_statistics=RunningStatistics.zeros(2),
+        tunables=Tunables.of(base),
+        key=jax.random.key(2),
+        iteration=jnp.int32(0),
+    )
+    return make, state, random_rollout()
+
+
+WHOLE = dict(minibatch_size=512, num_epochs=1, policy_gradient_clip=None)  # one gradient step on everything
+
+
+@pytest.fixture(scope="module")
+def one_step(gaussian):
+    return jax.jit(gaussian[0](**WHOLE).update)
+
+
+@pytest.mark.parametrize("advantages", ["iteration", "minibatch"])
+def test_an_update_on_two_devices_is_that_on_one(gaussian, advantages):
+    make, state, rollout = gaussian
+    options = dict(advantages=advantages, unroll_length=4, minibatch_size=128, num_epochs=2)
+    key, results = jax.random.key(0), []
+    for devices in (1, 2):
+        learner = make(devices, **options)
+        rows = learner.layout.sharding(None, "data")
+        spread = jax.tree.map(lambda x, where=rows: jax.device_put(x, where), rollout)
+        start = state._replace(optimizer=learner.optimizer.init(state.params))
+        results.append(jax.jit(learner.update)(start, spread, key))
+    (one, one_metrics), (two, two_metrics) = map(jax.device_get, map(as_numbers, results))
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(two), strict=True):
+        assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+    assert one_metrics.keys() == two_metrics.keys()
+    for name, value in one_metrics.items():
+        assert_allclose(value, two_metrics[name], rtol=1e-4, atol=1e-5)  # a mean near 0 is the most rounded
+
+
+@pytest.mark.parametrize("field", ["reward", "action"])
+def test_a_non_finite_gradient_skips_its_update_and_is_counted(gaussian, one_step, field):
+    _, state, transitions = gaussian
+    value = np.array(getattr(transitions, field))
+    value[3, 7] = np.nan
+    after, metrics = one_step(state, transitions._replace(**{field: value}), jax.random.key(0))
+    assert metrics["skipped_updates"] == 1.0
+    adam = lambda state: state.optimizer.inner_state
+    assert_same_bits((after.params, adam(after)), (state.params, adam(state)))
+    good, metrics = one_step(state, transitions, jax.random.key(0))
+    assert metrics["skipped_updates"] == 0.0 and good.optimizer.total_notfinite == 0
+    # the observations were sound, and are learned from
+    assert_same_bits(after.obs_statistics, good.obs_statistics)
+
+
+def test_the_learning_rate_falls_linearly_to_its_last_value(gaussian):
+    state = gaussian[1]
+    tunables = state.tunables._replace(
+        learning_rate=jnp.float32(1.0), final_learning_rate=jnp.float32(0.2), num_iterations=jnp.float32(5.0)
+    )
+    rates = [float(learning_rate(state._replace(tunables=tunables, iteration=jnp.int32(i)))) for i in (0, 1, 2, 4, 9)]
+    assert_allclose(rates, [1.0, 0.8, 0.6, 0.2, 0.2], rtol=1e-6)
+    constant = Tunables.of(BASE)
+    assert constant.learning_rate == constant.final_learning_rate
+
+
+def test_segments_hold_consecutive_steps_of_one_environment():
+    rollout = jnp.arange(6)[:, None] * 10 + jnp.arange(2)  # entry 10 t + b
+    columns = np.asarray(_cut(rollout, 3)).T
+    assert {tuple(c) for c in columns} == {(0, 10, 20), (1, 11, 21), (30, 40, 50), (31, 41, 51)}
+
+
+def test_means_over_an_iteration_leave_skipped_steps_out():
+    taken = jnp.array([[True, False], [True, True]])
+    values = jnp.array([[1.0, jnp.nan], [2.0, 6.0]])
+    assert _summarise("policy_gradient_norm", values, taken) == 3.0
+    assert jnp.isnan(_summarise("policy_loss", values, jnp.zeros((2, 2), bool)))
+    assert _summarise("skipped_updates", 1.0 - taken, taken) == 1.0
+
+
+def test_a_sample_of_unknown_likelihood_changes_neither_ratio_nor_gradient():
+    old = jnp.array([[1.0], [jnp.nan], [2.0], [3.0]])
+    advantage = jnp.array([1.0, 5.0, -5.0, -1.0])
+
+    def loss(loss_new):
+        new, known_old = matched(make_scores(loss_new), make_scores(old))
+        return ExactPpo(clip_epsilon=0.1)(new, known_old, None, advantage)[0], new.known
+
+    (_, known), gradient = jax.value_and_grad(loss, has_aux=True)(jnp.array([[1.0], [1.0], [jnp.nan], [3.0]]))
+    assert_array_equal(known[:, 0], [True, False, False, True])
+    # at ratio 1 the gradient in the loss is A / B
+    assert_allclose(gradient[:, 0], [0.25, 0.0, 0.0, -0.25])
