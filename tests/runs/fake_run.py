@@ -28,6 +28,10 @@ class FakeLearner(NamedTuple):
     iteration: Any
 
 
+class FakeTunables(NamedTuple):
+    beta: Any
+
+
 class FakeActor(NamedTuple):
     env: Any
     base_noise: Any
@@ -58,7 +62,7 @@ class FakePrograms:
         self.seeds, self.seconds = seeds, seconds
 
     def init(self):
-        from dipod_jax.training.state import TrainState, Tunables
+        from dipod_jax.training.state import TrainState
 
         count = len(self.seeds)
         learner = FakeLearner(
@@ -67,7 +71,7 @@ class FakePrograms:
                 "critic": np.zeros((count, 3), np.float32),
             },
             obs_statistics=np.ones((count, 2), np.float32),
-            tunables=Tunables(*(np.zeros(count, np.float32) for _ in Tunables._fields)),
+            tunables=FakeTunables(np.zeros(count, np.float32)),
             key=np.arange(count, dtype=np.int32),
             iteration=np.zeros(count, np.int32),
         )
