@@ -12,6 +12,7 @@ import numpy as np
 from dipod_jax.config import Config
 from dipod_jax.runs import BEST, Progress, RunFolder, RunFolderError, Saver, StorageError, make_logger
 from dipod_jax.runs.loggers import Logger, NullLogger
+from dipod_jax.runs.mujoco_log import MujocoLog
 from dipod_jax.runs.signals import StopRequest, stop_requested
 from dipod_jax.serialisation import to_json
 from dipod_jax.training.artifacts import write_artifacts
@@ -93,6 +94,7 @@ class Run:
         self._last_return: float | None = None
         self._strict = strict_resume
         self.holes: str | None = None
+        self._mujoco_log = MujocoLog(self.folder.path, self.progress.line)
         self._best = BestKeeper(self.folder.checkpoints / BEST, self.progress.line)
         self._saver = Saver(self.folder.checkpoints, keep=keep_checkpoints, say=self.progress.line)
 
@@ -167,6 +169,7 @@ class Run:
         before = time.perf_counter()
         drift, metrics = self._advance()
         elapsed = time.perf_counter() - before
+        self._mujoco_log.check()
         self.timings["training_s"] += elapsed
         self.iteration += 1
         self._timed_iterations += 1
@@ -309,6 +312,7 @@ class Run:
     def close(self) -> None:
         """End what writes and shows, and give the folder back."""
         self.logger.close()
+        self._mujoco_log.close()
         self.folder.close()
         self.progress.close()
 
