@@ -15,8 +15,8 @@ class Progress:
 
     On a terminal a bar that redraws itself, with `line`s scrolling above it; where the stream is no terminal (a log
     file, a pipe, CI) or one that cannot move its cursor, plain lines, one per `interval_s` at most. Characters that the
-    stream's encoding lacks and a stream that is gone stop no training (see `Terminal`).
-    A context manager; `close` may be called twice.
+    stream's encoding lacks come out as escapes, and a stream that is gone is written to no more: neither stops a
+    training. A context manager; `close` may be called twice.
     """
 
     def __init__(
@@ -38,8 +38,8 @@ class Progress:
         self.name = name
         self._interval_s = interval_s
         self._last_plain_s = -math.inf
-        terminal = Terminal(sys.stdout if stream is None else stream)
-        self._console = Console(file=cast(TextIO, terminal), markup=False, emoji=False, highlight=False)
+        terminal = cast(TextIO, Terminal(sys.stdout if stream is None else stream))
+        self._console = Console(file=terminal, markup=False, emoji=False, highlight=False)
         self._plain = not (terminal.isatty() and self._console.is_interactive)
         columns = (
             TextColumn("{task.description}", markup=False),

@@ -16,7 +16,7 @@ class Terminal:
 
     @property
     def encoding(self) -> str:
-        """That of the stream; letters it lacks are written as `?`."""
+        """That of the stream; letters it lacks are written as escapes."""
         return getattr(self._stream, "encoding", None) or "utf-8"
 
     def isatty(self) -> bool:
@@ -36,7 +36,7 @@ class Terminal:
         """Write `text`; return its length."""
         if self._stream is not None:
             try:
-                self._stream.write(text.encode(self.encoding, "replace").decode(self.encoding))
+                self._stream.write(text.encode(self.encoding, "backslashreplace").decode(self.encoding))
             except (OSError, ValueError) as error:
                 self._lose(error)
         return len(text)
