@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 
@@ -31,6 +31,16 @@ def check_choice(flag: str, value: Any, choices: Iterable[str]) -> None:
     """Refuse a word that is not one of `choices`."""
     choices = tuple(choices)
     require(value in choices, flag, value, f"one of {', '.join(choices)}")
+
+
+def check_selection(flag: str, values: Sequence[Any], choices: Iterable[str] | None = None) -> None:
+    """Refuse no value at all, a value twice, and a word that is not one of `choices`."""
+    require(len(values) > 0, flag, "with no value", "give one or more")
+    if choices is not None:
+        choices = tuple(choices)
+        for value in values:
+            check_choice(flag, value, choices)
+    require(len(set(values)) == len(values), flag, " ".join(map(str, values)), "give each value once")
 
 
 def flag_of(group: str, name: str) -> str:

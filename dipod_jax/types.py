@@ -29,6 +29,8 @@ class Scores(NamedTuple):
     """(..., N) bool; a score that is not known is 0 and takes part in nothing."""
     bound: jax.Array | None = None
     """(...) negative bound of the log-likelihood, averaged over draws: what DiPOD keeps tight. None: there is none."""
+    upper: jax.Array | None = None
+    """(...) negative upper bound of the log-likelihood, where the policy has a true one. None: there is none."""
 
     def mean(self) -> jax.Array:
         """(...) weighted mean loss over the draws."""

@@ -9,18 +9,13 @@ import dataclasses
 import json
 import math
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
 
-from dipod_jax.checks import require
-from dipod_jax.cli import parse_options, run_cli
-from dipod_jax.runs import check_unused, check_writable
+from dipod_jax.checks import Checked, check_selection, require
+from dipod_jax.cli import parse_with_folder, run_cli
 from dipod_jax.tables import table
-from dipod_jax.twotoken.options import BASELINES, EUBOS, METHODS, OPTIMIZERS, PAPER_METHODS
+from dipod_jax.toys.options import METHODS, PAPER_METHODS, Baseline, Eubo, Method, Optimizer
 
-ConfigT = TypeVar("ConfigT", bound=Any)
 _BYTES_PER_STEP = 8 * 22  # one method and init: 22 float64 numbers recorded at each step
 _MEMORY_LIMIT_GIB = 2.0
 COUNTED_BYTES = 2**100  # a float holds no more than 2^1024
@@ -30,11 +25,11 @@ COUNTED_BYTES = 2**100  # a float holds no more than 2^1024
 class Config:
     """The exact two-token toy (DiPOD section 4.1): the gap, the gradient's cosine and the reward over steps."""
 
-    methods: tuple[str, ...] = PAPER_METHODS
+    methods: tuple[Method, ...] = PAPER_METHODS
     """Methods, one or more of: policy-gradient fpo spg policy-gradient+dipod fpo+dipod spg+dipod."""
     init_logit: tuple[float, ...] = (0.5, 0.0)
     """Common initial value of the six logits, one run for each; finite. 0.5 is the paper's text read literally."""
-    baseline: str = "on-policy"
+    baseline: Baseline = "on-policy"
     """Advantage: on-policy (r - E r), uniform (r - mean of the four rewards), none (r), group-std."""
     learning_rate: float = 0.1
     """Step size of the optimiser, > 0."""
@@ -42,11 +37,11 @@ class Config:
     """Number of exact-gradient updates, >= 0."""
     beta: float = 0.2
     """Weight of DiPOD's on-policy ELBO regulariser in the +dipod methods, >= 0 (reward units)."""
-    eubo: str = "spg"
+    eubo: Eubo = "spg"
     """Upper bound that SPG lowers where A <= 0: spg (per token) or renyi (over orders)."""
     eubo_order: float = 1.5
     """Order of that bound, >= 1. The spg one is an upper bound from 2 on."""
-    optimizer: str = "sgd"
+    optimizer: Optimizer = "sgd"
     """sgd (plain) or adam (b1 0.9, b2 0.999, eps 1e-8)."""
     animation: bool = True
     """Draw drift.gif as well (a few seconds)."""
@@ -54,48 +49,25 @@ class Config:
     """Folder for the results, new or empty. Default: runs/twotoken/<time>."""
 
     def __post_init__(self) -> None:
-        require_choices("methods", self.methods, METHODS)
-        if not self.init_logit:
-            raise ValueError("--init-logit got no value: give one or more finite numbers")
+        check = Checked(self)
+        check.choices()
+        check_selection("methods", self.methods, METHODS)
+        check_selection("init-logit", self.init_logit)
         for logit in self.init_logit:
             require(math.isfinite(logit), "init-logit", logit, "a finite number")
-        if len(set(self.init_logit)) < len(self.init_logit):
-            raise ValueError(f"--init-logit {' '.join(map(str, self.init_logit))}: give each value once")
-        require_choices("baseline", (self.baseline,), BASELINES)
-        require(0 < self.learning_rate < math.inf, "learning-rate", self.learning_rate, "a finite number above 0")
-        require(self.steps >= 0, "steps", self.steps, "an integer from 0 on")
-        require(0 <= self.beta < math.inf, "beta", self.beta, "a finite number from 0 on")
-        require_choices("eubo", (self.eubo,), EUBOS)
-        require(1 <= self.eubo_order < math.inf, "eubo-order", self.eubo_order, "a finite number from 1 on")
-        require_choices("optimizer", (self.optimizer,), OPTIMIZERS)
+        check.require(0 < self.learning_rate < math.inf, "learning_rate", "a finite number, more than 0")
+        check.number("beta")
+        check.number("eubo_order", low=1.0)
+        check.require(self.steps >= 0, "steps", "an integer, at least 0")
         num_bytes = len(self.methods) * len(self.init_logit) * (self.steps + 1) * _BYTES_PER_STEP
         gib = min(num_bytes, COUNTED_BYTES) / 2**30
         fits = f"fewer: its curves would take {gib:.3g} GiB and at most {_MEMORY_LIMIT_GIB:g} are allowed"
-        require(gib <= _MEMORY_LIMIT_GIB, "steps", self.steps, fits)
-
-
-def require_choices(option: str, values: tuple[str, ...], allowed: tuple[str, ...]) -> None:
-    """Raise unless `values` is a non-empty selection from `allowed` without repetition."""
-    if not values:
-        raise ValueError(f"--{option} got no value: choose from {', '.join(allowed)}")
-    for value in values:
-        require(value in allowed, option, value, f"one of {', '.join(allowed)}")
-    if len(set(values)) < len(values):
-        raise ValueError(f"--{option} {' '.join(values)}: give each value once")
-
-
-def parse(config_class: Callable[..., ConfigT], name: str, arguments: list[str]) -> ConfigT:
-    """A config dataclass from the command line, its `out` filled in (runs/<name>/<time>) and checked."""
-    config = parse_options(config_class, arguments, prog=f"python -m experiments.{name}")
-    out = config.out or Path("runs") / name / time.strftime("%Y%m%d-%H%M%S")
-    check_writable(out)
-    check_unused(out)
-    return dataclasses.replace(config, out=out)
+        check.require(gib <= _MEMORY_LIMIT_GIB, "steps", fits)
 
 
 def summarise(curves, config: Config) -> dict:
     """The content of result.json: {"config": ..., "runs": {method: {init logit: {"final", "peak_mean_gap"}}}}."""
-    from dipod_jax.twotoken.model import OUTPUTS
+    from dipod_jax.toys.two_tokens import OUTPUTS
 
     def run(m: int, i: int) -> dict:
         last = {name: values[m, i, -1] for name, values in curves._asdict().items()}
@@ -146,7 +118,7 @@ def final_values(result: dict) -> list[dict[str, str]]:
 
 def main(argv: list[str] | None = None) -> None:
     """Parse a command line and train."""
-    run_cli(lambda arguments: parse(Config, "twotoken", arguments), run, argv)
+    run_cli(lambda arguments: parse_with_folder(Config, "twotoken", arguments), run, argv)
 
 
 def run(config: Config) -> None:
@@ -157,9 +129,9 @@ def run(config: Config) -> None:
 
     import numpy as np
 
-    from dipod_jax.twotoken import figures, training
+    from dipod_jax.toys import figures, two_tokens
 
-    curves = training.train(
+    curves = two_tokens.train(
         config.methods,
         config.init_logit,
         steps=config.steps,

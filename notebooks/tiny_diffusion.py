@@ -37,13 +37,12 @@ import os
 import jax
 import jax.numpy as jnp
 import numpy as np
-from IPython.display import Image, display
-
 from dipod_jax.tinydiffusion import bounds
 from dipod_jax.tinydiffusion.model import ConditionalTable
 from dipod_jax.tinydiffusion.space import make_space
 from dipod_jax.tinydiffusion.studies import compare
 from dipod_jax.tinydiffusion.studies.common import Options
+from IPython.display import Image, display
 
 # The tests run this notebook with a smaller length and fewer steps.
 LENGTH = int(os.environ.get("DIPOD_NOTEBOOK_LENGTH", "3"))

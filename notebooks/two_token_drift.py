@@ -40,7 +40,6 @@ import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
-
 from dipod_jax.twotoken import bounds
 from dipod_jax.twotoken.figures import COLOURS, LABELS, linestyle
 from dipod_jax.twotoken.model import LOGIT_NAMES, OUTPUTS, TwoTokenDiffusion, conditional_log_probs
