@@ -33,14 +33,17 @@ def check_choice(flag: str, value: Any, choices: Iterable[str]) -> None:
     require(value in choices, flag, value, f"one of {', '.join(choices)}")
 
 
-def check_selection(flag: str, values: Sequence[Any], choices: Iterable[str] | None = None) -> None:
-    """Refuse no value at all, a value twice, and a word that is not one of `choices`."""
-    require(len(values) > 0, flag, "with no value", "give one or more")
-    if choices is not None:
-        choices = tuple(choices)
-        for value in values:
-            check_choice(flag, value, choices)
-    require(len(set(values)) == len(values), flag, " ".join(map(str, values)), "give each value once")
+def check_selection(flag: str, values: Sequence[Any], choices: Iterable[Any] | None = None) -> None:
+    """Refuse anything but one or more different values, of `choices` where these are given.
+
+    The value that the sentence names are those that are no choice, or else all of them.
+    """
+    allowed = None if choices is None else tuple(choices)
+    what = "one or more different values" if allowed is None else f"one or more of {', '.join(map(str, allowed))}"
+    unknown = [value for value in values if allowed is not None and value not in allowed]
+    shown = " ".join(map(str, unknown or values)) or "without a value"
+    require(len(values) > 0 and not unknown, flag, shown, what)
+    require(len(set(values)) == len(values), flag, shown, f"{what}, each once" if choices is not None else what)
 
 
 def flag_of(group: str, name: str) -> str:

@@ -28,8 +28,8 @@ def run_cli(
 
     A mistake of the user's is one line on standard error, `error: --flag value is not allowed: ...`, and exit status 2:
     a ValueError of `parse` (`parse_options` and validation included), a RunFolderError or CheckpointError of `parse` or
-    `main`. A ValueError of `main` is a bug and keeps its traceback. Ctrl-C is one line and exit status 130;
-    an OSError, as of a full disk, one line and exit status 74.
+    `main`. A ValueError of `main` is a bug and keeps its traceback. Ctrl-C is one line and exit status 130,
+    a run that saved on another signal 143; an OSError, as of a full disk, one line and exit status 74.
 
     Args:
         parse: from arguments (without the program's name) to a validated configuration. It imports nothing slow:
@@ -46,14 +46,15 @@ def run_cli(
         try:
             main(_parse(parse, arguments))
         finally:
-            sys.stdout.flush()  # here, where a reader that has left is answered, and not at exit
+            if sys.stdout is not None:  # None where it was closed before we began
+                sys.stdout.flush()  # here, where a reader that has left is answered, and not at exit
     except (RunFolderError, CheckpointError) as error:
         _fail(str(error))
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         print("interrupted", file=sys.stderr)
-        sys.exit(INTERRUPTED)
+        sys.exit(getattr(interrupt, "exit_status", INTERRUPTED))
     except BrokenPipeError:  # whoever read our output has left, as `| head` does; Python would complain at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(BROKEN_PIPE)
     except OSError as error:  # a full or failing disk; what is wrong with the arguments was found by `parse`
         file = "" if error.filename is None else f"{error.filename}: "
@@ -157,7 +158,7 @@ def _raise(event: Any, arguments: Sequence[str]) -> None:
         return
     if event.argument is None:  # a dataclass that refuses its own fields
         raise ValueError(event.message)
-    if event.argument.is_positional():
+    if kind == "BadValue" and event.argument.is_positional():
         raise ValueError(f"{_name(event.argument)} is required; see --help")
     flags = event.argument.lowered.name_or_flags
     allowed = f"one of {', '.join(event.choices)}" if kind == "InvalidChoice" else event.argument.lowered.metavar

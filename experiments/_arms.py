@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from dipod_jax.checks import require
+from dipod_jax.checks import check_selection, require
 from dipod_jax.cli import run_cli
 from dipod_jax.config import Config, differences
 from dipod_jax.runs import check_writable
@@ -42,19 +42,24 @@ def split_arguments(
         ValueError: one line for the user.
     """
     own = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    own.add_argument(f"--{listed}", nargs="+", default=list(values))
+    own.add_argument(f"--{listed}", nargs="*", default=list(values))
     own.add_argument("--out", type=Path, default=Path("runs") / command / time.strftime("%Y%m%d-%H%M%S"))
     try:
         known, rest = own.parse_known_args(arguments)
     except argparse.ArgumentError as error:
         raise ValueError(f"{error.argument_name}: {error.message}") from error
     chosen = getattr(known, listed)
-    if not chosen or len(set(chosen)) != len(chosen):
-        raise ValueError(f"--{listed} {' '.join(chosen)} is not allowed: one or more different values")
-    if values and (unknown := [x for x in chosen if x not in values]):
-        raise ValueError(f"--{listed} {' '.join(unknown)} is not allowed: {', '.join(values)}")
+    check_selection(listed, chosen, values or None)
     check_writable(known.out)
     return chosen, known.out, rest
+
+
+def refuse_options(rest: Sequence[str], names: Sequence[str], why: str) -> None:
+    """Refuse options of `experiments.train` that a study sets itself."""
+    given = {word.partition("=")[0] for word in rest}
+    for name in names:
+        if f"--{name}" in given:
+            raise ValueError(f"--{name} is not an option here: {why}")
 
 
 def parse_arm(rest: list[str], own: Sequence[str], out: Path) -> Config:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
+from dipod_jax.checks import require
 from dipod_jax.config import Config
 from dipod_jax.studies.ablation import PARTS, RECIPE, without_effect
 from dipod_jax.studies.arms import run_arms
-from experiments._arms import parse_arm, run_command, split_arguments
+from experiments._arms import parse_arm, refuse_options, run_command, split_arguments
 
 STARTED = time.perf_counter()
 USAGE = f"""usage: python -m experiments.ablation [--parts PART [PART ...]] [--out DIR] [options of experiments.train]
@@ -29,13 +30,12 @@ def main(argv: Sequence[str] | None = None) -> None:
 def parse(arguments: list[str]) -> dict[str, Config]:
     """One config per part; all of them validated before the first run."""
     parts, out, rest = split_arguments(arguments, "parts", "ablation", tuple(PARTS))
-    if any(option.split("=")[0] in ("--resume", "--preset") for option in rest):
-        raise ValueError("--preset and --resume are not options of an ablation: it is of the cpu preset, and resumes")
+    refuse_options(rest, ("preset", "resume"), "an ablation is of the cpu preset, and one that was stopped goes on")
     arms = {part: parse_arm(["--preset", "cpu", *rest], PARTS[part], out / part) for part in parts}
     recipe = parse_arm(["--preset", "cpu", *rest], (), out / RECIPE)
     idle = without_effect(arms, recipe)
-    if idle and parts != list(PARTS):
-        raise ValueError(f"--parts {' '.join(idle)} is not allowed: the recipe of {recipe.task} has it already")
+    asked_for = idle and parts != list(PARTS)
+    require(not asked_for, "parts", " ".join(idle), f"the recipe of {recipe.task} has it already")
     return {part: config for part, config in arms.items() if part not in idle}
 
 

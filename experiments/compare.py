@@ -9,8 +9,8 @@ from typing import Annotated, Literal
 
 import tyro
 
+from dipod_jax.checks import require
 from dipod_jax.cli import parse_options, run_cli
-from dipod_jax.config import require
 from dipod_jax.runs import RunFolder, check_writable
 
 

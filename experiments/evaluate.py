@@ -11,6 +11,7 @@ from typing import Annotated
 
 import tyro
 
+from dipod_jax.checks import require
 from dipod_jax.cli import parse_options, run_cli
 from dipod_jax.config import Backend
 
@@ -33,10 +34,8 @@ class EvaluateConfig:
     """film a few episodes into RUN_DIR/evaluation.mp4"""
 
     def __post_init__(self):
-        if self.episodes < 1:
-            raise ValueError(f"--episodes {self.episodes} is not allowed: at least 1")
-        if not 0 <= self.evaluation_seed < 2**31:
-            raise ValueError(f"--evaluation-seed {self.evaluation_seed} is not allowed: 0 <= seed < 2^31")
+        require(self.episodes >= 1, "episodes", self.episodes, "at least 1")
+        require(0 <= self.evaluation_seed < 2**31, "evaluation-seed", self.evaluation_seed, "0 <= seed < 2^31")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -52,9 +51,8 @@ def parse(arguments: list[str]) -> EvaluateConfig:
 
     config = parse_options(EvaluateConfig, arguments, prog="python -m experiments.evaluate")
     seeds = from_json(RunFolder.open(config.run_dir).config).all_seeds
-    if config.seed is not None and config.seed not in seeds:
-        trained = ", ".join(map(str, seeds))
-        raise ValueError(f"--seed {config.seed} is not allowed: the run in {config.run_dir} trained {trained}")
+    trained = f"the run in {config.run_dir} trained {', '.join(map(str, seeds))}"
+    require(config.seed is None or config.seed in seeds, "seed", config.seed, trained)
     check_backend(config.backend)
     check_writable(config.run_dir)
     return config

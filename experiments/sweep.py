@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
+from dipod_jax.checks import check_selection
 from dipod_jax.config import Config
 from dipod_jax.studies.arms import run_arms
-from experiments._arms import parse_arm, run_command, split_arguments
+from experiments._arms import parse_arm, refuse_options, run_command, split_arguments
 
 STARTED = time.perf_counter()
 USAGE = """usage: python -m experiments.sweep --betas BETA [BETA ...] [--out DIR] [any option of experiments.train]
@@ -26,13 +27,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 def parse(arguments: list[str]) -> list[Config]:
     """One config per beta; all of them validated before the first run."""
     betas, out, rest = split_arguments(arguments, "betas", "sweep")
-    if any(option.split("=")[0] in ("--resume", "--beta") for option in rest):
-        raise ValueError(
-            "--beta and --resume are not options of a sweep: use --betas; a stopped sweep resumes by itself"
-        )
+    refuse_options(rest, ("beta", "resume"), "use --betas; a sweep that was stopped goes on with the same command")
     configs = [parse_arm(rest, ("--beta", beta), out / f"beta{beta}") for beta in betas]
-    if len({config.beta_label for config in configs}) < len(configs):
-        raise ValueError(f"--betas {' '.join(betas)} is not allowed: one or more different values")
+    check_selection("betas", [config.beta_label for config in configs])
     return configs
 
 

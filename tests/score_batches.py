@@ -27,12 +27,22 @@ def scores(loss, **fields) -> Scores:
 
 def loss_of(objective, new, old, advantage, reference=None):
     """The objective's loss of plain losses."""
-    return objective(scores(new), scores(old), None if reference is None else scores(reference), advantage)[0]
+    return _value_and_gradient(objective, *_arrays(new, old, advantage, reference))[0]
 
 
 def gradient_of(objective, new, old, advantage, reference=None):
     """Its gradient in the new losses."""
-    return jax.grad(lambda n: loss_of(objective, n, old, advantage, reference))(jnp.asarray(new, jnp.float32))
+    return _value_and_gradient(objective, *_arrays(new, old, advantage, reference))[1]
+
+
+def _arrays(*arrays):
+    return tuple(None if x is None else jnp.asarray(x, jnp.float32) for x in arrays)
+
+
+@jax.jit
+def _value_and_gradient(objective, new, old, advantage, reference):
+    reference = None if reference is None else scores(reference)
+    return jax.value_and_grad(lambda n: objective(scores(n), scores(old), reference, advantage)[0])(new)
 
 
 def numerical_gradient(function, x, step=1e-6):

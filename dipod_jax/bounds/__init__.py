@@ -32,8 +32,10 @@ from dipod_jax.bounds.sampler import (
     VelocityFn,
     evaluation_times,
     integrate,
+    slope,
     time_grid,
 )
+from dipod_jax.bounds.transitions import Transitions, constant_noise, ddim, marginal_preserving
 
 __all__ = [
     "EVALUATIONS_PER_STEP",
@@ -50,11 +52,14 @@ __all__ = [
     "Draws",
     "ExactLikelihood",
     "Inversion",
+    "Transitions",
     "VelocityFn",
     "WeightingStatus",
     "cfm_loss",
+    "constant_noise",
     "convert_prediction",
     "cutoff_floor",
+    "ddim",
     "draw_weights",
     "elbo",
     "elbo_constant",
@@ -69,9 +74,11 @@ __all__ = [
     "log_prob_of_action",
     "log_prob_of_noise",
     "loss_weight",
+    "marginal_preserving",
     "mixed_bound",
     "ode_log_prob_of_action",
     "sample_draws",
+    "slope",
     "standard_normal_log_prob",
     "step_with_jacobian",
     "tanh_log_prob",

@@ -82,30 +82,41 @@ def evaluation_times(times: Array, *, method: str) -> Array:
     raise ValueError(f"method {method!r} is not one of {', '.join(METHODS)}")
 
 
-def step(velocity_fn: VelocityFn, x: Array, t: Array, t_next: Array, *, method: str) -> Array:
-    """One sampler step from t to t_next: explicit Euler (order 1), midpoint or Heun (order 2).
+def slope(velocity_fn: VelocityFn, x: Array, t: Array, t_next: Array, *, method: str) -> Array:
+    """The velocity that carries x from t to t_next in one step: at t (Euler, order 1), at the middle (midpoint, 2), or
+    the mean of both ends' (Heun, 2).
 
     Args:
-      velocity_fn: x (..., d), t scalar -> (..., d).
+      velocity_fn: x (..., d), t (...) -> (..., d).
       x: (..., d) at time t.
-      t, t_next: scalars.
+      t, t_next: scalars, or times that broadcast against (...).
       method: one of ``METHODS``.
 
     Returns:
-      (..., d) at time t_next.
+      (..., d).
 
     Raises:
       ValueError: for an unknown method.
     """
     dt = t_next - t
+    column = jnp.asarray(dt)[..., None]
     if method == "euler":
-        return x + dt * velocity_fn(x, t)
+        return velocity_fn(x, t)
     if method == "midpoint":
-        return x + dt * velocity_fn(x + 0.5 * dt * velocity_fn(x, t), t + 0.5 * dt)
+        return velocity_fn(x + 0.5 * column * velocity_fn(x, t), t + 0.5 * dt)
     if method == "heun":
-        slope = velocity_fn(x, t)
-        return x + 0.5 * dt * (slope + velocity_fn(x + dt * slope, t_next))
+        first = velocity_fn(x, t)
+        return 0.5 * (first + velocity_fn(x + column * first, t_next))
     raise ValueError(f"method {method!r} is not one of {', '.join(METHODS)}")
+
+
+def step(velocity_fn: VelocityFn, x: Array, t: Array, t_next: Array, *, method: str) -> Array:
+    """One sampler step from t to t_next, ``x + (t_next - t) slope``; arguments and errors are those of ``slope``.
+
+    Returns:
+      (..., d) at time t_next.
+    """
+    return x + jnp.asarray(t_next - t)[..., None] * slope(velocity_fn, x, t, t_next, method=method)
 
 
 def integrate(

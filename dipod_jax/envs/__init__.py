@@ -1,15 +1,24 @@
-"""A Playground task as one batched environment, with the physics engine chosen in one place."""
+"""A Playground task, or one of your own, as one batched environment, with the physics engine chosen in one place."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from jax.sharding import Mesh
+if TYPE_CHECKING:
+    from jax.sharding import Mesh
 
-from dipod_jax.envs.batched import BatchedEnv, EnvState, StepResult
-from dipod_jax.envs.tasks import TASKS
+    from dipod_jax.envs.batched import BatchedEnv, EnvState, StepResult
 
 __all__ = ["BatchedEnv", "EnvState", "StepResult", "make"]
+
+
+def __getattr__(name: str) -> Any:
+    """The classes of `batched`, whose import takes jax with it: `envs.tasks` is read where that is too slow."""
+    if name in ("BatchedEnv", "EnvState", "StepResult"):
+        from dipod_jax.envs import batched
+
+        return getattr(batched, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def make(
@@ -18,47 +27,58 @@ def make(
     *,
     episode_length: int = 1000,
     num_threads: int = 1,
+    num_worlds: int = 2048,
     mesh: Mesh | None = None,
     axis: str = "data",
 ) -> BatchedEnv:
-    """Build a batched environment for one of Playground's DM-Control tasks.
+    """Build a batched environment for one of Playground's DM-Control tasks, or for a task of your own.
 
     Args:
-        task: one of `dipod_jax.config.TASKS`, e.g. "BallInCup".
+        task: one of `dipod_jax.envs.tasks.TASKS`, e.g. "BallInCup", or "my_module:make_env", a function of your own
+            that returns an `MjxEnv` (see `dipod_jax.envs.own`).
         backend: "native" steps MuJoCo's C engine on CPU threads from inside the compiled program; "mjx" is MuJoCo XLA
             (`impl="jax"`, any device); "warp" is MuJoCo Warp (`impl="warp"`, CUDA).
         episode_length: control steps after which an episode is truncated, >= 1.
         num_threads: threads of one native simulation batch, >= 1; the results do not depend on it.
+        num_worlds: the most environments, of all seeds vmapped together, that step at once on one device, >= 1:
+            Warp's contact buffers are sized by it (those of a task of your own by yourself).
         mesh, axis: devices over which the environments are spread, see `BatchedEnv`; the results do not depend on them.
 
     Returns:
         A `BatchedEnv`; the number of environments is chosen by its `reset`.
 
     Raises:
-        ValueError: unknown task or backend, or a task that needs assets from a network.
+        ValueError: unknown task or backend, or a task of your own that cannot be run; always one line.
     """
-    if task not in TASKS:
-        raise ValueError(
-            f"task {task!r} is not one of Playground's DM-Control tasks (the others clone assets with git at load). "
-            f"Allowed: {', '.join(TASKS)}"
-        )
+    from dipod_jax.envs.batched import BatchedEnv
+    from dipod_jax.envs.tasks import check_task
+
+    check_task(task)
     if episode_length < 1:
         raise ValueError(f"episode_length {episode_length} is not allowed: at least 1")
     if backend not in ("native", "mjx", "warp"):
         raise ValueError(f"backend {backend!r} is not allowed here: native, mjx or warp")
-    return BatchedEnv(_load(task, backend, num_threads), episode_length, mesh, axis)
+    return BatchedEnv(_load(task, backend, num_threads, num_worlds), episode_length, mesh, axis)
 
 
-def _load(task: str, backend: str, num_threads: int) -> Any:
+def _load(name: str, backend: str, num_threads: int, num_worlds: int) -> Any:
     """One environment of the task on this physics; its modules are imported here, at first use."""
+    from dipod_jax.envs.own import check_implementation, check_own_task
     from dipod_jax.envs.playground import load_task
+    from dipod_jax.envs.tasks import is_own_task
 
-    if backend == "mjx":
-        return load_task(task, impl="jax")
-    if backend == "warp":
+    impl = "warp" if backend == "warp" else "jax"
+    task = load_task(name, impl, num_worlds)
+    if is_own_task(name) and backend != "native":
+        check_implementation(name, task, impl)
+    if backend == "native":
+        from dipod_jax.envs.native import NativeTask
+
+        task = NativeTask(task, num_threads=num_threads)
+    elif backend == "warp":
         from dipod_jax.envs.warp import WarpTask
 
-        return WarpTask(load_task(task, impl="warp"))
-    from dipod_jax.envs.native import NativeTask
-
-    return NativeTask(load_task(task, impl="jax"), num_threads=num_threads)
+        task = WarpTask(task)
+    if is_own_task(name):
+        check_own_task(name, task)
+    return task

@@ -80,7 +80,7 @@ class BatchedEnv:
         self._task = task
         self.episode_length = episode_length
         self.action_size = int(task.action_size)
-        self.observation_size = int(task.observation_size)
+        self.observation_size = int(jax.eval_shape(task.reset, jax.random.key(0)).obs.shape[-1])
         self.dt = float(task.dt)
         self.mj_model = task.mj_model
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from dipod_jax.envs.own import load_own_task
+from dipod_jax.envs.tasks import is_own_task
+
 # The suite caps MuJoCo's solver at 1 or 2 Newton iterations (BallInCup, the fingers), which does not converge where
 # bodies overlap. On FingerSpin, 256 random starts, one control step: native physics under the cap is more than 1e-3
 # from its own solution of 100 iterations in 10 worlds, by up to 7.6 rad/s; Warp, whose two iterations are not MuJoCo's
@@ -12,32 +15,43 @@ from typing import Any
 # Warp 4 is the least; a world that has converged earlier is not iterated further.
 WARP_MIN_ITERATIONS, WARP_MIN_LINE_SEARCH_ITERATIONS = 4, 8
 
+# For how many worlds at once the suite's contact buffers (naconmax) are sized: that of Playground's own training.
+SUITE_WORLDS = 2048
 
-def load_task(task: str, impl: str) -> Any:
-    """Return Playground's environment `task` with `impl` "jax" or "warp".
 
-    Importing Playground takes seconds and starts Warp, which prints a banner; both happen here, at first use.
+def load_task(task: str, impl: str, num_worlds: int = SUITE_WORLDS) -> Any:
+    """Return Playground's environment `task`, or that of `module:factory`, with `impl` "jax" or "warp".
+
+    `num_worlds` is how many worlds may step at once on one device: Warp drops contacts for which its buffers have no
+    room, and prints that. Importing Playground takes seconds and starts Warp; both happen here.
     """
     import warp
 
     warp.config.log_level = warp.LOG_ERROR
-    from mujoco_playground import dm_control_suite
+    if is_own_task(task):
+        env = load_own_task(task, impl)
+        least = (1, 1)
+    else:
+        from mujoco_playground import dm_control_suite
 
-    env = dm_control_suite.load(task, config_overrides={"impl": impl})
-    if impl == "warp":
-        env._mjx_model = _converging(env.mjx_model)
+        buffer = int(dm_control_suite.get_default_config(task).naconmax)  # pyright: ignore[reportArgumentType]
+        overrides = {"impl": impl, "naconmax": -(-buffer * max(num_worlds, SUITE_WORLDS) // SUITE_WORLDS)}
+        env = dm_control_suite.load(task, config_overrides=overrides)
+        least = (WARP_MIN_ITERATIONS, WARP_MIN_LINE_SEARCH_ITERATIONS)
+    if impl == "warp" and env.mjx_model.impl.value == "warp":
+        env._mjx_model = _for_warp(env.mjx_model, *least)  # where every Playground task keeps it
     return env
 
 
-def _converging(model: Any) -> Any:
-    """The Warp model with enough solver iterations; reaching their number is not printed, once a world and step."""
+def _for_warp(model: Any, iterations: int, line_search_iterations: int) -> Any:
+    """The model with at least so many iterations; that a world reached their number is not printed at every step."""
     from mujoco.mjx.third_party.mujoco_warp import OverflowType
 
     option = model.opt
     printed = option._impl.warn_overflow & ~(OverflowType.ITERATIONS | OverflowType.LS_ITERATIONS)
     option = option.replace(
-        iterations=max(option.iterations, WARP_MIN_ITERATIONS),
-        ls_iterations=max(option.ls_iterations, WARP_MIN_LINE_SEARCH_ITERATIONS),
+        iterations=max(option.iterations, iterations),
+        ls_iterations=max(option.ls_iterations, line_search_iterations),
         _impl=option._impl.replace(warn_overflow=int(printed)),
     )
     return model.replace(opt=option)

@@ -28,7 +28,6 @@ class WarpTask:
         self._task = task
         self.mj_model, self.dt, self.action_size = task.mj_model, task.dt, task.action_size
         start = jax.eval_shape(task.reset, jax.random.key(0))
-        self.observation_size = start.obs.shape[-1]
         sizes = {name: getattr(start.data._impl, name) for name in ("naconmax", "naccdmax", "njmax")}
         buffers = vars(mjx.make_data(task.mj_model, impl="warp", **sizes)._impl)
         # numpy, so that a traced step does not close over an array of one device

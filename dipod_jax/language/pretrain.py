@@ -186,4 +186,4 @@ def masked_loss(
     draws = sample_mask_draws(key, blank, 1, placement="uniform")
     logits = network.apply(params, jnp.where(draws.hidden, MASK, tokens[:, None]))
     log_prob = token_log_probs(logits, tokens[:, None])  # pyright: ignore[reportArgumentType]
-    return jnp.mean(draw_losses(log_prob, draws) @ draws.weight / blank.sum(-1))
+    return jnp.mean(draw_losses(log_prob, draws)[:, 0] / blank.sum(-1))

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
 import jax
 
-from dipod_jax.bounds import CfmSpec, Draws
+from dipod_jax.bounds import CfmSpec, Draws, Transitions
 from dipod_jax.checks import Checked, require
 from dipod_jax.registry import Registry
-from dipod_jax.types import Evidence, Params, Scores, Trace
+from dipod_jax.types import Evidence, Params, Scores, Steps, Trace
 
 
 class Policy(Protocol):
@@ -70,12 +71,46 @@ class FieldPolicy(Policy, Protocol):
         """(t, eps) draws of the CFM loss."""
         ...
 
-    def base_noise(self, trace: Trace) -> jax.Array:
-        """(..., d) the noise that the sampler started from."""
+    @property
+    def chain(self) -> ChainPolicy | None:
+        """Itself, where it acts by Gaussian steps instead of the deterministic sampler."""
+        ...
+
+    def ends(self, params: Params, obs: jax.Array, action: jax.Array, trace: Trace) -> tuple[jax.Array, jax.Array]:
+        """(..., d) each: a base noise and where the deterministic sampler carries it, on behalf of an action taken by
+        these parameters. Where the policy acts otherwise, it is the action's pre-image under that sampler, NaN where
+        there is none."""
         ...
 
     def cfm_loss(self, params: Params, obs: jax.Array, action: jax.Array, draws: Draws) -> jax.Array:
         """(..., N) CFM loss of each draw."""
+        ...
+
+
+class ChainPolicy(FieldPolicy, Protocol):
+    """A policy that acts by a chain of Gaussian steps along its velocity field; its trace is the path (..., K+1, d)."""
+
+    transitions: Transitions  # coefficients of the K steps
+
+    def step(
+        self, params: Params, obs: jax.Array, x: jax.Array, t: jax.Array, t_next: jax.Array, coefficients: Transitions
+    ) -> Steps:
+        """The distribution of the state after x (..., d)."""
+        ...
+
+    def steps(self, params: Params, obs: jax.Array, path: jax.Array) -> Steps:
+        """Those of all K steps along a path (..., K+1, d)."""
+        ...
+
+
+class ConditionalPolicy(FieldPolicy, Protocol):
+    """A policy scored by the density of an action given its base noise, without the flow's Jacobian on the way."""
+
+    def given_noise(
+        self, params: Params, obs: jax.Array, action: jax.Array, evidence: Evidence
+    ) -> tuple[Params, Callable[[Params], jax.Array], Callable[[Params], jax.Array]]:
+        """The velocity's parameters and two functions of them to log p (...) given the base noise: as scored, and
+        exact."""
         ...
 
 
@@ -89,6 +124,8 @@ class PolicyOptions:
     """what an objective calls the family"""
     has_bound: ClassVar[bool] = False
     """whether its scores come with a bound, which DiPOD can keep tight"""
+    has_velocity: ClassVar[bool] = False
+    """whether its scores come with the velocities of their draws"""
     has_entropy: ClassVar[bool] = False
     """whether its entropy can be estimated"""
     has_field: ClassVar[bool] = False

@@ -5,6 +5,7 @@ from dipod_jax.runs.errors import CheckpointError, RunFolderError, StorageError,
 from dipod_jax.runs.folder import RunFolder
 from dipod_jax.runs.integrity import verify_checkpoint
 from dipod_jax.runs.loggers import Logger, check_logger, make_logger
+from dipod_jax.runs.metrics import find_holes
 from dipod_jax.runs.places import check_unused, check_writable
 from dipod_jax.runs.progress import Progress
 from dipod_jax.runs.saver import Saver
@@ -22,6 +23,7 @@ __all__ = [
     "check_unused",
     "check_writable",
     "checkpoint_step",
+    "find_holes",
     "latest_checkpoint",
     "make_logger",
     "reason_of",

@@ -172,7 +172,7 @@ class TensorBoardLogger:
         if resumed_at is not None:
             start = SessionLog(status=SessionLog.START)
             events.append(Event(session_log=start, step=resumed_at + 1, wall_time=time.time()))
-        events.append(Event(summary=text("config", shown), step=resumed_at or 0, wall_time=time.time()))
+        events.append(Event(summary=text("config", shown), step=max(resumed_at or 0, 0), wall_time=time.time()))
         self._write(events)
 
     def log(self, step: int, scalars: dict[str, float]) -> None:

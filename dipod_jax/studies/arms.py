@@ -1,6 +1,5 @@
 """Runs that are compared with each other: one folder an arm, none run twice, pictures of all at the end."""
 
-import time
 from collections.abc import Callable, Mapping
 
 from dipod_jax.config import Config
@@ -14,7 +13,7 @@ def run_arms(
 
     Args:
         arms: label -> config, each with a folder of its own beside the others, the pictures' folder.
-        one_program: the configs differ in what a compiled program takes as an argument only, so that one serves all.
+        one_program: the configs differ in `Tunables` and folders only, so that what is compiled serves all.
         started: `time.perf_counter()` from which the first run's clock counts; now where None.
         say: takes each line for the user.
     """
@@ -33,8 +32,8 @@ def run_arms(
         say(f"{label}: {config.out}")
         if programs is None or not one_program:
             programs = make_programs(config, config.all_seeds).compile()
-        train(config, started=time.perf_counter() if started is None else started, programs=programs)
-        started = None
+        train(config, started=started, programs=programs)
+        started = None  # the next run's clock begins with it
     folders = [config.out for config in arms.values() if config.out is not None]
     say(compare(folders, folders[0].parent, labels=tuple(arms)))
     say(f"pictures are in {folders[0].parent}")

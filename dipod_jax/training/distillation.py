@@ -43,12 +43,13 @@ def distil(
         key: consumed.
     """
     obs = learner.obs_statistics.normalise(rollout.obs)
-    columns = layout.whole((obs, rollout.action, policy.base_noise(rollout.trace)))
-    obs, action, base_noise = (x.reshape(-1, x.shape[-1]) for x in columns)
+    acting, action, trace = learner.params["policy"], rollout.action, rollout.trace
     if config.actions == "redrawn":
         key, noise_key = jax.random.split(key)
-        base_noise = jax.random.normal(noise_key, base_noise.shape)
-        action, _ = policy.sample(learner.params["policy"], obs, base_noise)
+        noise = jax.random.normal(noise_key, (*action.shape[:-1], *policy.noise_shape))
+        action, trace = policy.sample(acting, obs, noise)
+    base_noise, action = policy.ends(acting, obs, action, trace)
+    obs, action, base_noise = (x.reshape(-1, x.shape[-1]) for x in layout.whole((obs, action, base_noise)))
     size = min(config.minibatch_size, action.shape[0])
 
     def step(carry, key):
@@ -58,6 +59,7 @@ def distil(
         x, a, noise = layout.rows((obs[rows], action[rows], base_noise[rows]), 0)
         draws = policy.sample_draws(draws_key, (size,))
         if config.target == "pre-image":
+            noise = jnp.where(jnp.isnan(noise), draws.eps[:, 0], noise)  # an action without a pre-image
             draws = Draws(draws.t, jnp.broadcast_to(noise[:, None], draws.eps.shape))
         gradient = jax.grad(lambda p: policy.cfm_loss(p, x, a, draws).mean())(params)
         updates, moments = _OPTIMIZER.update(gradient, moments)

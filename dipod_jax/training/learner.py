@@ -16,7 +16,7 @@ from dipod_jax.policies import Critic, Policy
 from dipod_jax.regularisers import Terms
 from dipod_jax.training.sharding import Layout
 from dipod_jax.training.state import LearnerState
-from dipod_jax.types import Evidence, Metrics, Params, Transition, matched
+from dipod_jax.types import Evidence, Metrics, Params, Scores, Transition, matched
 
 
 class Batch(NamedTuple):
@@ -25,9 +25,8 @@ class Batch(NamedTuple):
     segment: Segment  # observations normalised, rewards scaled
     action: jax.Array  # (..., d)
     evidence: Evidence  # (...) what a score needs besides
-    old_loss: jax.Array  # (..., N) score under the acting policy
-    old_known: jax.Array  # (..., N)
-    reference_loss: jax.Array | None  # (..., N) under the reference policy
+    old: Scores  # (...) under the acting policy, as `Scores.kept`
+    reference: Scores | None  # (...) under the reference policy, likewise
     advantage: jax.Array  # (...) standardised; unused where computed in the minibatch
     value_target: jax.Array  # (...)
     value_weight: jax.Array  # (...)
@@ -99,14 +98,13 @@ class Learner:
         segment, acting = self._segment(state, rollout), state.params["policy"]
         evidence = self.policy.prepare(acting, key, segment.obs, rollout.trace)
         score = lambda params: self.policy.score(params, segment.obs, rollout.action, evidence)
-        old, nothing = score(acting), jnp.zeros_like(rollout.reward)
+        nothing = jnp.zeros_like(rollout.reward)
         batch = Batch(
             segment=segment,
             action=rollout.action,
             evidence=evidence,
-            old_loss=old.loss,
-            old_known=old.known,
-            reference_loss=None if state.reference is None else score(state.reference).loss,
+            old=score(acting).kept(),
+            reference=None if state.reference is None else score(state.reference).kept(),
             advantage=nothing,
             value_target=nothing,
             value_weight=nothing,
@@ -166,8 +164,8 @@ class Learner:
             fixed = jax.lax.stop_gradient((params["critic"], value))
             advantage, target, weight = self._estimate(self.estimator, fixed[0], segment, fixed[1])
         new = self.policy.score(params["policy"], segment.obs, batch.action, batch.evidence)
-        old = new._replace(loss=batch.old_loss, known=batch.old_known, bound=None)
-        reference = None if batch.reference_loss is None else old._replace(loss=batch.reference_loss)
+        old = batch.old._replace(weight=new.weight)
+        reference = None if batch.reference is None else batch.reference._replace(weight=new.weight)
         new, old = matched(new, old)
         noise = jax.random.normal(key, (*advantage.shape, *self.policy.noise_shape))
         entropy = self.policy.entropy(params["policy"], segment.obs, noise)
@@ -188,7 +186,7 @@ class Learner:
         some = jnp.maximum(episodes, 1.0)
         nan_if_none = lambda x: jnp.where(episodes > 0, x.sum().astype(jnp.float32) / some, jnp.nan)
         return {
-            self.policy.score_name: batch.old_loss.mean(where=batch.old_known),
+            self.policy.score_name: batch.old.loss.mean(where=batch.old.known),
             "action_magnitude": jnp.abs(rollout.action).mean(),
             "reward": rollout.reward.mean(),
             "episodes": episodes,

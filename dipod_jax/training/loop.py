@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 import time
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -18,18 +16,16 @@ from dipod_jax.runs import (
     RunFolderError,
     Saver,
     StorageError,
-    checkpoint_step,
-    latest_checkpoint,
     make_logger,
-    restore_checkpoint,
-    set_newer_aside,
 )
-from dipod_jax.runs.signals import stop_requested
+from dipod_jax.runs.loggers import Logger, NullLogger
+from dipod_jax.runs.signals import StopRequest, stop_requested
 from dipod_jax.serialisation import to_json
 from dipod_jax.training.artifacts import write_artifacts
 from dipod_jax.training.programs import Programs, make_programs
-from dipod_jax.training.results import best_and_last, interval95, seconds_to, start_note, summarise
-from dipod_jax.training.state import INITIAL_DISTILLATION, TrainState, Tunables
+from dipod_jax.training.results import best_and_last, evaluation_record, seconds_to, start_note, summarise
+from dipod_jax.training.resuming import Resumed, evaluation_is_due, fresh_state, resume
+from dipod_jax.training.state import INITIAL_DISTILLATION, TrainState
 
 
 def train(
@@ -56,28 +52,36 @@ def train(
     Raises:
         RunFolderError, CheckpointError: the folder cannot be used.
         StorageError: what the run must leave behind cannot be written any more.
-        KeyboardInterrupt: on SIGINT or SIGTERM, after the running iteration was saved.
+        Stopped: on SIGINT, SIGTERM or SIGHUP, after the running iteration was saved. Where one comes in a compilation,
+            an evaluation or the drawing of pictures, the process ends instead, as saved; a second one ends it at once.
     """
-    run = Run(config, time.perf_counter() if started is None else started, programs, keep_checkpoints)
-    run.strict = strict_resume
-    with contextlib.closing(run), run.progress, stop_requested() as stop:
-        run.start(stop)
+    started = time.perf_counter() if started is None else started
+    options = {"keep_checkpoints": keep_checkpoints, "strict_resume": strict_resume}
+    with stop_requested() as stop, contextlib.closing(Run(config, started, programs, stop=stop, **options)) as run:
+        run.start()
         while run.iteration < config.num_iterations:
             run.iterate()
             if stop.is_set() and run.iteration < config.num_iterations:
-                run.save(required=True)
-                run.check_records()
-                run.progress.line(f"stopped and saved; continue with --resume --out {run.folder.path}")
-                raise KeyboardInterrupt
+                run.leave_saved()
+                raise stop.stopped()
         return run.finish()
 
 
 class Run:
     """One run's folder, clock and state."""
 
-    def __init__(self, config: Config, started: float, programs: Programs | None = None, keep_checkpoints: int = 2):
+    def __init__(
+        self,
+        config: Config,
+        started: float,
+        programs: Programs | None = None,
+        *,
+        stop: StopRequest | None = None,
+        keep_checkpoints: int = 2,
+        strict_resume: bool = False,
+    ):
         assert config.out is not None
-        self.config, self.seeds = config, config.all_seeds
+        self.config, self.seeds, self.stop = config, config.all_seeds, stop or StopRequest()
         self._started = self._clock_zero = started
         self._given = programs
         if config.resume:
@@ -88,14 +92,13 @@ class Run:
         self.folder.say = self.progress.line
         if self.folder.taken_over_from is not None:
             self.progress.line(f"continuing for {self.folder.taken_over_from}, which was killed")
-        self.logger = make_logger(
-            config.logger, self.folder.path, to_json(config), name=config.out.name, say=self.progress.line
-        )
+        self.logger: Logger = NullLogger()
         self.timings = {"setup_s": 0.0, "compile_s": 0.0, "training_s": 0.0, "evaluation_s": 0.0}
         self.evaluations: list[dict[str, Any]] = []
         self.iteration, self._timed_iterations = 0, 0
         self._last_return: float | None = None
-        self.strict = False
+        self._strict = strict_resume
+        self.holes: str | None = None
         self._saver = Saver(self.folder.checkpoints, keep=keep_checkpoints, say=self.progress.line)
 
     @property
@@ -108,51 +111,52 @@ class Run:
         """Env steps of each seed."""
         return self.iteration * self.config.steps_per_iteration
 
-    def start(self, stop: threading.Event) -> None:
+    def start(self) -> None:
         """Build or restore the state; compile; distil and evaluate before the first update."""
-        self.programs = self._given or make_programs(self.config, self.seeds)
-        checkpoint = self._checkpoint_to_resume() if self.config.resume else None
-        if checkpoint is None:
-            self.state = self.programs.with_tunables(self.programs.init(), Tunables.of(self.config))
-        else:
-            state = restore_checkpoint(checkpoint, self.programs.abstract_state())
-            tunables = Tunables.of(self.config)
-            if self.config.beta == "auto":  # where the controller left it
-                tunables = tunables.with_beta(state.learner.tunables.beta)
-            self.state = self.programs.with_tunables(state, tunables)
-        self.iteration = int(np.asarray(self.state.learner.iteration)[0])
-        if self.config.resume:
-            self.folder.update_config(to_json(self.config))  # a longer --total-steps must outlive the next kill
-            if self.iteration < self.config.num_iterations:
-                self.folder.set_result_aside()
-            if checkpoint is None:
-                self._set_metrics_aside()
+        self.progress.line(f"run folder: {self.folder.path}")
+        with self.stop.abandonable(self.leave_unchanged):
+            self.programs = self._given or make_programs(self.config, self.seeds)
+            if self.config.resume:
+                self._take_up(resume(self.config, self.folder, self.programs, self._strict, self.progress.line))
             else:
-                self._continue_records()
-        jax.block_until_ready(self.state)
-        self.timings["setup_s"] = time.perf_counter() - self._started
-        before = time.perf_counter()
-        self.programs = self.programs.compile()
-        self.timings["compile_s"] = time.perf_counter() - before
+                self.state = fresh_state(self.config, self.programs)
+            self.logger = make_logger(
+                self.config.logger,
+                self.folder.path,
+                to_json(self.config),
+                name=self.folder.path.name,
+                resumed_at=self._resumed_at(),
+                say=self.progress.line,
+            )
+            jax.block_until_ready(self.state)
+            self.timings["setup_s"] = time.perf_counter() - self._started
+            before = time.perf_counter()
+            if self._given is None:
+                self.progress.line("compiling ...")
+            self.programs = self.programs.compile()
+            self.timings["compile_s"] = time.perf_counter() - before
         if self.iteration == 0:
-            self._distil_initially(stop)
-            self.evaluate(self.config.evaluation.num_episodes_during)  # where untrained policies stand needs no more
+            self._distil_initially()
+        if self._is_due() and not self._is_evaluated():  # new, or stopped while it was made
+            self.evaluate(self.config.evaluation.num_episodes_during)
 
-    def _checkpoint_to_resume(self) -> Path | None:
-        checkpoint = latest_checkpoint(self.folder.checkpoints, strict=self.strict, say=self.progress.line)
-        if checkpoint is not None:
-            set_newer_aside(self.folder.checkpoints, checkpoint_step(checkpoint))
-        return checkpoint
+    def _resumed_at(self) -> int | None:
+        """Env steps whose records stay in the logger: of a run that begins again, none."""
+        if not self.config.resume:
+            return None
+        return self.env_steps if self.iteration > 0 else -1
 
-    def _set_metrics_aside(self) -> None:
-        """Begin again where there is no checkpoint; what was recorded before is kept, and where is said."""
-        if (kept := self.folder.set_metrics_aside()) is not None:
-            self.progress.line(f"no checkpoint to continue from: training starts again; earlier metrics are in {kept}")
+    def _is_due(self) -> bool:
+        """Whether an evaluation in the course of training belongs here; the last iteration's is a larger one."""
+        return self.iteration < self.config.num_iterations and evaluation_is_due(self.config, self.iteration)
 
-    def _continue_records(self) -> None:
-        """Take up the metrics where the checkpoint stands, and the clocks where they stop."""
-        self.folder.truncate_metrics(after_iteration=self.iteration)
-        records = self.folder.read_metrics()
+    def _is_evaluated(self) -> bool:
+        return any(e["iteration"] == self.iteration for e in self.evaluations)
+
+    def _take_up(self, resumed: Resumed) -> None:
+        """Go on from a state, with the clocks where they stopped."""
+        self.state, records, self.holes = resumed
+        self.iteration = int(np.asarray(self.state.learner.iteration)[0])
         self.evaluations = [r for r in records if r["kind"] == "evaluation"]
         self._clock_zero -= max((r["wall_clock_s"] for r in records), default=0.0)
         of_one_seed = [r for r in records if r["seed"] == self.seeds[0]]
@@ -162,6 +166,7 @@ class Run:
 
     def iterate(self) -> None:
         """One iteration of every seed, then whatever is due after it."""
+        self.folder.check()
         before = time.perf_counter()
         drift, metrics = self._advance()
         elapsed = time.perf_counter() - before
@@ -174,10 +179,10 @@ class Run:
                 self._record("drift", seed, _scalars(drift, index))
         total = len(self.seeds) * self.env_steps
         self.progress.update(total, len(self.seeds) * self.config.steps_per_iteration / elapsed, self._last_return)
-        interval, last = self.config.evaluation.interval, self.iteration == self.config.num_iterations
+        last = self.iteration == self.config.num_iterations
         if last:
             self.evaluate(self.config.evaluation.num_episodes)
-        elif self.env_steps // interval > (self.env_steps - self.config.steps_per_iteration) // interval:
+        elif self._is_due():
             self.evaluate(self.config.evaluation.num_episodes_during)
         if last or self._saver.is_due(self.config.checkpoint_interval):
             self.save(required=last)
@@ -201,7 +206,7 @@ class Run:
         failures = np.asarray(actor.env.num_failures).sum(1)
         return drift, {**jax.device_get(metrics), "beta": beta, "failed_simulations": failures}
 
-    def _distil_initially(self, stop: threading.Event) -> None:
+    def _distil_initially(self) -> None:
         """The released control code's one-off phase: fit the initial policy to its own frozen copy's rollouts.
 
         Their env steps are no training steps; `result.json` gives them apart, as `initial_distillation_env_steps`.
@@ -210,9 +215,9 @@ class Run:
         teacher, key = jax.tree.map(lambda x: x.copy(), learner), learner.key
         act, distil = self.programs.act, self.programs.distil
         for phase in range(self.config.distillation.initial_iterations):
-            if stop.is_set():
-                self.progress.line(f"stopped before training; start again with --resume --out {self.folder.path}")
-                raise KeyboardInterrupt
+            if self.stop.is_set():
+                self.leave_unchanged()
+                raise self.stop.stopped()
             # The iteration stays 0, so the phases' draws are told apart by the key.
             of_phase = jax.device_put(
                 jax.vmap(lambda k, p=phase: jax.random.fold_in(k, INITIAL_DISTILLATION + p))(key), key.sharding
@@ -227,22 +232,14 @@ class Run:
     def evaluate(self, num_episodes: int, *, recorded: bool = False) -> None:
         """Evaluate every seed, record it unless it was `recorded` before, and say so."""
         before = time.perf_counter()
-        returns = jax.device_get(self.programs.evaluate(self.state.learner, num_episodes))
+        with self.stop.abandonable(self.leave_saved if self.iteration > 0 else self.leave_unchanged):
+            returns = jax.device_get(self.programs.evaluate(self.state.learner, num_episodes))
         elapsed = time.perf_counter() - before
         self.timings["evaluation_s"] += elapsed
         for index, seed in enumerate(self.seeds):
-            random, zero = returns.random_noise[index], returns.zero_noise[index]
-            bounds = interval95(random)
-            record = {
-                "return_mean": float(random.mean()),
-                "return_ci95": None if bounds is None else (bounds[1] - bounds[0]) / 2,
-                "return_std": float(random.std()),
-                "zero_noise_return_mean": float(zero.mean()),
-                "num_episodes": num_episodes,
-                "evaluation_s": elapsed,
-            }
             if not recorded:
-                self.evaluations.append(self._record("evaluation", seed, record))
+                record = evaluation_record(returns.random_noise[index], returns.zero_noise[index])
+                self.evaluations.append(self._record("evaluation", seed, record | {"evaluation_s": elapsed}))
         self._returns = returns
         self._last_return = float(returns.random_noise.mean())
         per_seed = " ".join(f"{x:.0f}" for x in returns.random_noise.mean(1))
@@ -255,7 +252,26 @@ class Run:
 
     def save(self, *, required: bool = False) -> None:
         """Write a checkpoint of everything, as `Saver.save` does."""
+        self.folder.check()
         self._saver.save(self.iteration, self.state, required=required)
+
+    def leave_saved(self) -> None:
+        """End in the course of training."""
+        self.save(required=True)
+        self.check_records()
+        self._leave("stopped and saved; continue with")
+
+    def leave_unchanged(self) -> None:
+        """End before training has begun or gone on."""
+        self._leave("stopped before training; start again with")
+
+    def leave_finished(self) -> None:
+        """End with the pictures missing."""
+        self._leave("stopped while drawing: the run is finished and its result written; draw again with")
+
+    def _leave(self, how: str) -> None:
+        self.progress.line(f"{how} --resume --out {self.folder.path}")
+        self.close()
 
     def check_records(self) -> None:
         """Raise StorageError where the run would end with records that the disk has not taken."""
@@ -266,24 +282,26 @@ class Run:
         """Write the result and the pictures; say where they are. A result that stands already is left as it is."""
         result = self._standing_result()
         if result is None:
-            if not hasattr(self, "_returns"):  # killed between the last iteration and its result
-                self.evaluate(self.config.evaluation.num_episodes, recorded=True)
+            if not hasattr(self, "_returns"):  # stopped between the last iteration and its result
+                self.evaluate(self.config.evaluation.num_episodes, recorded=self._is_evaluated())
             result = self.result()
             self.folder.write_result(result)
         self.check_records()
-        write_artifacts(
-            self.config,
-            self.folder,
-            self.programs,
-            self.state.learner,
-            self.evaluations,
-            start_note(self.config.task),
-            self.progress.line,
-        )
+        with self.stop.abandonable(self.leave_finished):
+            write_artifacts(
+                self.config,
+                self.folder,
+                self.programs,
+                self.state.learner,
+                self.evaluations,
+                start_note(self.config.task),
+                self.progress.line,
+            )
         self.close()
-        final, rate = result["final_return"], result["env_steps_per_s"]
+        final, zero = (result[name]["mean"] for name in ("final_return", "final_return_zero_noise"))
+        rate = result["env_steps_per_s"]
         self.progress.line(
-            f"final return {final['mean']:.1f}, zero noise {result['final_return_zero_noise']['mean']:.1f}, "
+            f"final return {_shown(final)}, zero noise {_shown(zero)}, "
             + ("" if rate is None else f"{rate:.0f} env steps/s; ")
             + f"everything is in {self.folder.path}"
         )
@@ -298,9 +316,10 @@ class Run:
     def _standing_result(self) -> dict[str, Any] | None:
         """What `result.json` holds, None where none can be read; one of a shorter run was set aside before."""
         try:
-            return self.folder.read_result()
+            result = self.folder.read_result()
         except RunFolderError:
             return None
+        return result if {"final_return", "final_return_zero_noise", "env_steps_per_s"} <= set(result or ()) else None
 
     def result(self) -> dict[str, Any]:
         """The content of `result.json`; `setup_s` and `compile_s` are those of the last session, other times of all."""
@@ -325,6 +344,7 @@ class Run:
             "seconds_to": seconds_to(self.evaluations, self.seeds),
             "evaluation_return": best_and_last(self.evaluations, self.seeds),
             "note": start_note(self.config.task),
+            "missing_records": self.holes,
         }
 
     def _record(self, kind: str, seed: int, scalars: dict[str, Any]) -> dict[str, Any]:
@@ -335,6 +355,10 @@ class Run:
         prefix = f"seed{seed}/" if len(self.seeds) > 1 else ""
         self.logger.log(self.env_steps, {prefix + n: v for n, v in numbers.items()})
         return record
+
+
+def _shown(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.1f}"
 
 
 def _scalars(metrics: dict[str, np.ndarray], index: int) -> dict[str, float]:

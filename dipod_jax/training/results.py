@@ -46,6 +46,18 @@ def summarise(returns: np.ndarray) -> dict[str, Any]:
     }
 
 
+def evaluation_record(random_noise: np.ndarray, zero_noise: np.ndarray) -> dict[str, Any]:
+    """What `metrics.jsonl` keeps of one seed's evaluation: returns (E,) with random base noise and with none."""
+    bounds = interval95(random_noise)
+    return {
+        "return_mean": float(random_noise.mean()),
+        "return_ci95": None if bounds is None else (bounds[1] - bounds[0]) / 2,
+        "return_std": float(random_noise.std()),
+        "zero_noise_return_mean": float(zero_noise.mean()),
+        "num_episodes": len(random_noise),
+    }
+
+
 def seconds_to(evaluations: list[dict[str, Any]], seeds: tuple[int, ...]) -> dict[str, list[float | None]]:
     """Wall-clock seconds until an evaluation's mean return first reached each threshold; per seed, None where never."""
 

@@ -83,7 +83,7 @@ def plot_comparison(runs: dict[str, list[dict[str, Any]]], path: Path, *, x: str
         ValueError: another `x`.
     """
     if x not in ("wall_clock_s", "env_steps"):
-        raise ValueError(f"x: value {x!r}; allowed: wall_clock_s, env_steps")
+        raise ValueError(f"x {x!r} is not allowed: one of wall_clock_s, env_steps")
     everything = [record for evaluations in runs.values() for record in evaluations]
     with figure(path, 7.2, 4.8) as drawing:
         axes = drawing.subplots()

@@ -119,7 +119,7 @@ def _backends_to_try() -> list[str]:
     if wanted in _BACKENDS:
         return [wanted]
     if wanted not in _NO_CHOICE:
-        raise RenderingUnavailable(f"MUJOCO_GL={wanted} is no OpenGL backend; allowed: {', '.join(_BACKENDS)}")
+        raise RenderingUnavailable(f"MUJOCO_GL={wanted} is not allowed: one of {', '.join(_BACKENDS)}")
     if platform.system() == "Darwin":
         return ["cgl", "glfw"]
     if platform.system() != "Linux":
@@ -138,7 +138,8 @@ def _camera(model: "mujoco.MjModel", camera: int | str | None) -> "mujoco.MjvCam
     names = [model.camera(index).name for index in range(model.ncam)]
     index = 0 if camera is None else names.index(camera) if camera in names else camera
     if not isinstance(index, int) or not 0 <= index < model.ncam:
-        raise ValueError(f"camera: value {camera!r}; allowed: {', '.join(names) or 'None, as the model has no camera'}")
+        what = f"one of {', '.join(names)}" if names else "None, as the model has no camera"
+        raise ValueError(f"camera {camera!r} is not allowed: {what}")
     view.type = mujoco.mjtCamera.mjCAMERA_FIXED.value
     view.fixedcamid = index
     return view

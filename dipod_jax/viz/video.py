@@ -61,7 +61,7 @@ def write_video(
         ValueError: shapes that do not fit, positions that are not finite, odd sizes, no such camera.
     """
     if not 1 <= fps <= 100:
-        raise ValueError(f"fps: value {fps}; allowed: 1 to 100")
+        raise ValueError(f"fps {fps} is not allowed: 1 to 100")
     film = _Film(mj_model, qpos, reward, mocap_pos, mocap_quat, width_per_episode, height, camera)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -158,7 +158,7 @@ class _Film:
         self.mocap_quat = None if mocap_quat is None else _checked("mocap_quat", mocap_quat, (*mocap, 4))
         for name, size in (("width_per_episode", width), ("height", height)):
             if size < 64 or size % 2:
-                raise ValueError(f"{name}: value {size}; allowed: even numbers from 64")
+                raise ValueError(f"{name} {size} is not allowed: an even number from 64 on")
 
     def renderer(self) -> Renderer:
         return Renderer(self.model, self.height - _caption_height(self.height), self.width, self.camera)
@@ -218,10 +218,10 @@ def _checked(name: str, value: np.ndarray, shape: tuple[int, ...]) -> np.ndarray
     array = np.asarray(value, np.float64)
     if array.shape != shape or 0 in shape[:2]:
         wanted = ", ".join(str(size) for size in shape)
-        raise ValueError(f"{name}: shape {np.shape(value)}; allowed: ({wanted}) with at least one step and episode")
+        raise ValueError(f"{name} of shape {np.shape(value)} is not allowed: ({wanted}), at least one step and episode")
     if not np.isfinite(array).all():
         step, episode = np.argwhere(~np.isfinite(array))[0][:2]
-        raise ValueError(f"{name}: not finite at step {step} of episode {episode}; allowed: finite numbers")
+        raise ValueError(f"{name} is not finite at step {step} of episode {episode}")
     return array
 
 

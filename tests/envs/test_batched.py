@@ -8,7 +8,6 @@ from numpy.testing import assert_allclose, assert_array_equal
 from probe_tasks import CountingTask
 
 from dipod_jax import envs
-from dipod_jax.config import TASKS
 from dipod_jax.envs import BatchedEnv
 
 LIMIT, ENVS = 5, 4
@@ -27,20 +26,6 @@ def roll(env):
 
 def start(env, seed=0, **options):
     return env.reset(jax.random.key(seed), ENVS, **options)
-
-
-def test_tasks_are_playgrounds_dm_control_suite():
-    from mujoco_playground import dm_control_suite
-
-    assert tuple(sorted(dm_control_suite.ALL_ENVS)) == TASKS and len(TASKS) == 25
-
-
-@pytest.mark.parametrize("name", ["Go1JoystickFlatTerrain", "ballincup", ""])
-def test_an_unknown_task_is_one_line_that_names_the_allowed_ones(name):
-    with pytest.raises(ValueError) as refused:
-        envs.make(name)
-    message = str(refused.value)
-    assert repr(name) in message and "BallInCup" in message and "git" in message and "\n" not in message
 
 
 def test_a_backend_must_be_resolved_and_an_episode_long_enough():

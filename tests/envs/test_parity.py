@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from mujoco_playground._src import mjx_env
 
-from dipod_jax.envs.native import STATE_FIELDS, NativeTask
+from dipod_jax.envs.native import NativeTask
 from dipod_jax.envs.playground import load_task
+from dipod_jax.envs.simulator import STATE_FIELDS
 
 ENVS, STEPS = 64, 50
 PAPER_TASKS = ("BallInCup", "FingerSpin", "FingerTurnEasy", "FingerTurnHard")

@@ -3,12 +3,14 @@
 import json
 import subprocess
 import sys
+from unittest.mock import Mock
 
 import pytest
 
-from dipod_jax.config import differences, to_json
-from dipod_jax.presets import cpu, smoke
+from dipod_jax.config import differences
+from dipod_jax.presets import make_config, smoke
 from dipod_jax.runs import RunFolder
+from dipod_jax.serialisation import to_json
 from experiments import ablation, compare, sweep
 
 
@@ -42,7 +44,7 @@ def test_a_mistake_in_a_sweep_is_one_line_and_writes_nothing(arguments, words, c
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--parts", "recipe", "no-such-part"], "--parts no-such-part is not allowed: recipe, "),
+        (["--parts", "recipe", "no-such-part"], "--parts no-such-part is not allowed: one or more of recipe, "),
         (["--preset", "paper"], "--preset"),
         (["--parts", "2-draws", "--task", "BallInCup"], "--parts 2-draws is not allowed: the recipe of BallInCup has"),
         (["--parts=2-draws", "--task", "BallInCup"], "--parts 2-draws is not allowed: the recipe of BallInCup has it"),
@@ -65,7 +67,8 @@ def test_a_mistake_in_an_ablation_is_one_line_and_writes_nothing(arguments, word
 def test_every_arm_of_an_ablation_differs_from_the_recipe_in_its_own_options_alone(task, has, tmp_path):
     arms = ablation.parse(["--task", task, "--out", str(tmp_path / "a")])
     assert arms.pop("recipe").preset == "cpu"
-    changed = {part: set(differences(cpu(task, "fpo"), arm)) - {"out", "backend"} for part, arm in arms.items()}
+    recipe, _ = make_config("cpu", task, "fpo")
+    changed = {part: set(differences(recipe, arm)) - {"out", "backend"} for part, arm in arms.items()}
     assert has == {part for part in ablation.PARTS if part not in changed} - {"recipe"}
     options = lambda part: {x.removeprefix("--").replace(".no-", ".") for x in ablation.PARTS[part] if x[:2] == "--"}
     assert changed == {part: options(part) for part in arms}
@@ -78,7 +81,7 @@ def test_an_arm_that_was_begun_with_other_options_is_refused(command, listed, ar
     arguments = [*listed, "--out", str(tmp_path), "--task", "BallInCup", "--preset", "cpu", "--backend", "native"]
     if command is ablation:
         arguments.remove("--preset"), arguments.remove("cpu")
-    begun = ["--policy.hidden-sizes", "32", "32", "--seed-list", "11", "12", "13"]
+    begun = ["--seed-list", "11", "12", "13"]
     arms = command.parse([*arguments, *begun])
     config = (arms if isinstance(arms, dict) else {"beta0": arms[0]})[arm]
     RunFolder.create(config.out, to_json(config)).close()
@@ -153,7 +156,7 @@ def test_an_arm_that_is_to_go_further_is_not_finished(tmp_path, monkeypatch):
     folder.close()
     trained = []
     monkeypatch.setattr("dipod_jax.training.setup.prepare_jax", lambda config: None)
-    monkeypatch.setattr("dipod_jax.training.trainer.Trainer", lambda *_: None)
+    monkeypatch.setattr("dipod_jax.training.programs.make_programs", lambda *_: Mock())
     monkeypatch.setattr("dipod_jax.training.loop.train", lambda config, **_: trained.append(config.total_steps))
     monkeypatch.setattr("dipod_jax.studies.comparison.compare", lambda *_, **__: "")
     sweep.main(arguments)

@@ -20,7 +20,7 @@ from experiments import tinydiffusion
         (["--length", "9", "--vocab", "4"], ["--length", "9", "GiB", "--memory-limit"]),
         (["--vocab", "1"], ["--vocab", "1"]),
         (["--study", "everything"], ["--study", "everything", "interleave"]),
-        (["--study"], ["--study", "no value"]),
+        (["--study"], ["--study", "without a value"]),
         (["--model", "lstm"], ["--model", "lstm", "transformer"]),
         (["--steps", "-5"], ["--steps", "-5"]),
         (["--learning-rate", "nan"], ["--learning-rate", "nan"]),

@@ -18,7 +18,7 @@ FINAL_KEYS = {"mean_gap", "max_gap", "gap", "expected_reward", "gradient_cosine"
     "arguments,named",
     [
         (["--methods", "ppo"], ["--methods", "ppo", "policy-gradient"]),
-        (["--methods"], ["--methods", "no value"]),
+        (["--methods"], ["--methods", "without a value"]),
         (["--methods", "fpo", "fpo"], ["--methods", "once"]),
         (["--baseline", "mean"], ["--baseline", "mean", "group-std"]),
         (["--eubo", "iwae"], ["--eubo", "iwae", "renyi"]),

@@ -125,8 +125,8 @@ def main(options: dict[str, Any]) -> None:
     from dipod_jax.training import loop
 
     if "draw" in options:
-        seconds = options.pop("draw")
-        loop.write_artifacts = lambda *_: busy(seconds)
+        drawing = options.pop("draw")
+        loop.write_artifacts = lambda *_: busy(drawing)
     else:
         loop.write_artifacts = lambda *_: None
     if "file_limit" in options:
@@ -135,8 +135,8 @@ def main(options: dict[str, Any]) -> None:
     seconds = {name: options.pop(name, 0.0) for name in ("compile", "act", "evaluate")}
     keywords = {name: options.pop(name) for name in ("strict_resume", "keep_checkpoints") if name in options}
     config = fake_config(Path(options.pop("out")), **options)
-    trainer = FakeTrainer(config.all_seeds, **seconds)
-    loop.train(config, trainer=trainer, **keywords)  # pyright: ignore[reportArgumentType]
+    loop.Trainer = lambda config, seeds: FakeTrainer(seeds, **seconds)
+    loop.train(config, **keywords)
 
 
 def command(out: Path, **options) -> dict[str, Any]:

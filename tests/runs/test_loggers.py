@@ -16,22 +16,21 @@ from dipod_jax.runs import check_logger, loggers, make_logger
 from dipod_jax.runs.loggers import GuardedLogger
 
 
-def tensorboard_scalars(folder) -> list[tuple[int, str, float]]:
-    """Read event files as TensorFlow records: length (u64), its CRC (u32), the event, its CRC (u32)."""
+def events_of(path):
+    """Read an event file as TensorFlow records: length (u64), its CRC (u32), the event, its CRC (u32)."""
     from tensorboardX.proto.event_pb2 import Event
 
-    (path,) = folder.glob("events.out.tfevents.*")
-    content, scalars = path.read_bytes(), []
+    content = path.read_bytes()
     while content:
         (length,) = struct.unpack("<Q", content[:8])
-        event = Event.FromString(content[12 : 12 + length])
-        scalars += [
-            (event.step, value.tag, value.simple_value)
-            for value in event.summary.value
-            if value.WhichOneof("value") == "simple_value"
-        ]
+        yield Event.FromString(content[12 : 12 + length])
         content = content[16 + length :]
-    return scalars
+
+
+def tensorboard_scalars(folder) -> list[tuple[int, str, float]]:
+    (path,) = folder.glob("events.out.tfevents.*")
+    values = [(event.step, value) for event in events_of(path) for value in event.summary.value]
+    return [(step, v.tag, v.simple_value) for step, v in values if v.WhichOneof("value") == "simple_value"]
 
 
 def test_tensorboard_events_hold_what_was_logged(tmp_path):
@@ -106,6 +105,32 @@ def test_wandb_receives_the_configuration_the_scalars_and_the_end(tmp_path, monk
     calls.clear()
     make_logger("wandb", tmp_path, {"sizes": (64, 64)}, "BallInCup", resumed_at=5).close()  # goes on under its id
     assert calls == [("init", expected), ("finish",)]
+
+
+def what_tensorboard_shows(folder) -> list[tuple[int, str, float]]:
+    """Scalars of all event files, in order; a file's start mark takes back what came before of its step and later."""
+    from tensorboardX.proto.event_pb2 import SessionLog
+
+    shown = []
+    for path in sorted(folder.glob("events.out.tfevents.*")):
+        for event in events_of(path):
+            if event.session_log.status == SessionLog.START:
+                shown = [scalar for scalar in shown if scalar[0] < event.step]
+            shown += [(event.step, v.tag, v.simple_value) for v in event.summary.value if v.tag == "x"]
+    return shown
+
+
+def test_after_a_resume_tensorboard_shows_every_step_once(tmp_path):
+    for resumed_at, steps in ((None, (1, 2, 3)), (2, (3, 4)), (4, (5,))):
+        logger = make_logger("tensorboard", tmp_path, {}, "run", resumed_at=resumed_at)
+        for step in steps:
+            logger.log(step, {"x": step + len(steps) / 10})
+        logger.close()
+    shown = what_tensorboard_shows(tmp_path / "tensorboard")
+    assert [step for step, _, _ in shown] == [1, 2, 3, 4, 5]
+    assert [round(value % 1, 1) for _, _, value in shown] == [0.3, 0.3, 0.2, 0.2, 0.1]
+    make_logger("tensorboard", tmp_path, {}, "run", resumed_at=-1).close()  # begun again
+    assert what_tensorboard_shows(tmp_path / "tensorboard") == []
 
 
 class Failing:

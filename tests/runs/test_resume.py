@@ -1,10 +1,14 @@
 """A run that was killed or damaged is the run that was not, or says in which way it is another."""
 
+import shutil
+import subprocess
+import time
+
 import numpy as np
 import pytest
-from fake_run import FakeTrainer, fake_config
+from fake_run import FakeTrainer, command, fake_config
 
-from dipod_jax.runs import CheckpointError, RunFolder, latest_checkpoint, restore_checkpoint
+from dipod_jax.runs import CheckpointError, RunFolder, RunFolderError, latest_checkpoint, restore_checkpoint
 from dipod_jax.training import loop
 
 ITERATIONS = 10
@@ -20,6 +24,7 @@ def run(tmp_path, monkeypatch):
         loop.train(config, trainer=FakeTrainer(config.all_seeds), **(keywords or {}))
         return RunFolder.open(tmp_path / "run")
 
+    train.path = tmp_path / "run"
     return train
 
 
@@ -27,10 +32,10 @@ def records(folder):
     return [{k: v for k, v in r.items() if not k.endswith("_s")} for r in folder.read_metrics()]
 
 
-def weights(folder):
+def weights(folder, seeds=(0,)):
     newest = latest_checkpoint(folder.checkpoints)
     assert newest is not None
-    state = restore_checkpoint(newest, FakeTrainer().abstract_state())
+    state = restore_checkpoint(newest, FakeTrainer(seeds).abstract_state())
     return newest.name, np.asarray(state.learner.params["policy"]["w"]).tobytes()
 
 
@@ -55,3 +60,85 @@ def test_a_foreign_file_in_the_newest_checkpoint_changes_nothing(run, capsys):
     assert "warning" not in capsys.readouterr().out
     train = [r["iteration"] for r in folder.read_metrics() if r["kind"] == "train"]
     assert train == list(range(1, ITERATIONS + 1))
+
+
+def test_holes_in_the_records_are_named_and_refused_where_that_is_asked(run, capsys):
+    folder = run(total_steps=16 * 8, seed_list=(4, 2))
+    metrics = folder.path / "metrics.jsonl"
+    metrics.write_bytes(metrics.read_bytes()[: metrics.stat().st_size // 3])
+    with pytest.raises(RunFolderError, match=r"lacks .* --strict-resume does not go on"):
+        run(resume=True, seed_list=(4, 2), keywords={"strict_resume": True})
+    capsys.readouterr()
+    run(resume=True, seed_list=(4, 2))
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "warning" in line]
+    for seed in (4, 2):
+        kept = {r["iteration"] for r in records(folder) if (r["kind"], r["seed"]) == ("train", seed)}
+        lost = sorted(set(range(1, ITERATIONS + 1)) - kept)
+        assert f"{len(lost)} train records of seed {seed} (iterations {lost[0]} to {lost[-1]})" in line
+        assert f"1 evaluation records of seed {seed} (iterations 5)" in line
+    assert folder.read_result()["missing_records"] in line
+
+
+def test_a_run_without_holes_says_so(run):
+    assert run().read_result()["missing_records"] is None
+
+
+@pytest.mark.parametrize("killed_in", ["evaluation", "final evaluation"])
+def test_an_evaluation_that_a_stop_cut_off_is_made_up_for(run, monkeypatch, killed_in):
+    whole = records(run())
+    shutil.rmtree(run.path)
+    evaluate, at = loop.Run.evaluate, {"evaluation": 5, "final evaluation": ITERATIONS}[killed_in]
+
+    def stopped(self, num_episodes, **options):
+        if self.iteration == at:
+            self.leave_saved()
+            raise KeyboardInterrupt
+        evaluate(self, num_episodes, **options)
+
+    monkeypatch.setattr(loop.Run, "evaluate", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    monkeypatch.setattr(loop.Run, "evaluate", evaluate)
+    assert records(run(resume=True)) == whole
+
+
+@pytest.mark.parametrize("loss", ["removed", "renamed", "emptied"])
+def test_the_loss_of_the_folder_ends_the_run_in_one_line(tmp_path, loss):
+    out = tmp_path / "run"
+    process = subprocess.Popen(**command(out, act=0.05, total_steps=10**6), stdout=-1, stderr=-1)
+    while not list(out.glob("checkpoints/step_*")):
+        assert process.poll() is None
+        time.sleep(0.01)
+    if loss == "renamed":
+        out.rename(tmp_path / "elsewhere")
+    else:
+        entries = [out] if loss == "removed" else list(out.glob("[!.]*"))
+        while any(entry.exists() for entry in entries):
+            for entry in entries:
+                shutil.rmtree(entry, ignore_errors=True) if entry.is_dir() else entry.unlink(missing_ok=True)
+    printed, err = process.communicate(timeout=60)
+    assert process.returncode == 74 and err.count("\n") == 1 and f"{out} was removed or renamed" in err
+    assert "everything is in" not in printed
+    assert loss == "emptied" or not out.exists()
+
+
+@pytest.mark.parametrize("count", [5, pytest.param(50, marks=pytest.mark.slow)])
+def test_kills_at_random_instants_change_no_bit_of_the_run(tmp_path, count):
+    """Each session is killed while it works; the last one ends by itself."""
+    options = {"act": 0.01, "total_steps": 16 * 5 * count, "seed_list": (4, 2)}
+    whole = subprocess.run(**command(tmp_path / "whole", checkpoint_interval=60.0, **options), capture_output=True)
+    assert whole.returncode == 0, whole.stderr
+    out, rng = tmp_path / "killed", np.random.default_rng(count)
+    for kill in range(count):
+        resume = {"resume": True} if out.exists() and (out / "config.json").exists() else {}
+        process = subprocess.Popen(**command(out, **options, **resume), stdout=-1, stderr=-1)
+        goal = 4 * (kill + 1)
+        while process.poll() is None and not list(out.glob(f"checkpoints/step_*{goal:03d}")):
+            time.sleep(0.003)
+        time.sleep(rng.uniform(0.0, 0.15))
+        process.kill()
+        process.communicate()
+    done = subprocess.run(**command(out, resume=True, **options), capture_output=True)
+    assert done.returncode == 0 and "lacks" not in done.stdout, done.stderr
+    assert records(RunFolder.open(out)) == records(RunFolder.open(tmp_path / "whole"))
+    assert weights(RunFolder.open(out), (4, 2)) == weights(RunFolder.open(tmp_path / "whole"), (4, 2))

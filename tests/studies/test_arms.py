@@ -1,12 +1,13 @@
 """What a study trains: every arm that is not finished, with one compiled program where that serves all."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
-from dipod_jax.config import to_json
 from dipod_jax.presets import smoke
 from dipod_jax.runs import RunFolder
+from dipod_jax.serialisation import to_json
 from dipod_jax.studies.ablation import PARTS, RECIPE, without_effect
 from dipod_jax.studies.arms import is_finished, run_arms
 
@@ -18,14 +19,17 @@ def calls(monkeypatch) -> list[tuple]:
     """What would be compiled, trained and drawn."""
     seen: list[tuple] = []
 
-    def trainer(config, seeds):
-        seen.append(("compile", config.beta))
-        return f"program of beta {config.beta}"
+    def make_programs(config, seeds):
+        def compiled():
+            seen.append(("compile", config.beta))
+            return f"program of beta {config.beta}"
+
+        return SimpleNamespace(compile=compiled)
 
     monkeypatch.setattr("dipod_jax.training.setup.prepare_jax", lambda config: None)
-    monkeypatch.setattr("dipod_jax.training.trainer.Trainer", trainer)
+    monkeypatch.setattr("dipod_jax.training.programs.make_programs", make_programs)
     monkeypatch.setattr(
-        "dipod_jax.training.loop.train", lambda config, *, started, trainer: seen.append((trainer, config.beta))
+        "dipod_jax.training.loop.train", lambda config, *, started, programs: seen.append((programs, config.beta))
     )
     monkeypatch.setattr(
         "dipod_jax.studies.comparison.compare", lambda folders, out, *, labels: seen.append((out, labels)) or "table"

@@ -166,7 +166,7 @@ def test_a_comparison_gives_each_run_a_colour_and_counts_its_seeds(tmp_path, fig
     assert axes.get_xlabel() == "wall-clock time (s)"
     plot_comparison(runs, tmp_path / "compared.png", x="env_steps", title="BallInCup")
     assert figures[1].axes[0].get_xlabel() == "env steps"
-    with pytest.raises(ValueError, match="x: value 'steps'; allowed: wall_clock_s, env_steps"):
+    with pytest.raises(ValueError, match="x 'steps' is not allowed: one of wall_clock_s, env_steps"):
         plot_comparison(runs, tmp_path / "compared.png", x="steps", title="BallInCup")
 
 

@@ -155,7 +155,7 @@ def test_cameras_are_chosen_by_name_or_index_and_the_first_is_the_default(model,
     above = picture(model, tmp_path / "c.png", qpos, camera=1)
     np.testing.assert_array_equal(picture(model, tmp_path / "d.png", qpos, camera="above"), above)
     assert (above != default).any()
-    with pytest.raises(ValueError, match="camera: value 'behind'; allowed: front, above"):
+    with pytest.raises(ValueError, match="camera 'behind' is not allowed: one of front, above"):
         picture(model, tmp_path / "e.png", qpos, camera="behind")
     bare = mujoco.MjModel.from_xml_string(
         "<mujoco><worldbody><body><freejoint/><geom size='.1'/></body></worldbody></mujoco>"
@@ -174,13 +174,13 @@ def test_the_callers_model_keeps_its_settings(model, qpos, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"qpos": np.zeros((T, E, 2))}, r"qpos: shape \(41, 2, 2\); allowed: \(41, 2, 1\)"),
-        ({"qpos": np.full((T, E, 1), np.nan)}, "qpos: not finite at step 0 of episode 0"),
-        ({"reward": np.zeros((E, T))}, r"reward: shape \(2, 41\); allowed: \(41, 2\)"),
+        ({"qpos": np.zeros((T, E, 2))}, r"qpos of shape \(41, 2, 2\) is not allowed: \(41, 2, 1\)"),
+        ({"qpos": np.full((T, E, 1), np.nan)}, "qpos is not finite at step 0 of episode 0"),
+        ({"reward": np.zeros((E, T))}, r"reward of shape \(2, 41\) is not allowed: \(41, 2\)"),
         ({"qpos": np.zeros((0, E, 1)), "reward": np.zeros((0, E))}, "at least one step"),
-        ({"mocap_pos": np.zeros((T, E, 2, 3))}, r"mocap_pos: shape \(41, 2, 2, 3\); allowed: \(41, 2, 1, 3\)"),
-        ({"height": 127}, "height: value 127; allowed: even numbers from 64"),
-        ({"fps": 0}, "fps: value 0; allowed: 1 to 100"),
+        ({"mocap_pos": np.zeros((T, E, 2, 3))}, r"mocap_pos of shape \(41, 2, 2, 3\) is not allowed: \(41, 2, 1, 3\)"),
+        ({"height": 127}, "height 127 is not allowed: an even number from 64 on"),
+        ({"fps": 0}, "fps 0 is not allowed: 1 to 100"),
     ],
 )
 def test_arrays_that_do_not_fit_are_refused_and_leave_no_file(model, qpos, tmp_path, change, message):
@@ -193,7 +193,7 @@ def test_arrays_that_do_not_fit_are_refused_and_leave_no_file(model, qpos, tmp_p
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ("bogus", "MUJOCO_GL=bogus is no OpenGL backend; allowed: egl, osmesa, glfw, cgl"),
+        ("bogus", "MUJOCO_GL=bogus is not allowed: one of egl, osmesa, glfw, cgl"),
         ("disable", "switched off by MUJOCO_GL=disable"),
         ("cgl", "no OpenGL context .cgl: "),
     ],

@@ -5,7 +5,7 @@ import math
 from pathlib import Path
 from typing import NamedTuple
 
-from dipod_jax.config import require
+from dipod_jax.checks import check_choice, check_selection, require
 
 TARGETS = ("gaussian", "two-modes")
 
@@ -62,15 +62,13 @@ class Config:
     """Seed, >= 0."""
 
     def __post_init__(self) -> None:
-        names = [arm.name for arm in ARMS]
-        legal = len(self.arms) > 0 and set(self.arms) <= set(names)
-        require(legal, "arms", " ".join(self.arms) or "without a value", f"one or more of {' '.join(names)}")
+        check_selection("arms", self.arms, [arm.name for arm in ARMS])
         for name in ("rounds", "steps", "fit_steps"):
             require(getattr(self, name) >= 1, name.replace("_", "-"), getattr(self, name), "an integer of at least 1")
         require(self.batch >= 2, "batch", self.batch, "an integer of at least 2")
         require(256 <= self.samples <= 2**20, "samples", self.samples, "an integer in [256, 1048576]")
         require(0.0 < self.learning_rate < math.inf, "learning-rate", self.learning_rate, "positive and finite")
-        require(self.target in TARGETS, "target", self.target, f"one of {', '.join(TARGETS)}")
+        check_choice("target", self.target, TARGETS)
         require(0.0 < self.std <= 10.0, "std", self.std, "in (0, 10]")
         require(0 <= self.seed < 2**31, "seed", self.seed, "an integer, 0 <= seed < 2^31")
 

@@ -4,9 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from dipod_jax.training.advantages import brax_gae, gae, standardise
-from jax.sharding import AxisType, Mesh, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from numpy.testing import assert_allclose, assert_array_equal
+
+from dipod_jax.advantages import ADVANTAGES, Segment, standardise
+from dipod_jax.advantages.brax import brax_gae
+from dipod_jax.advantages.gae import gae
 
 F = jnp.float32
 
@@ -120,7 +123,26 @@ def test_standardised_advantages_have_mean_zero_and_deviation_one():
 
 def test_standardising_over_shards_equals_standardising_over_all():
     mesh = Mesh(np.array(jax.devices()[:2]), ("data",), axis_types=(AxisType.Auto,))
-    spec = PartitionSpec(None, "data")
+    sharding = NamedSharding(mesh, PartitionSpec(None, "data"))
     advantage = jnp.asarray(np.random.default_rng(2).normal(3.0, 2.0, (8, 64)), jnp.float32)
-    sharded = jax.shard_map(lambda a: standardise(a, "data"), mesh=mesh, in_specs=spec, out_specs=spec)
-    assert_allclose(sharded(advantage), standardise(advantage), atol=1e-5)
+    sharded = jax.jit(standardise, in_shardings=sharding, out_shardings=sharding)(advantage)
+    assert_allclose(sharded, standardise(advantage), atol=1e-5)
+
+
+def test_estimators_give_the_critic_the_right_observations_and_weigh_the_targets():
+    """The value of an observation is itself; one estimator bootstraps at every step, one at the last."""
+    reward, value, next_value, terminated, truncated = on_device(*random_rollout())
+    segment = Segment(value[..., None], next_value[..., None], reward, terminated, truncated)
+    options = dict(discount=0.9, gae_lambda=0.8)
+    value_fn = lambda obs: obs[..., 0]
+    ends = terminated, truncated
+    found = ADVANTAGES["iteration"]()(segment, value, value_fn, **options)
+    expected = gae(reward, value, next_value, *ends, **options)
+    assert_array_equal(found.advantage, expected[0])
+    assert_array_equal(found.value_target, expected[1])
+    assert_array_equal(found.value_weight, 1.0)
+    found = ADVANTAGES["minibatch"]()(segment, value, value_fn, **options)
+    expected = brax_gae(reward, value, next_value[-1], *ends, **options)
+    assert_array_equal(found.advantage, expected[0])
+    assert_array_equal(found.value_target, expected[1])
+    assert_array_equal(found.value_weight, ~truncated)

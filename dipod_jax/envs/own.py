@@ -1,0 +1,75 @@
+"""A task of one's own: `module:factory`, any Playground `MjxEnv`."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from dipod_jax.envs.tasks import check_task
+
+
+def load_own_task(name: str, impl: str) -> Any:
+    """Call the factory of `module:factory`.
+
+    It is called with `impl="jax"` or `"warp"` where it has a parameter of that name, else with
+    `config_overrides={"impl": ...}` where it has that one (as Playground's own classes do), else with nothing.
+
+    Raises:
+        ValueError: one line, where there is no such module or function, or it returns something else.
+    """
+    check_task(name)
+    module, _, attribute = name.partition(":")
+    factory = getattr(importlib.import_module(module), attribute, None)
+    if not callable(factory):
+        what = "is not a function" if factory is not None else "is not there"
+        raise ValueError(f"--task {name} is not allowed: {attribute} {what}; write a function that returns an MjxEnv")
+    from mujoco_playground import MjxEnv
+
+    task = factory(**_options(factory, impl))
+    if not isinstance(task, MjxEnv):
+        raise ValueError(
+            f"--task {name} is not allowed: {attribute} returned {type(task).__name__}; return an instance of "
+            "mujoco_playground.MjxEnv"
+        )
+    return task
+
+
+def check_implementation(name: str, task: Any, impl: str) -> None:
+    """Raise ValueError where the task built its model for another physics than the backend that was asked for."""
+    built = task.mjx_model.impl.value
+    if built != impl:
+        raise ValueError(
+            f"--task {name} built its model for {built} and not for {impl}: give the factory a parameter impl and pass "
+            "it to mjx.put_model and mjx_env.make_data"
+        )
+
+
+def check_own_task(name: str, task: Any) -> None:
+    """Trace reset and one step, and raise ValueError, one line, where a state cannot be scanned over."""
+    start = jax.eval_shape(task.reset, jax.random.key(0))
+    action = jax.ShapeDtypeStruct((int(task.action_size),), "float32")
+    after = jax.eval_shape(task.step, start, action)
+    if not hasattr(start.obs, "shape") or len(start.obs.shape) != 1:
+        raise ValueError(f"--task {name} is not allowed: its observation must be one vector; concatenate its parts")
+    leaves = lambda state: {
+        jax.tree_util.keystr(path): f"{x.dtype}{list(x.shape)}"
+        for path, x in jax.tree_util.tree_leaves_with_path(state)
+    }
+    before, after = leaves(start), leaves(after)
+    for path in sorted(before.keys() | after.keys()):
+        if before.get(path) != after.get(path):
+            raise ValueError(
+                f"--task {name} is not allowed: step must return what reset returns, but state{path} is "
+                f"{before.get(path, 'missing')} after reset and {after.get(path, 'missing')} after step"
+            )
+
+
+def _options(factory: Callable, impl: str) -> dict[str, Any]:
+    parameters = inspect.signature(factory).parameters
+    if "impl" in parameters:
+        return {"impl": impl}
+    return {"config_overrides": {"impl": impl}} if "config_overrides" in parameters else {}

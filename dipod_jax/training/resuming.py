@@ -1,0 +1,101 @@
+"""Taking a run up again where its folder says it stands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from dipod_jax.config import Config
+from dipod_jax.runs import (
+    RunFolder,
+    RunFolderError,
+    checkpoint_step,
+    find_holes,
+    latest_checkpoint,
+    restore_checkpoint,
+    set_newer_aside,
+)
+from dipod_jax.serialisation import to_json
+from dipod_jax.training.programs import Programs
+from dipod_jax.training.state import TrainState, Tunables
+
+
+class Resumed(NamedTuple):
+    """What a run goes on from."""
+
+    state: TrainState
+    records: list[dict[str, Any]]
+    """of `metrics.jsonl`, up to the checkpoint"""
+    holes: str | None
+    """the records that it lacks, in words"""
+
+
+def resume(config: Config, folder: RunFolder, programs: Programs, strict: bool, say: Callable[[str], None]) -> Resumed:
+    """Go on from the newest whole checkpoint, or begin again where there is none.
+
+    Nothing is changed in the folder before everything is found fit.
+
+    Args:
+        config: the run's own, but for what may change when a run is resumed.
+        folder: locked.
+        programs: of `config`.
+        strict: refuse a checkpoint that is not the newest, and records with holes.
+        say: told, a line each, what is not as it was left.
+
+    Raises:
+        CheckpointError, RunFolderError: nothing to go on from, or `strict`.
+    """
+    checkpoint = latest_checkpoint(folder.checkpoints, strict=strict, say=say)
+    if checkpoint is None:
+        _adopt_config(config, folder, 0)
+        if (kept := folder.set_metrics_aside()) is not None:
+            say(f"no checkpoint to continue from: training starts again; earlier metrics are in {kept}")
+        return Resumed(fresh_state(config, programs), [], None)
+    state = restore_checkpoint(checkpoint, programs.abstract_state())
+    tunables = Tunables.of(config)
+    if config.beta == "auto":  # where the controller left it
+        tunables = tunables.with_beta(state.learner.tunables.beta)
+    state = programs.with_tunables(state, tunables)
+    iteration = int(np.asarray(state.learner.iteration)[0])
+    holes = _find_holes(config, folder, iteration, strict, say)
+    _adopt_config(config, folder, iteration)
+    set_newer_aside(folder.checkpoints, checkpoint_step(checkpoint))
+    folder.truncate_metrics(after_iteration=iteration)
+    return Resumed(state, folder.read_metrics(), holes)
+
+
+def fresh_state(config: Config, programs: Programs) -> TrainState:
+    """The state that a new run begins with."""
+    return programs.with_tunables(programs.init(), Tunables.of(config))
+
+
+def evaluation_is_due(config: Config, iteration: int) -> bool:
+    """Whether an evaluation in the course of training belongs after `iteration`; another one ends a run."""
+    interval, size = config.evaluation.interval, config.steps_per_iteration
+    return iteration == 0 or iteration * size // interval > (iteration - 1) * size // interval
+
+
+def _adopt_config(config: Config, folder: RunFolder, iteration: int) -> None:
+    folder.update_config(to_json(config))  # a longer --total-steps must outlive the next kill
+    if iteration < config.num_iterations:
+        folder.set_result_aside()
+
+
+def _find_holes(
+    config: Config, folder: RunFolder, iteration: int, strict: bool, say: Callable[[str], None]
+) -> str | None:
+    """Name the records that a run which has come so far must have and lacks.
+
+    The evaluation after the last iteration may be missing: the run can have been stopped while it was made.
+    """
+    evaluated = [i for i in range(iteration) if evaluation_is_due(config, i)]
+    expected = {"train": range(1, iteration + 1), "evaluation": evaluated}
+    holes = find_holes(folder.read_metrics(), config.all_seeds, expected)
+    if holes is not None:
+        refusal = f"{folder.path / 'metrics.jsonl'} lacks {holes}"
+        if strict:
+            raise RunFolderError(f"{refusal}; --strict-resume does not go on from records with holes")
+        say(f"warning: {refusal}: curves and times have a hole there")
+    return holes

@@ -1,0 +1,156 @@
+"""Tasks by name, and one of one's own: it runs on native physics and MJX; what is wrong with it is said in one line."""
+
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import mujoco
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+from own_task import Cart
+
+from dipod_jax import envs
+from dipod_jax.config import Config
+from dipod_jax.envs.tasks import TASKS, check_task, is_own_task
+
+QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+ENVS, STEPS, LIMIT = 2, 8, 5
+
+MODULE = """
+import jax.numpy as jnp
+from own_task import Cart
+
+number = 3
+def list_of_tasks(): return [Cart()]
+def for_one_physics(): return Cart()
+def with_overrides(config_overrides=None): return Cart(**config_overrides)
+
+class Dict(Cart):
+    def _observe(self, data): return {"state": data.qpos}
+class Matrix(Cart):
+    def _observe(self, data): return jnp.zeros((2, 2))
+class Growing(Cart):
+    def step(self, state, action):
+        state = super().step(state, action)
+        return state.replace(info={"steps": jnp.zeros(())})
+class Contacts(Cart):
+    def step(self, state, action):
+        state = super().step(state, action)
+        return state.replace(reward=state.data.contact.dist.sum())
+class Pushed(Cart):
+    def step(self, state, action):
+        return super().step(state.replace(data=state.data.replace(xfrc_applied=jnp.ones((2, 6)))), action)
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def module(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("own")
+    (folder / "wrong_tasks.py").write_text(MODULE)
+    sys.path.insert(0, str(folder))
+    yield
+    sys.path.remove(str(folder))
+
+
+def test_tasks_are_playgrounds_dm_control_suite():
+    from mujoco_playground import dm_control_suite
+
+    assert tuple(sorted(dm_control_suite.ALL_ENVS)) == TASKS and len(TASKS) == 25
+
+
+def test_an_own_task_has_a_colon_and_no_other_has():
+    assert is_own_task("own_task:make_env") and not any(map(is_own_task, TASKS))
+
+
+WRONG_NAMES = {
+    "Go1JoystickFlatTerrain": ["BallInCup", "module:factory", "git"],
+    "ballincup": ["BallInCup", "WalkerWalk"],
+    "": ["BallInCup"],
+    "no_such_module:make_env": ["no module no_such_module", "PYTHONPATH"],
+    "own_task.deeper:make_env": ["no module own_task.deeper", "PYTHONPATH"],
+    "own_task:": ["module:factory"],
+    ":make_env": ["module:factory"],
+    "own_task.py:make_env": ["no module own_task.py"],
+    "tasks/own_task:make_env": ["module:factory"],
+    "own_task:make_env:more": ["module:factory"],
+}
+
+
+@pytest.mark.parametrize("name", WRONG_NAMES)
+def test_a_wrong_name_is_refused_alike_by_make_and_config_in_one_line_that_says_what_is_allowed(name):
+    messages = set()
+    for refuse in (check_task, envs.make, lambda task: Config(task=task)):
+        with pytest.raises(ValueError) as refused:
+            refuse(name)
+        messages.add(str(refused.value))
+    (message,) = messages
+    assert message.startswith(f"--task {name} is not allowed: ") and "\n" not in message
+    assert all(word in message for word in WRONG_NAMES[name])
+
+
+def test_names_are_checked_without_jax_or_the_module_itself():
+    code = (
+        "import sys; from dipod_jax.envs.tasks import check_task; check_task('own_task:make_env');"
+        "print([m for m in ('jax', 'mujoco', 'own_task') if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={"PYTHONPATH": ":".join(sys.path)}, capture_output=True, text=True
+    )
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+WRONG_TASKS = {
+    "own_task:make_task": ["make_task is not there", "returns an MjxEnv"],
+    "wrong_tasks:number": ["number is not a function", "returns an MjxEnv"],
+    "wrong_tasks:list_of_tasks": ["returned list", "mujoco_playground.MjxEnv"],
+    "wrong_tasks:Dict": ["observation must be one vector", "concatenate"],
+    "wrong_tasks:Matrix": ["observation must be one vector"],
+    "wrong_tasks:Growing": ["state.info['steps'] is missing after reset and float32[] after step"],
+    "wrong_tasks:Contacts": ["Contacts cannot run on native physics", "data.contact", "--backend mjx"],
+    "wrong_tasks:Pushed": ["Pushed cannot run on native physics", "data.xfrc_applied", "--backend mjx"],
+}
+
+
+@pytest.mark.parametrize("name", WRONG_TASKS)
+def test_a_task_that_cannot_be_run_is_refused_in_one_line_with_the_way_out(name):
+    with pytest.raises(ValueError) as refused:
+        envs.make(name)
+    message = str(refused.value)
+    assert "\n" not in message and all(words in message for words in WRONG_TASKS[name]), message
+
+
+def test_a_task_that_asks_for_one_physics_is_not_run_on_another():
+    with pytest.raises(
+        ValueError, match=r"for_one_physics built its model for jax and not for warp: .* parameter impl"
+    ):
+        envs.make("wrong_tasks:for_one_physics", "warp")
+    assert envs.make("wrong_tasks:for_one_physics", "native").action_size == 1  # which steps its MjModel
+    assert envs.make("wrong_tasks:with_overrides", "warp").observation_size == 2
+
+
+@pytest.mark.parametrize("backend", ["native", "mjx"])
+def test_a_cart_of_ones_own_moves_as_mujoco_moves_it_and_starts_again(backend):
+    env = envs.make("own_task:make_env", backend, episode_length=LIMIT)
+    actions = jnp.linspace(-1.0, 1.0, STEPS * ENVS).reshape(STEPS, ENVS, 1)
+
+    def run(key):
+        state = env.reset(key, ENVS, num_starts=1)
+        return state, *jax.lax.scan(env.step, state, actions)
+
+    first, last, result = jax.jit(run).lower(jax.random.key(0)).compile(QUICK)(jax.random.key(0))
+    model = Cart().mj_model
+    for i in range(ENVS):
+        data = mujoco.MjData(model)
+        data.qpos[:] = first.obs[i, 0]
+        for t in range(STEPS):
+            if t == LIMIT:
+                mujoco.mj_resetData(model, data)
+                data.qpos[:] = first.starts.obs[0, 0]
+            data.ctrl[:] = actions[t, i]
+            mujoco.mj_step(model, data, nstep=2)
+            assert_allclose(result.next_obs[t, i], [data.qpos[0], data.qvel[0]], atol=2e-6)
+            assert_allclose(result.reward[t, i], 1 - abs(data.qpos[0]), atol=2e-6)
+    assert_array_equal(np.flatnonzero(result.truncated[:, 0]), [LIMIT - 1])
+    assert_array_equal(last.length, [STEPS - LIMIT] * ENVS)
