@@ -18,6 +18,7 @@ from dipod_jax.toys.options import METHODS, PAPER_METHODS, Baseline, Eubo, Metho
 
 _BYTES_PER_STEP = 8 * 22  # one method and init: 22 float64 numbers recorded at each step
 _MEMORY_LIMIT_GIB = 2.0
+_DRAWABLE = 1e150
 COUNTED_BYTES = 2**100  # a float holds no more than 2^1024
 
 
@@ -91,7 +92,8 @@ def stop_if_diverged(curves, config: Config) -> None:
     """Exit with 1 and one line naming the first run that left the finite numbers; a result with nan helps nobody."""
     import numpy as np
 
-    finite = np.isfinite(curves.logits).all(axis=-1) & np.isfinite(curves.mean_gap)  # (M, I, S+1)
+    # False for nan as well; beyond _DRAWABLE no axis holds them.
+    finite = (np.abs(curves.logits).max(axis=-1) < _DRAWABLE) & (curves.max_gap < _DRAWABLE)  # (M, I, S+1)
     if not finite.all():
         m, i, step = np.argwhere(~finite)[0]
         run = f"{config.methods[m]} from {config.init_logit[i]:g}"

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from dipod_jax.bounds.eubo import eubo_like
+from dipod_jax.bounds.mask_draws import estimated_eubo_per_token
 from dipod_jax.checks import Checked
 from dipod_jax.objectives.base import Objective, clamp_straight_through, ratio_metrics, register_objective
 from dipod_jax.objectives.ppo import ppo_clip
@@ -23,10 +24,11 @@ class Spg(Objective):
     """Sandwiched policy gradient (SPG, arXiv 2510.09541, eqs. 5-8): an action's surrogate S is the ELBO where A > 0
     and the mixture `mix` EUBO + (1 - mix) ELBO elsewhere, so that no bad action gets unlikely by a loose ELBO alone.
 
-    The paper is about tokens. Where the policy has no upper bound of its own (`Scores.upper`), the EUBO is Renyi's over
-    the draws (`bounds.eubo_like`), which lies above the ELBO but is not proven to lie above log pi, and is biased low
-    with few draws: take 8 or more. The paper has no ratio and no clip (`--objective.ratio none`), which asks for one
-    epoch and small steps; the default reuses a rollout as PPO does.
+    The EUBO is the policy's own upper bound where it has one (`Scores.upper`); over tokens the paper's, per token from
+    the masks of the scores, without its constant; else Renyi's over the draws (`bounds.eubo_like`), which lies above
+    the ELBO but is not proven to lie above log pi. The last two are biased low with few draws: take 8 or more. The
+    paper has no ratio and no clip (`--objective.ratio none`), which asks for one epoch and small steps; the default
+    reuses a rollout as PPO does.
     """
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
@@ -34,7 +36,8 @@ class Spg(Objective):
     }
 
     eubo_order: float = 1.5
-    """order b of the Renyi EUBO, > 0; towards 0 it tends to the ELBO. Not read where the policy has an upper bound"""
+    """order b of the EUBO, > 0. Over draws it tends to the ELBO towards 0; over tokens it is an upper bound for certain
+    from the number of blanks on. Not read where the policy has an upper bound of its own"""
     mix: float = 0.5
     """omega, the EUBO's share of the surrogate where A <= 0, from 0 (the ELBO alone) to 1"""
     ratio: Literal["clipped", "none"] = "clipped"
@@ -67,23 +70,28 @@ class Spg(Objective):
         chex.assert_equal_shape([new.loss, old.loss])
         chex.assert_shape(new.loss, (*advantage.shape, None))
         advantage = jnp.where(new.known.all(-1), advantage, 0.0)
-        (lower, upper), (old_lower, old_upper) = self._bounds(new), self._bounds(old)
         raised = advantage > 0.0
-        change = jnp.where(raised, lower - old_lower, upper - old_upper)
+        lower, eubo = -new.mean(), self._eubo(new)
+        surrogate = self._surrogate(lower, eubo, raised)
+        change = surrogate - self._surrogate(-old.mean(), self._eubo(old), raised)
         if self.ratio == "none":
-            loss = -(advantage * jnp.where(raised, lower, upper)).mean()
+            loss = -(advantage * surrogate).mean()
         else:
             bounded = change
             if self.log_ratio_clip is not None:
                 bounded = clamp_straight_through(change, -self.log_ratio_clip, self.log_ratio_clip)
             loss = ppo_clip(jnp.exp(bounded), advantage, self.clip_epsilon).mean()
-        return loss, {"sandwich_width": (upper - lower).mean(), **ratio_metrics(change, self.clip_epsilon)}
+        return loss, {"sandwich_width": (eubo - lower).mean(), **ratio_metrics(change, self.clip_epsilon)}
 
-    def _bounds(self, scores: Scores) -> tuple[jax.Array, jax.Array]:
-        """(...) the ELBO, and what is lowered in its place where A <= 0."""
-        lower = -scores.mean()
-        if scores.upper is None:
-            eubo = eubo_like(-scores.loss, order=self.eubo_order, weights=scores.weight)
-        else:
-            eubo = -scores.upper
-        return lower, self.mix * eubo + (1.0 - self.mix) * lower
+    def _surrogate(self, lower: jax.Array, eubo: jax.Array, raised: jax.Array) -> jax.Array:
+        """(...) S."""
+        return jnp.where(raised, lower, self.mix * eubo + (1.0 - self.mix) * lower)
+
+    def _eubo(self, scores: Scores) -> jax.Array:
+        """(...) the upper bound that the scores allow."""
+        if scores.upper is not None:
+            return -scores.upper
+        if scores.tokens is not None:
+            log_prob, coefficient, scale = scores.tokens
+            return scale * estimated_eubo_per_token(log_prob, coefficient, scores.weight, self.eubo_order)
+        return eubo_like(-scores.loss, order=self.eubo_order, weights=scores.weight)
