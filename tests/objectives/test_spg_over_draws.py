@@ -123,3 +123,7 @@ def test_it_starts_from_eight_draws_in_every_preset():
 def test_options_out_of_range_are_refused_by_name(options, named):
     with pytest.raises(ValueError, match=named):
         Spg(**options).validate()
+
+
+def test_the_floats_among_its_options_are_leaves():
+    assert len(jax.tree.leaves(Spg())) == 4 and len(jax.tree.leaves(Spg(log_ratio_clip=None))) == 3
