@@ -55,6 +55,8 @@ class Scores(NamedTuple):
     """(..., N) bool; a score that is not known is 0 and takes part in nothing."""
     bound: jax.Array | None = None
     """(...) negative bound of the log-likelihood, averaged over draws: what DiPOD keeps tight. None: there is none."""
+    upper: jax.Array | None = None
+    """(...) negative upper bound of the log-likelihood, where the policy has a true one. None: there is none."""
     steps: Steps | None = None
     """of a policy whose action is made by Gaussian steps, in order; None: it is not"""
     penalty: jax.Array | None = None

@@ -3,7 +3,8 @@
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
+
+from dipod_jax.toys.space import all_contexts
 
 
 class ConditionalTable(nn.Module):
@@ -48,9 +49,7 @@ class TinyTransformer(nn.Module):
     @nn.compact
     def __call__(self) -> jax.Array:
         dtype = jnp.result_type(float)
-        kinds = (self.vocab_size + 1,) * self.length
-        # Number z of a context in base V+1, least significant digit first: the numbering of `space`.
-        tokens = jnp.asarray(np.stack(np.unravel_index(np.arange(np.prod(kinds)), kinds, order="F"), axis=-1))
+        tokens = jnp.asarray(all_contexts(self.length, self.vocab_size))  # (Z, L)
         position = self.param("position", nn.initializers.normal(0.02), (self.length, self.width), dtype)
         x = nn.Embed(self.vocab_size + 1, self.width, param_dtype=dtype)(tokens) + position  # (Z, L, width)
         for _ in range(self.num_layers):

@@ -8,8 +8,7 @@ from matplotlib.animation import FuncAnimation, PillowWriter
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from dipod_jax.twotoken.model import OUTPUTS
-from dipod_jax.twotoken.training import Curves
+from dipod_jax.toys.two_tokens import OUTPUTS, TwoTokenCurves
 
 # One colour a proxy family (Okabe-Ito, safe for colour-blind readers); DiPOD's partner is the darker, solid one.
 COLOURS = {
@@ -42,11 +41,11 @@ def linestyle(method: str) -> str:
     return "-" if method.endswith("+dipod") else "--"
 
 
-def draw_drift(curves: Curves, methods: Sequence[str], init_logits: Sequence[float], path: Path) -> None:
+def draw_drift(curves: TwoTokenCurves, methods: Sequence[str], init_logits: Sequence[float], path: Path) -> None:
     """Gap (mean and largest), gradient cosine and reward over steps; one row an initialisation.
 
     Args:
-      curves: from `training.train`, leading axes (M, I).
+      curves: from `two_tokens.train`, leading axes (M, I).
       methods: the M methods.
       init_logits: the I initial values.
       path: PNG to write.
@@ -80,7 +79,7 @@ def _finish(axis: Axes, name: str) -> None:
 
 
 def animate_drift(
-    curves: Curves, methods: Sequence[str], init_logits: Sequence[float], path: Path, num_frames: int = 40
+    curves: TwoTokenCurves, methods: Sequence[str], init_logits: Sequence[float], path: Path, num_frames: int = 40
 ) -> None:
     """The six probabilities over training beside the two orders' probabilities of each output, first init.
 
@@ -88,7 +87,7 @@ def animate_drift(
     two orders disagree about it: that difference is the gap.
 
     Args:
-      curves: from `training.train`, leading axes (M, I).
+      curves: from `two_tokens.train`, leading axes (M, I).
       methods: the M methods.
       init_logits: the I initial values.
       path: GIF to write.

@@ -3,8 +3,19 @@
 import numpy as np
 from matplotlib.figure import Figure
 
-from dipod_jax.tinydiffusion.studies.common import Options, Study, progress, seeded_runs, settings_of, spread, tidy
-from dipod_jax.tinydiffusion.training import train, train_interleaved
+from dipod_jax.toys.distillation import train_interleaved
+from dipod_jax.toys.studies.common import (
+    Options,
+    Study,
+    Trained,
+    by_arm,
+    legend_above,
+    seeded_runs,
+    settings_of,
+    spread,
+    tidy,
+    train_methods,
+)
 
 NUM_UPDATES = (1, 3, 10, 30, 100, 300)
 BETAS = (0.0, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
@@ -19,22 +30,18 @@ _STYLES = {
 
 def run(options: Options) -> Study:
     """FPO under both algorithms; every gradient step counts, a distillation step as much as an update."""
-    if options.estimator != "exact":
-        raise ValueError("the interleave study has exact bounds only")
-    families = []
+    families: list[tuple[str, str, tuple[float, ...], Trained]] = []
     for tolerance in TOLERANCES:
-        runs = seeded_runs(options, ["fpo"] * len(NUM_UPDATES), [0.0] * len(NUM_UPDATES), NUM_UPDATES)
-        curves = train_interleaved(settings_of(options, tolerance=tolerance), runs)
-        families.append((f"Algorithm 1, {tolerance:g}", "n", NUM_UPDATES, curves))
-    runs = seeded_runs(options, ["fpo+dipod"] * len(BETAS), BETAS)
-    families.append(("Algorithm 2", "beta", BETAS, train(settings_of(options), runs)))
+        settings = settings_of(options, tolerance=tolerance)
+        n = np.array(NUM_UPDATES)[:, None]
+        curves = train_interleaved(settings, seeded_runs(settings, options.seeds, ["fpo"] * len(n), 0.0, n))
+        families.append((f"Algorithm 1, {tolerance:g}", "n", NUM_UPDATES, by_arm(settings, curves, options.seeds)))
+    trained = train_methods(options, ["fpo+dipod"] * len(BETAS), np.array(BETAS)[:, None])
+    families.append(("Algorithm 2", "beta", BETAS, trained))
 
     rows, arrays, points = [], {}, []
-    for name, knob, values, curves in families:
-        shape = (len(values), options.seeds, -1)
-        gap = np.asarray(curves.mean_gap).reshape(shape)
-        share = progress(curves).reshape(shape)
-        distilling = np.asarray(curves.distilling).reshape(shape)
+    for name, knob, values, (_, curves, gained) in families:
+        gap, distilling = np.asarray(curves.mean_gap), np.asarray(curves.distilling)
         quarter = gap.shape[-1] // 4
         for v, value in enumerate(values):
             rows.append(
@@ -42,16 +49,16 @@ def run(options: Options) -> Study:
                     "algorithm, tolerance": name,
                     "knob": f"{knob} = {value:g}",
                     "steps that distil": f"{distilling[v, :, 1:].mean():.0%}",
-                    "gained, 1/4 of the steps": spread(share[v, :, quarter], 3),
-                    "gained, end": spread(share[v, :, -1], 3),
+                    "gained, 1/4 of the steps": spread(gained[v, :, quarter], 3),
+                    "gained, end": spread(gained[v, :, -1], 3),
                     "mean gap, mean over steps": spread(gap[v].mean(axis=-1)),
                     "mean gap, peak": spread(gap[v].max(axis=-1)),
                     "mean gap, end": spread(gap[v, :, -1]),
                 }
             )
-        points.append((name, values, gap, share))
+        points.append((name, values, gap, gained))
         prefix = name.replace("Algorithm ", "algorithm").replace(", ", "_")
-        arrays |= {f"{prefix}_gap": gap, f"{prefix}_gained": share, f"{prefix}_distilling": distilling}
+        arrays |= {f"{prefix}_gap": gap, f"{prefix}_gained": gained, f"{prefix}_distilling": distilling}
     return Study(rows, draw(points, options.steps), arrays)
 
 
@@ -68,10 +75,10 @@ def draw(points, steps: int) -> Figure:
     figure = Figure(figsize=(12, 4.8), layout="constrained")
     axes = figure.subplots(1, 2)
     for axis, fraction in zip(axes, (4, 1), strict=True):
-        for name, values, gap, share in points:
+        for name, values, gap, gained in points:
             colour, marker, offset, align = _STYLES[name]
             when = (gap.shape[-1] - 1) // fraction
-            x, y = gap.mean(axis=(1, 2)), share[:, :, when].mean(axis=1)
+            x, y = gap.mean(axis=(1, 2)), gained[:, :, when].mean(axis=1)
             axis.plot(x, y, marker=marker, color=colour, lw=1, ls=":", label=name)
             _annotate(axis, x, y, values, xytext=offset, ha=align, color=colour)
         axis.set(xscale="log", xlabel="mean gap, averaged over all steps (nats)")
@@ -79,8 +86,7 @@ def draw(points, steps: int) -> Figure:
         axis.margins(x=0.08, y=0.1)
     tidy(*axes)
     title = "numbers at the points: n (Algorithm 1, with its tolerance in nats), beta (Algorithm 2)"
-    handles = axes[0].get_legend_handles_labels()
-    figure.legend(*handles, loc="outside upper center", ncols=3, frameon=False, title=title)
+    legend_above(figure, axes[0], 3, title)
     return figure
 
 

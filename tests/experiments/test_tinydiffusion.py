@@ -1,20 +1,22 @@
 """The command line of the exact diffusion over V^L."""
 
 import json
+from typing import get_args
 
 import numpy as np
 import pytest
 
-from dipod_jax.tinydiffusion import estimators, model
+from dipod_jax.toys import models
+from dipod_jax.toys.options import STUDIES, Model
 from experiments import tinydiffusion
 
 
 @pytest.mark.parametrize(
     "arguments,named",
     [
-        (["--length", "1"], ["--length", "1", "from 2 to 64"]),
-        (["--length", "600"], ["--length", "600", "from 2 to 64"]),
-        (["--length", "64", "--vocab", "1000000"], ["--length", "64", "GiB"]),
+        (["--length", "1"], ["--length", "1", "at least 2 and at most 12"]),
+        (["--length", "600"], ["--length", "600", "at least 2 and at most 12"]),
+        (["--length", "12", "--vocab", "1" + "0" * 18], ["--length", "12", "GiB"]),
         (["--length", "9", "--vocab", "4"], ["--length", "9", "GiB", "--memory-limit"]),
         (["--vocab", "1"], ["--vocab", "1"]),
         (["--study", "everything"], ["--study", "everything", "interleave"]),
@@ -42,9 +44,8 @@ def test_bad_input_is_one_line_that_names_the_option_and_exit_2(arguments, named
 
 
 def test_the_names_the_command_line_knows_are_those_of_the_library():
-    assert tuple(model.MODELS) == tinydiffusion.MODELS
-    assert estimators.ESTIMATORS == tinydiffusion.ESTIMATORS
-    assert set(tinydiffusion._RUNS_PER_SEED) == set(tinydiffusion.STUDIES)
+    assert tuple(models.MODELS) == get_args(Model)
+    assert set(tinydiffusion._RUNS_PER_SEED) == set(STUDIES)
 
 
 @pytest.mark.parametrize(

@@ -8,13 +8,24 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dipod_jax.twotoken import bounds as tt_bounds
-from dipod_jax.twotoken.model import OUTPUTS, REWARDS, TwoTokenDiffusion, conditional_log_probs
-from dipod_jax.twotoken.objectives import advantages, cosine
-from dipod_jax.twotoken.options import BASELINES, EUBOS, METHODS, OPTIMIZERS, PAPER_METHODS
-from dipod_jax.twotoken.training import exact_gradients, train
+from dipod_jax.bounds import any_order
+from dipod_jax.toys.bounds import all_bounds
+from dipod_jax.toys.methods import exact_gradients
+from dipod_jax.toys.options import BASELINES, EUBOS, METHODS, OPTIMIZERS, PAPER_METHODS
+from dipod_jax.toys.space import make_space, token_log_probs
+from dipod_jax.toys.two_tokens import OUTPUTS, REWARDS, TwoTokenDiffusion, conditional_table, train
 
 REWARD = np.array(REWARDS)
+SPACE = make_space(2, 2)
+
+
+def log_probs_of(logits):
+    """(4, 4, 2) as the any-order bounds take them."""
+    return token_log_probs(conditional_table(logits), SPACE)
+
+
+def bounds_of(eubo, order=1.5):
+    return lambda logits: all_bounds(conditional_table(logits), SPACE, eubo, order)
 
 
 @pytest.fixture(autouse=True)
@@ -72,7 +83,7 @@ def brute_force(logits, eubo="renyi", order=1.5):
 @pytest.mark.parametrize("order", [1.0, 1.5, 2.0, 7.0])
 def test_every_bound_equals_the_enumeration_of_both_unmasking_orders(eubo, order):
     for logits in random_logits(20):
-        ours = tt_bounds.all_bounds(conditional_log_probs(jnp.asarray(logits)), eubo, order)
+        ours = bounds_of(eubo, order)(jnp.asarray(logits))
         np.testing.assert_allclose(np.stack(ours, axis=-1), brute_force(logits, eubo, order), atol=1e-12)
 
 
@@ -80,7 +91,7 @@ def test_the_elbo_equals_the_time_integral_of_the_masked_cross_entropy():
     """int_0^1 (1/t) E_mask[sum over masked of log p] dt, by Gauss-Legendre: the integrand is linear in t."""
     nodes, weights = np.polynomial.legendre.leggauss(3)
     logits = random_logits(1)[0]
-    for output, ours in zip(OUTPUTS, tt_bounds.elbo(conditional_log_probs(jnp.asarray(logits))), strict=True):
+    for output, ours in zip(OUTPUTS, any_order.elbo(log_probs_of(jnp.asarray(logits))), strict=True):
         integral = 0.0
         for t, w in zip((nodes + 1) / 2, weights / 2, strict=True):
             for masked in ((0,), (1,), (0, 1)):
@@ -93,12 +104,12 @@ def test_the_elbo_equals_the_time_integral_of_the_masked_cross_entropy():
 
 def test_the_four_probabilities_sum_to_one_and_the_lower_gap_is_log_cosh():
     for logits in random_logits(50):
-        conditionals = conditional_log_probs(jnp.asarray(logits))
-        log_prob = tt_bounds.log_likelihood(conditionals)
+        log_probs = log_probs_of(jnp.asarray(logits))
+        log_prob = any_order.log_order_mean(log_probs)
         np.testing.assert_allclose(np.exp(log_prob).sum(), 1.0, atol=1e-14)
         w = [[path_probability(logits, x, o) for o in ((0, 1), (1, 0))] for x in OUTPUTS]
         half_log_ratio = np.diff(np.log(w), axis=1)[:, 0] / 2
-        np.testing.assert_allclose(log_prob - tt_bounds.elbo(conditionals), np.log(np.cosh(half_log_ratio)), atol=1e-12)
+        np.testing.assert_allclose(log_prob - any_order.elbo(log_probs), np.log(np.cosh(half_log_ratio)), atol=1e-12)
 
 
 @pytest.mark.parametrize("logit", [-3.0, 0.0, 0.5, 2.0])
@@ -107,30 +118,26 @@ def test_equal_logits_make_all_bounds_tight(logit, eubo):
     module = TwoTokenDiffusion(init_logit=logit)
     params = module.init(jax.random.key(0))
     assert params["params"]["logits"].dtype == jnp.float64
-    result = tt_bounds.all_bounds(module.apply(params), eubo, 1.5)
+    result = all_bounds(module.apply(params), SPACE, eubo, 1.5)
     np.testing.assert_allclose(result.lower_gap, 0.0, atol=1e-14)
     np.testing.assert_allclose(result.upper_gap, 0.0, atol=1e-14)
 
 
 def test_the_spg_eubo_is_under_the_likelihood_for_most_logits_at_order_1_5_and_never_at_order_2():
-    conditionals = jax.vmap(conditional_log_probs)(jnp.asarray(random_logits(2000)))
-    log_prob = tt_bounds.log_likelihood(conditionals)
-    under = np.any(tt_bounds.eubo_spg(conditionals, 1.5) < log_prob - 1e-12, axis=-1)
+    log_probs = jax.vmap(log_probs_of)(jnp.asarray(random_logits(2000)))
+    log_prob = any_order.log_order_mean(log_probs)
+    under = np.any(any_order.eubo_per_token(log_probs, 1.5) < log_prob - 1e-12, axis=-1)
     # Methods section 5 counts 1664 of 2000 with draws of its own; the standard error of such a count is 17.
     assert abs(under.sum() - 1664) < 70
-    assert not np.any(tt_bounds.eubo_spg(conditionals, 2.0) < log_prob - 1e-12)
+    assert not np.any(any_order.eubo_per_token(log_probs, 2.0) < log_prob - 1e-12)
 
 
 @pytest.mark.parametrize("order", [1.0, 1.5, 4.0])
 def test_the_renyi_eubo_is_never_under_the_likelihood_and_is_it_at_order_1(order):
-    conditionals = jax.vmap(conditional_log_probs)(jnp.asarray(random_logits(500)))
-    gap = tt_bounds.eubo_renyi(conditionals, order) - tt_bounds.log_likelihood(conditionals)
+    log_probs = jax.vmap(log_probs_of)(jnp.asarray(random_logits(500)))
+    gap = any_order.log_order_mean(log_probs, order) - any_order.log_order_mean(log_probs)
     assert np.min(gap) > -1e-12
     assert (np.max(np.abs(gap)) < 1e-12) == (order == 1.0)
-
-
-def bounds_of(eubo, order=1.5):
-    return lambda logits: tt_bounds.all_bounds(conditional_log_probs(logits), eubo, order)
 
 
 def numpy_advantage(prob, baseline):
@@ -182,7 +189,7 @@ def test_the_elbo_gradient_equals_its_closed_form():
             for context in ("MM", "M" + output[1] if i == 0 else output[0] + "M"):
                 k = CONTEXT_LOGIT[i, context]
                 expected[row, k] += ((output[i] == "A") - 1 / (1 + np.exp(-logits[k]))) / 2
-    ours = jax.jacobian(lambda z: tt_bounds.elbo(conditional_log_probs(z)))(jnp.asarray(logits))
+    ours = jax.jacobian(lambda z: any_order.elbo(log_probs_of(z)))(jnp.asarray(logits))
     np.testing.assert_allclose(ours, expected, atol=1e-14)
 
 
@@ -190,7 +197,7 @@ def test_the_true_policy_gradient_is_the_gradient_of_the_expected_reward_whateve
     logits = jnp.asarray(random_logits(1)[0])
 
     def expected_reward(z):
-        return jnp.sum(jnp.exp(tt_bounds.log_likelihood(conditional_log_probs(z))) * REWARD)
+        return jnp.sum(jnp.exp(any_order.log_order_mean(log_probs_of(z))) * REWARD)
 
     for baseline in ("on-policy", "uniform", "none"):
         ours = exact_gradients(bounds_of("spg"), logits, 1, jnp.asarray(REWARD), baseline).policy
@@ -280,26 +287,6 @@ def test_1500_steps_of_all_methods_from_both_initialisations_take_under_two_seco
 def test_zero_steps_give_the_initialisation_alone():
     curves = train(["fpo"], [2.0], steps=0)
     np.testing.assert_array_equal(curves.logits, np.full((1, 1, 1, 6), 2.0))
-
-
-def test_the_cosine_is_minus_one_for_opposite_trees_and_zero_where_one_vanishes():
-    tree = {"a": jnp.array([1.0, -2.0]), "b": jnp.array([[3.0]])}
-    opposite = jax.tree.map(lambda x: -2 * x, tree)
-    zero = jax.tree.map(jnp.zeros_like, tree)
-    assert float(cosine(tree, opposite)) == pytest.approx(-1.0, abs=1e-15)
-    assert float(cosine(tree, zero)) == 0.0
-
-
-def test_the_advantages_of_the_uniform_policy_are_those_worked_by_hand():
-    """Rewards .8 1 .7 1: mean .875, variance (.075^2 + 2 x .125^2 + .175^2) / 4 = .016875 -> deviation .1299038."""
-    prob = jnp.full(4, 0.25)
-    centred = np.array([-0.075, 0.125, -0.175, 0.125])
-    for baseline in ("on-policy", "uniform"):
-        np.testing.assert_allclose(advantages(prob, jnp.asarray(REWARD), baseline), centred, atol=1e-15)
-    ours = advantages(prob, jnp.asarray(REWARD), "group-std")
-    np.testing.assert_allclose(ours, centred / 0.1299038105676658, rtol=1e-9)
-    with pytest.raises(ValueError, match="'mean' is unknown"):
-        advantages(prob, jnp.asarray(REWARD), "mean")
 
 
 def test_the_module_refuses_float32():
