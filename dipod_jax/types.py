@@ -33,6 +33,17 @@ class Steps(NamedTuple):
         return 0.5 * (jnp.square(ratio) - 1.0 - 2.0 * jnp.log(ratio) + apart).sum(-1)
 
 
+class TokenScores(NamedTuple):
+    """What the scores of a policy over tokens are sums of, for objectives that sum in another way."""
+
+    log_prob: jax.Array
+    """(..., N, L) of each token under each draw's mask"""
+    coefficient: jax.Array
+    """(..., N, L) its factor in the draw's ELBO; 0 where it is not scored"""
+    scale: jax.Array
+    """(...) factor of the scores on that ELBO: 1, or 1 / L"""
+
+
 class Scores(NamedTuple):
     """How likely actions are, as a policy can tell: one surrogate of -log pi per draw, or one -log p per step."""
 
@@ -44,14 +55,18 @@ class Scores(NamedTuple):
     """(..., N) bool; a score that is not known is 0 and takes part in nothing."""
     bound: jax.Array | None = None
     """(...) negative bound of the log-likelihood, averaged over draws: what DiPOD keeps tight. None: there is none."""
-    time: jax.Array | None = None
-    """(..., N) time of each draw in [0, 1], where the draws are of a flow; 1 is noise"""
-    velocity: jax.Array | None = None
-    """(..., N, d) what the network predicted at each draw, where the draws are of a flow"""
+    upper: jax.Array | None = None
+    """(...) negative upper bound of the log-likelihood, where the policy has a true one. None: there is none."""
     steps: Steps | None = None
     """of a policy whose action is made by Gaussian steps, in order; None: it is not"""
     penalty: jax.Array | None = None
     """(...) a term of the family's own, which the objective that trains it weighs. None: there is none."""
+    time: jax.Array | None = None
+    """(..., N) time of each draw in [0, 1], where the draws are of a flow; 1 is noise"""
+    velocity: jax.Array | None = None
+    """(..., N, d) what the network predicted at each draw, where the draws are of a flow"""
+    tokens: TokenScores | None = None
+    """where the policy is over tokens"""
 
     def kept(self) -> Scores:
         """What an update keeps of scores under fixed parameters; the draws' weights have no batch axis and are the

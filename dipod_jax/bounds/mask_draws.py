@@ -17,15 +17,20 @@ PAIRED = ("antithetic", "coupled")
 class MaskDraws(NamedTuple):
     """The N masks at which a sequence's bound is evaluated; old, new and reference score share them.
 
-    The estimate is `sum_n weight_n sum_i coefficient_ni log p(x_i | x without hidden_n)`.
+    The estimate is `sum_n weight_n sum_i coefficient_ni log p(x_i | x without hidden_n)`, with `mask_draw_weights`.
     """
 
     hidden: jax.Array
     """(..., N, P) bool, positions whose token the network does not see."""
     coefficient: jax.Array
     """(..., N, P) factor on the log-probability of the token at a position; 0 where it is not scored."""
-    weight: jax.Array
-    """(N,) summing to 1."""
+
+
+def mask_draw_weights(placement: str, num_draws: int) -> jax.Array:
+    """(N,) weights of the draws in their mean: Gauss-Legendre's for quadrature and gdpo, else 1 / N."""
+    if placement in ("quadrature", "gdpo"):
+        return jnp.asarray(gauss_legendre(num_draws)[1], jnp.float32)
+    return jnp.full(num_draws, 1.0 / num_draws)
 
 
 def sample_mask_draws(
@@ -68,39 +73,38 @@ def sample_mask_draws(
     if placement in PAIRED and num_draws % 2:
         raise ValueError(f"{placement} draws come in pairs: num_draws must be even, got {num_draws}")
     mask_key, prompt_key = jax.random.split(key)
-    hidden, factor, weight = _place(mask_key, blank, num_draws, placement)
+    hidden, factor = _place(mask_key, blank, num_draws, placement)
     coefficient = jnp.where(hidden, factor[..., None], 0.0)
     if prompt_masking > 0.0:
         dropped = jax.random.uniform(prompt_key, hidden.shape) < prompt_masking
         hidden = hidden | (dropped & ~blank[..., None, :])
-    return MaskDraws(hidden, coefficient, weight)
+    return MaskDraws(hidden, coefficient)
 
 
 def _place(key, blank, num_draws, placement):
-    """Masked blanks (..., N, P), factors (..., N) and weights (N,)."""
+    """Masked blanks (..., N, P) and factors (..., N)."""
     length = blank.sum(-1, keepdims=True)  # (..., 1) L
     batch = blank.shape[:-1]
     count_key, order_key = jax.random.split(key)
-    equal = jnp.full(num_draws, 1.0 / num_draws)
     if placement == "one-step":
         hidden = jnp.broadcast_to(blank[..., None, :], (*batch, num_draws, blank.shape[-1]))
-        return hidden, jnp.ones((*batch, num_draws)), equal
+        return hidden, jnp.ones((*batch, num_draws))
     if placement in ("quadrature", "gdpo"):
-        nodes, weight = (jnp.asarray(x, jnp.float32) for x in gauss_legendre(num_draws))
+        nodes = jnp.asarray(gauss_legendre(num_draws)[0], jnp.float32)
         if placement == "gdpo":
             hidden = _first(order_key, blank, jnp.floor(nodes * length + 1e-6))
         else:
             uniform = jax.random.uniform(order_key, (*batch, num_draws, blank.shape[-1]))
             hidden = blank[..., None, :] & (uniform < nodes[:, None])
-        return hidden, jnp.broadcast_to(1.0 / nodes, (*batch, num_draws)), weight
+        return hidden, jnp.broadcast_to(1.0 / nodes, (*batch, num_draws))
     if placement in PAIRED:
-        return *_pairs(count_key, order_key, blank, num_draws, placement), equal
+        return _pairs(count_key, order_key, blank, num_draws, placement)
     if placement == "stratified":
         u = (jnp.arange(num_draws) + jax.random.uniform(count_key, (*batch, 1))) / num_draws
     else:
         u = jax.random.uniform(count_key, (*batch, num_draws))
     count = jnp.minimum(jnp.floor(u * length), length - 1) + (placement != "floor")
-    return _first(order_key, blank, count), length / jnp.maximum(count, 1), equal
+    return _first(order_key, blank, count), length / jnp.maximum(count, 1)
 
 
 def _pairs(count_key, order_key, blank, num_draws, placement):
@@ -135,7 +139,9 @@ def draw_losses(token_log_prob: jax.Array, draws: MaskDraws) -> jax.Array:
     return -jnp.sum(draws.coefficient * token_log_prob, axis=-1)
 
 
-def estimated_eubo_per_token(token_log_prob: jax.Array, draws: MaskDraws, order: jax.Array | float) -> jax.Array:
+def estimated_eubo_per_token(
+    token_log_prob: jax.Array, coefficient: jax.Array, weight: jax.Array, order: jax.Array | float
+) -> jax.Array:
     """SPG's EUBO from draws: `sum_i (1/b) log sum_n weight_n coefficient_ni p(x_i | .)^b` (SPG, arXiv 2510.09541).
 
     Summed over the tokens that are masked in at least one draw, as SPG's code does. Biased, as the logarithm of a mean
@@ -143,15 +149,16 @@ def estimated_eubo_per_token(token_log_prob: jax.Array, draws: MaskDraws, order:
 
     Args:
       token_log_prob: (..., N, P) of the sequence's tokens under each draw's mask.
-      draws: the masks.
+      coefficient: (..., N, P) of `MaskDraws`.
+      weight: (N,) of `mask_draw_weights`.
       order: b > 0.
 
     Returns:
       (...) nats.
     """
-    weight = draws.coefficient * draws.weight[:, None]
-    seen = (weight > 0).any(-2)  # (..., P)
+    factor = coefficient * weight[:, None]
+    seen = (factor > 0).any(-2)  # (..., P)
     # Double where: an unseen token gets weight 1 inside the log, so that its discarded branch has no nan gradient.
-    weight = jnp.where(seen[..., None, :], weight, 1.0)
-    log_mean = jax.nn.logsumexp(order * token_log_prob, axis=-2, b=weight)
+    factor = jnp.where(seen[..., None, :], factor, 1.0)
+    log_mean = jax.nn.logsumexp(order * token_log_prob, axis=-2, b=factor)
     return jnp.sum(jnp.where(seen, log_mean, 0.0), axis=-1) / order

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dipod_jax.checks import Checked
 from dipod_jax.language.task import MASK, Problems, file_lines, keeps_prompt
 
 NUMBERS = 3
@@ -43,12 +44,12 @@ class Countdown:
     num_blanks = 2 * NUMBERS - 1
 
     def __post_init__(self):
-        if not 2 <= self.max_number <= LARGEST_NUMBER:
-            raise ValueError(f"--max-number {self.max_number} is not allowed: an integer from 2 to {LARGEST_NUMBER}")
-        if not 1 <= self.max_target <= LARGEST_NUMBER:
-            raise ValueError(f"--max-target {self.max_target} is not allowed: an integer from 1 to {LARGEST_NUMBER}")
-        if not self.operators or set(self.operators) - set(OPERATORS) or len(set(self.operators)) < len(self.operators):
-            raise ValueError(f"--operators {self.operators!r} is not allowed: some of {OPERATORS}, each once")
+        check = Checked(self, "problems")
+        check.number("max_number", low=2, high=LARGEST_NUMBER)
+        check.number("max_target", low=1, high=LARGEST_NUMBER)
+        check.number("seed")
+        known = 0 < len(set(self.operators)) == len(self.operators) and not set(self.operators) - set(OPERATORS)
+        check.require(known, "operators", f"one or more of {OPERATORS}, each once")
 
     @property
     def vocab_size(self) -> int:
@@ -187,9 +188,11 @@ def _parse_line(task: Countdown, path: Path, number: int, line: str) -> tuple[np
     if len(numbers) != NUMBERS:
         raise ValueError(f"{where}: expected {NUMBERS} numbers, got {len(numbers)}")
     if not 1 <= numbers[0] <= numbers[-1] <= task.max_number:
-        raise ValueError(f"{where}: numbers {numbers[0]} to {numbers[-1]}, allowed 1 to --max-number {task.max_number}")
+        raise ValueError(
+            f"{where}: numbers {numbers[0]} to {numbers[-1]}, allowed 1 to --problems.max-number {task.max_number}"
+        )
     if not 1 <= target <= task.max_target:
-        raise ValueError(f"{where}: target {target}, allowed 1 to --max-target {task.max_target}")
+        raise ValueError(f"{where}: target {target}, allowed 1 to --problems.max-target {task.max_target}")
     prompt = np.array([*numbers, task.max_number + target] + [MASK] * (2 * NUMBERS - 1), np.int32)
     right = [e for e in expressions(numbers, task.operators) if e[2] == target]
     return prompt, _sequence(task, numbers, target, *right[0][:2]) if right else prompt

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dipod_jax.checks import Checked
 from dipod_jax.language.task import MASK, Problems, file_lines, keeps_prompt
 
 SIDE = 4
@@ -60,10 +61,10 @@ class Sudoku:
     vocab_size = SIDE
 
     def __post_init__(self):
-        if not 1 <= self.blanks <= CELLS - SIDE:
-            raise ValueError(f"--blanks {self.blanks} is not allowed: an integer from 1 to {CELLS - SIDE}")
-        if self.puzzles_per_grid < 1:
-            raise ValueError(f"--puzzles-per-grid {self.puzzles_per_grid} is not allowed: an integer from 1 on")
+        check = Checked(self, "problems")
+        check.number("blanks", low=1, high=CELLS - SIDE)
+        check.number("puzzles_per_grid", low=1)
+        check.number("seed")
 
     @property
     def num_blanks(self) -> int:

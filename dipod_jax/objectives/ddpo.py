@@ -10,7 +10,7 @@ import jax
 
 from dipod_jax.checks import Checked
 from dipod_jax.objectives.base import Objective, ratio_metrics, register_objective
-from dipod_jax.objectives.dppo import clipped_steps
+from dipod_jax.objectives.dppo import clipped
 from dipod_jax.types import Metrics, Scores
 
 
@@ -54,7 +54,7 @@ class Ddpo(Objective):
         """
         del reference
         log_ratio = mean_log_ratio(new, old)
-        loss = clipped_steps(log_ratio, advantage[..., None], self.clip_epsilon)
+        loss = clipped(log_ratio, advantage[..., None], self.clip_epsilon).mean()
         return loss, ratio_metrics(log_ratio, self.clip_epsilon)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
@@ -99,6 +100,17 @@ class ChainPolicy(FieldPolicy, Protocol):
 
     def steps(self, params: Params, obs: jax.Array, path: jax.Array) -> Steps:
         """Those of all K steps along a path (..., K+1, d)."""
+        ...
+
+
+class ConditionalPolicy(FieldPolicy, Protocol):
+    """A policy scored by the density of an action given its base noise, without the flow's Jacobian on the way."""
+
+    def given_noise(
+        self, params: Params, obs: jax.Array, action: jax.Array, evidence: Evidence
+    ) -> tuple[Params, Callable[[Params], jax.Array], Callable[[Params], jax.Array]]:
+        """The velocity's parameters and two functions of them to log p (...) given the base noise: as scored, and
+        exact."""
         ...
 
 

@@ -25,7 +25,7 @@ from dipod_jax.bounds import (
 )
 from dipod_jax.checks import Checked
 from dipod_jax.networks import VelocityField
-from dipod_jax.policies.base import POLICIES, ChainPolicy, FieldPolicy, PolicyOptions
+from dipod_jax.policies.base import POLICIES, ChainPolicy, ConditionalPolicy, FieldPolicy, PolicyOptions
 from dipod_jax.types import Evidence, Params, Scores, Trace, make_scores
 
 NEWTON_ITERATIONS = 10
@@ -115,6 +115,7 @@ class FlowPolicy:
 
     score_name = "cfm_loss"
     chain: ChainPolicy | None = None
+    conditional: ConditionalPolicy | None = None
 
     def __init__(self, options: FlowOptions, observation_size: int, action_size: int):
         self.options, self.observation_size, self.action_size = options, observation_size, action_size

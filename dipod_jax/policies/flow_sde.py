@@ -105,11 +105,7 @@ class FlowSdePolicy(FlowPolicy):
         super().__init__(options, observation_size, action_size)
         self.noise_shape = (options.num_steps + 1, action_size)
         self.transitions = transitions(self.times)
-
-    @property
-    def chain(self) -> FlowSdePolicy:
-        """Itself."""
-        return self
+        self.chain = self
 
     def step(
         self, params: Params, obs: jax.Array, x: jax.Array, t: jax.Array, t_next: jax.Array, coefficients: Transitions

@@ -108,8 +108,8 @@ def test_a_published_file_is_read_and_its_numbers_sorted(tmp_path):
         ("30,100,93", "line 2: expected an object like"),
         ('{"input": "30,x,93", "output": "23"}', "line 2: expected an object like"),
         ('{"input": "30,93", "output": "23"}', "line 2: expected 3 numbers, got 2"),
-        ('{"input": "3,4,93", "output": "23"}', "line 2: numbers 3 to 93, allowed 1 to --max-number 15"),
-        ('{"input": "3,4,5", "output": "0"}', "line 2: target 0, allowed 1 to --max-target 99"),
+        ('{"input": "3,4,93", "output": "23"}', "line 2: numbers 3 to 93, allowed 1 to --problems.max-number 15"),
+        ('{"input": "3,4,5", "output": "0"}', "line 2: target 0, allowed 1 to --problems.max-target 99"),
     ],
 )
 def test_a_line_of_another_form_is_named(tmp_path, line, message):
@@ -122,5 +122,5 @@ def test_a_line_of_another_form_is_named(tmp_path, line, message):
 @pytest.mark.parametrize("options", [{"max_number": 1}, {"max_target": 0}, {"operators": "+^"}, {"operators": "++"}])
 def test_an_option_out_of_range_is_named(options):
     flag = next(iter(options)).replace("_", "-")
-    with pytest.raises(ValueError, match=f"--{flag}"):
+    with pytest.raises(ValueError, match=f"--problems.{flag}"):
         Countdown(**options)

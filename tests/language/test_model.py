@@ -71,7 +71,7 @@ def test_token_log_probs_pick_the_word_that_stands_and_0_for_a_mask():
 
 def test_pretraining_loss_is_the_exact_elbo_per_token_on_average():
     network = MaskedTransformer(length=9, vocab_size=117, width=16)
-    params = init_params(network, jax.random.key(1))
+    params, apply = init_params(network, jax.random.key(1)), jax.jit(network.apply)
     corpus = Countdown().corpus()
     tokens, blank = corpus.answer[0], corpus.prompt[0] == MASK
     expected = 0.0
@@ -80,9 +80,9 @@ def test_pretraining_loss_is_the_exact_elbo_per_token_on_average():
         for chosen in choices:
             context = tokens.copy()
             context[list(chosen)] = MASK
-            log_prob = token_log_probs(network.apply(params, context), tokens)
+            log_prob = token_log_probs(apply(params, context), tokens)
             expected -= sum(float(log_prob[i]) for i in chosen) * 5 / count / len(choices) / 5
-    copies = 20_000
+    copies = 4_000
     loss = jax.jit(masked_loss, static_argnums=0)(
         network,
         params,
@@ -90,7 +90,7 @@ def test_pretraining_loss_is_the_exact_elbo_per_token_on_average():
         jnp.broadcast_to(blank, (copies, 9)),
         jax.random.key(2),
     )
-    assert float(loss) == pytest.approx(expected / 5, rel=0.01)
+    assert float(loss) == pytest.approx(expected / 5, rel=0.02)
 
 
 def test_the_same_pretraining_is_made_once_and_another_beside_it(tmp_path):

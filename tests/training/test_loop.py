@@ -84,7 +84,8 @@ def train_again(fpo, tmp_path, monkeypatch):
 def test_a_run_killed_before_its_first_checkpoint_starts_again_without_double_lines(train_again):
     config, run = train_again
     folder = RunFolder.create(config.out, to_json(config))
-    folder.append_metrics({"kind": "evaluation", "seed": 0, "iteration": 0, "wall_clock_s": 1.0, "return_mean": 1.0})
+    head = {"kind": "evaluation", "seed": 0, "iteration": 0, "env_steps": 0, "wall_clock_s": 1.0}
+    folder.append_metrics({**head, "return_mean": 1.0})
     folder.close()
     records = run(resume=True)
     lines = [(r["kind"], r["iteration"]) for r in records]

@@ -1,0 +1,239 @@
+"""Every option of a post-training run on a language task."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, Union
+
+import tyro
+
+from dipod_jax.bounds.any_order import LARGEST_LENGTH
+from dipod_jax.checks import Checked, check_choice, require
+from dipod_jax.config import BetaControlConfig
+from dipod_jax.language import TASKS
+from dipod_jax.language.methods import METHODS, choose
+from dipod_jax.language.model import MaskedTransformer
+from dipod_jax.language.pretrain import DEFAULTS, PretrainOptions
+from dipod_jax.language.task import Task
+from dipod_jax.objectives import OBJECTIVES, Objective
+from dipod_jax.objectives.spg import Spg
+from dipod_jax.policies.masked import MaskedOptions, MaskedPolicy
+
+if TYPE_CHECKING:
+    AnyObjective: TypeAlias = Objective
+    AnyTask: TypeAlias = Task
+else:  # what the command line chooses from; --objective and --task say which one before its options are read
+    AnyObjective = tyro.conf.AvoidSubcommands[Union[tuple(OBJECTIVES.values())]]  # noqa: UP007
+    AnyTask = tyro.conf.AvoidSubcommands[Union[tuple(TASKS.values())]]  # noqa: UP007
+
+
+@dataclass(frozen=True)
+class NetworkOptions:
+    """The transformer (`dipod_jax.language.model`)."""
+
+    width: int = 64
+    """of the residual stream, >= 1 and divisible by `num_heads`"""
+    num_layers: int = 2
+    """blocks, >= 1"""
+    num_heads: int = 2
+    """attention heads, >= 1"""
+
+    def validate(self) -> None:
+        """Refuse options out of range, with one line."""
+        check = Checked(self, "network")
+        check.number("width", "num_layers", "num_heads", low=1)
+        check.require(self.width % self.num_heads == 0, "width", "a multiple of --network.num-heads")
+
+
+@dataclass(frozen=True)
+class LearningOptions:
+    """How an iteration learns from its samples."""
+
+    num_iterations: int = 90
+    """rounds of sampling and learning, >= 1"""
+    num_prompts: int = 16
+    """prompts of an iteration, >= 1"""
+    samples_per_prompt: int = 8
+    """answers to each prompt, a group, >= 2"""
+    inner_updates: int = 4
+    """mu, gradient steps on an iteration's samples, >= 1"""
+    learning_rate: float = 3e-4
+    """of Adam (.9, .99), > 0"""
+    gradient_clip: float = 0.2
+    """bound on the gradient's norm, > 0"""
+    fresh_masks: bool = False
+    """draw masks anew for each inner update, for old and new scores alike; else once for all of an iteration"""
+    advantages: Literal["group", "positive", "none"] = "group"
+    """reward less the mean of its group; positive drops negative ones (they count as 0); none leaves beta alone"""
+    advantage_shift: float = 0.0
+    """added to every advantage: what beta is, but inside the ratio and its clip"""
+    distillation_interval: int = 0
+    """iterations between two phases of self-distillation on own samples (DiPOD, Algorithm 1), >= 0; 0: none"""
+    distillation_steps: int = 8
+    """gradient steps of a phase, with fresh masks and an Adam of its own, >= 1"""
+
+    def validate(self) -> None:
+        """Refuse options out of range, with one line."""
+        check = Checked(self, "learning")
+        check.choices()
+        check.number("num_iterations", "num_prompts", "inner_updates", "distillation_steps", low=1)
+        check.number("samples_per_prompt", low=2)
+        check.positive("learning_rate", "gradient_clip")
+        check.number("advantage_shift", low=-1e9)
+        check.number("distillation_interval")
+
+
+@dataclass(frozen=True)
+class MeasureOptions:
+    """When and on how much the drift is measured and the policy evaluated."""
+
+    drift_interval: int = 10
+    """iterations between measurements of the exact drift, >= 0; 0: none"""
+    drift_prompts: int = 2
+    """prompts of a measurement, each with a group of samples, >= 1"""
+    evaluation_interval: int = 10
+    """iterations between evaluations, >= 1; the start and the end always are"""
+    num_problems: int = 512
+    """held-out problems of an evaluation, >= 1; at most those there are"""
+
+    def validate(self) -> None:
+        """Refuse options out of range, with one line."""
+        check = Checked(self, "measure")
+        check.number("drift_interval")
+        check.number("drift_prompts", "evaluation_interval", "num_problems", low=1)
+
+
+@dataclass(frozen=True)
+class LanguageConfig:
+    """Post-train a masked diffusion on a verifiable task; pretrained first, and once, where that is not done."""
+
+    objective: AnyObjective
+    """what the update maximises; chosen by --objective NAME"""
+    problems: AnyTask
+    """the task's problems; chosen by --task NAME"""
+    policy: MaskedOptions
+    """how it acts and what its scores are"""
+    pretraining: PretrainOptions
+    """where it starts"""
+    learning: LearningOptions
+    """how it learns"""
+    task: Annotated[str, tyro.conf.Suppress] = "sudoku"
+    """sudoku or countdown"""
+    method: Annotated[str, tyro.conf.Suppress] = "fpo"
+    """name of the objective with its defaults on tokens (`dipod_jax.language.methods`)"""
+    beta: float | Literal["auto"] = 0.0
+    """DiPOD's weight of the negative ELBO of own samples, un-normalised, or over the length where the scores are; auto
+    sets it by the measured gap"""
+    seeds: int = 1
+    """number of seeds, 0 .. seeds - 1, >= 1; they share the pretrained model"""
+    out: Path | None = None
+    """run folder; default runs/<task>/<objective>-beta<beta>/<time>"""
+    pretrained: Path | None = None
+    """folder of a pretraining's checkpoint, to start from that one; none: pretrain, or take it from the cache"""
+    cache: Path = Path("runs/pretrained")
+    """where pretrained models are kept"""
+    test_file: Path | None = None
+    """a published test set, in its own format, to evaluate on at the end"""
+    network: NetworkOptions = field(default_factory=NetworkOptions)
+    measure: MeasureOptions = field(default_factory=MeasureOptions)
+    beta_control: BetaControlConfig = field(
+        default_factory=lambda: BetaControlConfig(gap_target=0.05, initial=0.05, minimum=1e-3)
+    )
+
+    def __post_init__(self):
+        check = Checked(self)
+        check_choice("task", self.task, TASKS)
+        check.choices()
+        for part in (self.objective, self.policy, self.pretraining, self.learning, self.network, self.measure):
+            part.validate()
+        check.number("seeds", low=1)
+        if self.beta != "auto":
+            check.number("beta")
+        exact = self.measures_drift or self.beta != "auto"
+        require(
+            exact, "beta", "auto", f"a number, or with --measure.drift-interval > 0 and {LARGEST_LENGTH} blanks at most"
+        )
+
+    @property
+    def measures_drift(self) -> bool:
+        """Whether the exact drift can be and is measured."""
+        return self.measure.drift_interval > 0 and self.problems.num_blanks <= LARGEST_LENGTH - 2
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether the objective compares with the pretrained policy."""
+        return bool(self.objective.needs_reference)
+
+    def build_network(self) -> MaskedTransformer:
+        """The transformer for the task's length and words."""
+        return MaskedTransformer(self.problems.length, self.problems.vocab_size, **dataclasses.asdict(self.network))
+
+    def build_policy(self) -> MaskedPolicy:
+        """The policy over that transformer."""
+        return MaskedPolicy(self.policy, self.build_network(), self.problems.length, self.problems.num_blanks)
+
+
+def make_config(task: str = "sudoku", objective: str = "fpo", **values: Any) -> LanguageConfig:
+    """The defaults of a task and a method, under `values`.
+
+    Raises:
+        ValueError: one line: there is no such task or method, or an option is out of range.
+    """
+    check_choice("task", task, TASKS)
+    method, options, policy = choose(objective)
+    learning = LearningOptions(learning_rate=method.learning_rate, fresh_masks=method.fresh_masks)
+    if task == "countdown":
+        learning = dataclasses.replace(learning, num_iterations=100, learning_rate=1e-4)
+    if isinstance(options, Spg) and task == "sudoku":
+        options = dataclasses.replace(options, eubo_order=1.0)
+    defaults: dict[str, Any] = {
+        "objective": options,
+        "problems": TASKS[task](),
+        "policy": policy,
+        "pretraining": DEFAULTS[task],
+        "learning": learning,
+        "task": task,
+        "method": objective,
+    }
+    return LanguageConfig(**defaults | values)
+
+
+def built_in_beta(config: LanguageConfig) -> float:
+    """What the method's own code adds to beta."""
+    return METHODS[config.method].built_in_beta
+
+
+def to_json(config: LanguageConfig) -> dict[str, Any]:
+    """The config as plain values; `objective` with its name, as in any other run folder."""
+    from dipod_jax.runs._disk import plain
+
+    values = plain(config)
+    return values | {"room": "language", "objective": {"name": config.objective.name, **values["objective"]}}
+
+
+def from_json(values: dict[str, Any]) -> LanguageConfig:
+    """Inverse of `to_json`.
+
+    Raises:
+        ValueError: one line: the folder is of another room or version.
+    """
+    try:
+        config = make_config(values["task"], values["method"])
+        stored = {f.name: values[f.name] for f in dataclasses.fields(config)}
+        return _read(config, stored)
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"config.json is not of a language run of this version ({error})") from None
+
+
+def _read(template: Any, values: dict[str, Any]) -> Any:
+    """A dataclass like `template` with its fields from JSON."""
+    fields = {f.name: getattr(template, f.name) for f in dataclasses.fields(template)}
+    given = {name: values[name] for name in fields}
+    for name, default in fields.items():
+        if dataclasses.is_dataclass(default):
+            given[name] = _read(default, given[name])
+        elif name in ("out", "pretrained", "cache", "test_file") and given[name] is not None:
+            given[name] = Path(given[name])
+    return type(template)(**given)

@@ -1,0 +1,74 @@
+"""Accuracy on held-out problems, by three decoders."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from dipod_jax.language.decoding import Decoded, DecoderOptions, decode, noise_shape
+from dipod_jax.language.task import Problems, Task
+from dipod_jax.policies.masked import MaskedPolicy
+from dipod_jax.types import Params
+
+
+class Accuracy(NamedTuple):
+    """Of P problems, bool (P,) each; the reward is of the sampled answers."""
+
+    greedy: jax.Array  # solved by the acting decoder at temperature 0
+    greedy_validity: jax.Array  # well formed
+    sampled: jax.Array  # solved by the acting decoder
+    sampled_validity: jax.Array
+    random_order: jax.Array  # solved one token a step in random order at temperature 1, where the likelihood is exact
+    reward: jax.Array  # (P,) float
+
+
+def decoders(acting: DecoderOptions) -> dict[str, DecoderOptions]:
+    """The decoders of an evaluation, by name."""
+    return {
+        "greedy": dataclasses.replace(acting, temperature=0.0),
+        "sampled": acting,
+        "random_order": DecoderOptions("random", 1, None, 1.0),
+    }
+
+
+def decode_problems(
+    policy: MaskedPolicy, params: Params, prompt: jax.Array, key: jax.Array, options: DecoderOptions, num_blanks: int
+) -> Decoded:
+    """Answers to prompts (P, L) of at most `num_blanks` blanks, by any decoder."""
+    noise = jax.random.normal(key, (len(prompt), *noise_shape(options, policy.action_size, num_blanks)))
+    return decode(lambda tokens: policy.logits(params, tokens), prompt, noise, options)
+
+
+def evaluate(
+    policy: MaskedPolicy,
+    task: Task,
+    params: Params,
+    problems: Problems,
+    key: jax.Array,
+    num_blanks: int | None = None,
+) -> Accuracy:
+    """Solve problems with each decoder, once.
+
+    Args:
+        problems: (P, L).
+        key: consumed; the greedy answers do not depend on it.
+        num_blanks: the most blanks of a prompt, the policy's own where None.
+    """
+    prompt, answer = (jnp.asarray(x) for x in problems)
+    count = policy.num_blanks if num_blanks is None else num_blanks
+    keys = jax.random.split(key, 3)
+    greedy, sampled, random_order = (
+        decode_problems(policy, params, prompt, k, options, count).tokens
+        for k, options in zip(keys, decoders(policy.options.decoder).values(), strict=True)
+    )
+    return Accuracy(
+        task.solved(prompt, answer, greedy),
+        task.well_formed(prompt, answer, greedy),
+        task.solved(prompt, answer, sampled),
+        task.well_formed(prompt, answer, sampled),
+        task.solved(prompt, answer, random_order),
+        task.reward(prompt, answer, sampled),
+    )
