@@ -13,7 +13,7 @@ def make_scores(log_prob: np.ndarray, coefficient: np.ndarray, scale: float = 1.
     num_draws = log_prob.shape[-2]
     loss = -scale * (log_prob * coefficient).sum(-1)
     tokens = TokenScores(jnp.asarray(log_prob), jnp.asarray(coefficient), jnp.full(log_prob.shape[:-2], scale))
-    return Scores(jnp.asarray(loss), jnp.full(num_draws, 1 / num_draws), jnp.ones(loss.shape, bool), None, tokens)
+    return Scores(jnp.asarray(loss), jnp.full(num_draws, 1 / num_draws), jnp.ones(loss.shape, bool), tokens=tokens)
 
 
 LOG_PROB = np.log(np.array([[[0.5, 0.2, 0.9], [0.4, 0.7, 0.9]]] * 2, np.float32))  # (2 samples, 2 masks, 3 tokens)
