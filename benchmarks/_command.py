@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from dipod_jax.checks import require
+from benchmarks import _report
+from dipod_jax.checks import Checked, require
 from dipod_jax.cli import parse_options, run_cli
-from dipod_jax.config import TASKS
+from dipod_jax.runs import check_writable
 
 AnyOptions = TypeVar("AnyOptions", bound="Options")
 
@@ -21,11 +22,11 @@ class Options:
 
     out: Path | None = None
     """folder for the JSON; default runs/bench/<time>"""
-    repeats: int = 5
+    repeats: int = 3
     """turns in which the variants are timed, >= 1; medians and ranges are over them"""
 
     def __post_init__(self):
-        require(self.repeats >= 1, "repeats", self.repeats, "at least 1")
+        Checked(self).number("repeats", low=1)
 
     @property
     def folder(self) -> Path:
@@ -33,34 +34,30 @@ class Options:
         return self.out or Path("runs/bench") / time.strftime("%Y%m%d-%H%M%S")
 
 
-def require_each(allowed: Callable[[Any], bool], flag: str, values: Sequence[Any], what: str) -> None:
-    """As `require`, for one or more values."""
-    require(len(values) >= 1 and all(map(allowed, values)), flag, " ".join(map(str, values)), what)
-
-
-def require_tasks(flag: str, tasks: Sequence[str]) -> None:
-    """Refuse what is no task."""
-    require_each(lambda t: t in TASKS, flag, tasks, ", ".join(TASKS))
+def check_each(check: Callable[..., None], flag: str, values: Sequence[Any], *allowed: Any) -> None:
+    """One of `dipod_jax.checks`, for each of one or more values: `check(flag, value, *allowed)`."""
+    require(len(values) >= 1, flag, "without a value", "one or more")
+    for value in values:
+        check(flag, value, *allowed)
 
 
 def run(
-    name: str, options_class: type[AnyOptions], measure: Callable[[AnyOptions], list], argv: Sequence[str] | None = None
+    name: str,
+    options_class: type[AnyOptions],
+    measure: Callable[[AnyOptions], list[_report.Row]],
+    argv: Sequence[str] | None = None,
 ) -> None:
-    """Parse, set JAX up as training does, measure, print the table, write the JSON."""
+    """Parse, measure, print the table, write the JSON."""
 
     def parse(arguments: list[str]) -> AnyOptions:
-        from dipod_jax.runs import check_writable
-
         options = parse_options(options_class, arguments, prog=f"python -m benchmarks.{name}")
         check_writable(options.folder)
         return options
 
     def main(options: AnyOptions) -> None:
-        from benchmarks import _report
-
         started, folder = time.perf_counter(), options.folder
         rows = measure(options)
-        print(_report.table(rows), flush=True)
+        print(_report.table([row.record() for row in rows]), flush=True)
         path = _report.write(folder, name, options, rows, time.perf_counter() - started)
         print(f"written to {path}", flush=True)
 

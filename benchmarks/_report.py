@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,99 +25,87 @@ class Row:
     ratio: Spread | None = None
     over: str | None = None
     cpu_time_ratio: float | None = None  # the same ratio per second of CPU time: what a busy machine leaves alone
-    target: float | None = None
+    target: float | None = None  # from below for a ratio; a row without one is a time, with a target from above
     note: str | None = None
     samples: list[Sample] = field(default_factory=list)
 
     @property
     def met(self) -> bool | None:
-        """Whether the target is met by the median; None where there is none."""
+        """Whether the median meets the target; None where there is none."""
         if self.target is None:
             return None
-        if self.ratio is not None:
-            return self.ratio.median >= self.target
-        return self.value.median <= self.target  # a target without a baseline is a time
+        return self.value.median <= self.target if self.ratio is None else self.ratio.median >= self.target
+
+    def record(self) -> dict[str, Any]:
+        """As JSON holds it."""
+        return asdict(self) | {"met": self.met}
 
 
 def compare(
     what: str,
-    samples: dict[str, list[Sample]],
+    samples: Mapping[str, list[Sample]],
     baseline: str,
     *,
     unit: str = "env steps/s",
-    targets: dict[str, float] | None = None,
-    notes: dict[str, str] | None = None,
-    cpu_time: bool = True,
+    targets: Mapping[str, float] | None = None,
+    notes: Mapping[str, str] | None = None,
 ) -> list[Row]:
-    """Rows of interleaved variants, each against the variant `baseline`."""
+    """Rows of interleaved variants, each against the variant `baseline`; CPU time is compared where JAX is on a CPU."""
+    import jax
+
     rows = []
     for name, own in samples.items():
         row = Row(what, name, rate(own), unit, samples=own, note=(notes or {}).get(name))
         if name != baseline:
             row.ratio, row.over = speed_ratio(own, samples[baseline]), baseline
-            if cpu_time:
+            if jax.default_backend() == "cpu":
                 row.cpu_time_ratio = speed_ratio(own, samples[baseline], of_cpu_time=True).median
             row.target = (targets or {}).get(name)
         rows.append(row)
     return rows
 
 
-def table(rows: Sequence[Row]) -> str:
-    """One line a row."""
-    return tables.table([_cells(row) for row in rows])
+def table(records: Sequence[Mapping[str, Any]]) -> str:
+    """One line for each row's record."""
+    return tables.table([_cells(record) for record in records])
 
 
-def _cells(row: Row) -> dict[str, str]:
-    ratio = "" if row.ratio is None else f"{row.ratio.median:.2f} ({row.ratio.low:.2f}-{row.ratio.high:.2f})"
-    cpu = "" if row.cpu_time_ratio is None else f"{row.cpu_time_ratio:.2f}"
-    target = "" if row.target is None else f"{'>=' if row.ratio is not None else '<='} {row.target:g}"
-    verdict = {None: "", True: "met", False: "missed"}[row.met]
-    note = " ".join(filter(None, (verdict, row.note)))
+def _cells(row: Mapping[str, Any]) -> dict[str, str]:
+    ratio, cpu, target = row["ratio"], row["cpu_time_ratio"], row["target"]
+    verdict = {None: "", True: "met", False: "missed"}[row["met"]]
     return {
-        "what": row.what,
-        "variant": row.variant,
-        "value": tables.short_number(row.value.median),
-        "unit": row.unit,
-        "ratio (min-max)": ratio,
-        "over": row.over or "",
-        "of cpu time": cpu,
-        "target": target,
-        "note": note,
+        "what": row["what"],
+        "variant": row["variant"],
+        "value": tables.short_number(row["value"]["median"]),
+        "unit": row["unit"],
+        "ratio (min-max)": f"{ratio['median']:.2f} ({ratio['low']:.2f}-{ratio['high']:.2f})" if ratio else "",
+        "over": row["over"] or "",
+        "of cpu time": "" if cpu is None else f"{cpu:.2f}",
+        "target": "" if target is None else f"{'>=' if ratio else '<='} {target:g}",
+        "note": " ".join(filter(None, (verdict, row["note"]))),
     }
 
 
-def machine() -> dict[str, Any]:
-    """Cores, CPU model, versions, devices, load."""
-    from dipod_jax.runs.provenance import provenance
-
-    return provenance() | {"cpu_model": cpu_model(), "load_average": list(os.getloadavg())}
-
-
 def cpu_model() -> str:
-    """The CPU's name as the system gives it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
+    """The CPU's name, as Linux gives it, or else as Python does."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor() or platform.machine())
 
 
 def write(out: Path, name: str, options: Any, rows: Sequence[Row], seconds: float) -> Path:
-    """Write OUT/NAME.json and return its path."""
+    """Write OUT/NAME.json, with versions, devices, cores and load, and return its path."""
+    from dipod_jax.runs.provenance import provenance
+
     content = {
         "benchmark": name,
         "options": asdict(options),
-        "machine": machine(),
+        "machine": provenance() | {"cpu_model": cpu_model(), "load_average": list(os.getloadavg())},
         "seconds": round(seconds, 1),
-        "rows": [_plain(row) for row in rows],
+        "rows": [row.record() for row in rows],
     }
     out.mkdir(parents=True, exist_ok=True)
     path = out / f"{name}.json"
     path.write_text(json.dumps(content, indent=1, default=str) + "\n")
     return path
-
-
-def _plain(row: Row) -> dict[str, Any]:
-    spread = lambda s: None if s is None else s._asdict()
-    samples = [s._asdict() for s in row.samples]
-    return asdict(row) | {"value": spread(row.value), "ratio": spread(row.ratio), "samples": samples, "met": row.met}

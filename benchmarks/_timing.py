@@ -1,14 +1,22 @@
-"""Timing on a machine that drifts: variants take turns, and what is reported is the ratio within each turn."""
+"""Timing on a machine that drifts: variants take turns, and what is reported is the ratio within each turn.
+
+The loop is our own since pyperf, pytest-benchmark and richbench finish one variant before they begin the next, and
+google-benchmark, which can shuffle them, pairs none.
+"""
 
 from __future__ import annotations
 
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+Variant: TypeAlias = tuple[Callable[[], Any], float]  # a call that returns when its work is done; the units it does
 
 
-class Sample(NamedTuple):
+@dataclass(frozen=True)
+class Sample:
     """One timed call."""
 
     seconds: float
@@ -16,7 +24,8 @@ class Sample(NamedTuple):
     work: float = 1.0  # units done in it
 
 
-class Spread(NamedTuple):
+@dataclass(frozen=True)
+class Spread:
     """Median and range of repeated measurements."""
 
     median: float
@@ -28,20 +37,11 @@ class Spread(NamedTuple):
         return cls(statistics.median(values), min(values), max(values))
 
 
-def timed(function: Callable[[], Any], work: float = 1.0) -> Sample:
-    """Call `function`, which returns when its work is done."""
-    cpu, wall = time.process_time(), time.perf_counter()
-    function()
-    return Sample(time.perf_counter() - wall, time.process_time() - cpu, work)
-
-
-def interleave(
-    variants: Mapping[str, tuple[Callable[[], Any], float]], repeats: int, warm_ups: int = 1
-) -> dict[str, list[Sample]]:
+def interleave(variants: Mapping[str, Variant], repeats: int, warm_ups: int = 1) -> dict[str, list[Sample]]:
     """Time each variant once per turn, A B C, then C B A, and so on: slow drift cancels in the ratios.
 
     Args:
-        variants: name -> (function, units of work that one call does).
+        variants: by name.
         repeats: turns, >= 1.
         warm_ups: calls of each before the first turn, for compilation and caches.
     """
@@ -51,7 +51,10 @@ def interleave(
     samples: dict[str, list[Sample]] = {name: [] for name in variants}
     for turn in range(repeats):
         for name in list(variants)[:: 1 if turn % 2 == 0 else -1]:
-            samples[name].append(timed(*variants[name]))
+            function, work = variants[name]
+            cpu, wall = time.process_time(), time.perf_counter()
+            function()
+            samples[name].append(Sample(time.perf_counter() - wall, time.process_time() - cpu, work))
     return samples
 
 

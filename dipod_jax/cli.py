@@ -6,7 +6,9 @@ import difflib
 import io
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from dipod_jax.checks import require
@@ -91,6 +93,21 @@ def parse_options(
     if unknown:
         raise ValueError(f"{_unknown(unknown, options)}; see --help")
     return options
+
+
+def parse_with_folder(options_class: type[Config], name: str, arguments: Sequence[str]) -> Config:
+    """The options of `python -m experiments.<name>`, their `out` filled in (runs/<name>/<time>).
+
+    Raises:
+        ValueError: as `parse_options`. RunFolderError: `out` holds something or cannot be written.
+    """
+    from dipod_jax.runs import check_unused, check_writable
+
+    options: Any = parse_options(options_class, arguments, prog=f"python -m experiments.{name}")
+    out = options.out or Path("runs") / name / time.strftime("%Y%m%d-%H%M%S")
+    check_writable(out)
+    check_unused(out)
+    return dataclasses.replace(options, out=out)
 
 
 def _parse(parse: Callable[[list[str]], Config], arguments: list[str]) -> Config:

@@ -261,10 +261,11 @@ class Config:
         require(fits, "policy", policy.name, f"{objective.policy}, which the objective {objective.name} trains")
         if objective.exact_action:
             policy.check_exact_action()
-        offers = {"bound": policy.has_bound, "entropy": policy.has_entropy, "reference": True}
+        offers = {"bound": policy.has_bound, "entropy": policy.has_entropy, "velocity": policy.has_velocity}
+        offers |= {"steps": policy.has_steps}
         for regulariser in vars(self.regularisers).values():
             what = f"0 with the objective {objective.name}: its {policy.name} policy has no {regulariser.needs}"
-            possible = regulariser.weight == 0 or regulariser.needs is None or offers[regulariser.needs]
+            possible = regulariser.weight == 0 or offers.get(regulariser.needs, True)
             require(possible, f"regularisers.{regulariser.name}.weight", regulariser.weight, what)
 
     def _check_beta(self) -> None:
@@ -312,7 +313,7 @@ class Config:
     def needs_reference(self) -> bool:
         """Whether a reference policy is kept."""
         others = self.active_regularisers.values()
-        return self.objective.needs_reference or any(r.needs == "reference" for r in others)
+        return self.objective.needs_reference or any(r.needs_reference for r in others)
 
     @property
     def columns_per_minibatch(self) -> int:

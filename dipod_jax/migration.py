@@ -27,6 +27,8 @@ def from_version_1(values: Mapping[str, Any]) -> dict[str, Any]:
     family = OBJECTIVES.choose(name).policy if isinstance(name, str) else ""
     if family == "gaussian":
         policy = {n: policy[n] for n in ("hidden_sizes", "activation", "noise_correlation") if n in policy}
+    else:
+        policy = {"draws_at_once": None, **policy}
     entropy = entropy if family == "gaussian" else 0.0
     return {
         **options,

@@ -55,10 +55,16 @@ class Scores(NamedTuple):
     """(..., N) bool; a score that is not known is 0 and takes part in nothing."""
     bound: jax.Array | None = None
     """(...) negative bound of the log-likelihood, averaged over draws: what DiPOD keeps tight. None: there is none."""
+    upper: jax.Array | None = None
+    """(...) negative upper bound of the log-likelihood, where the policy has a true one. None: there is none."""
     steps: Steps | None = None
     """of a policy whose action is made by Gaussian steps, in order; None: it is not"""
     penalty: jax.Array | None = None
     """(...) a term of the family's own, which the objective that trains it weighs. None: there is none."""
+    time: jax.Array | None = None
+    """(..., N) time of each draw in [0, 1], where the draws are of a flow; 1 is noise"""
+    velocity: jax.Array | None = None
+    """(..., N, d) what the network predicted at each draw, where the draws are of a flow"""
     tokens: TokenScores | None = None
     """where the policy is over tokens"""
 

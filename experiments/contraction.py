@@ -6,10 +6,9 @@ Writes DIR/result.json and DIR/contraction.png.
 import dataclasses
 from typing import Any
 
-from dipod_jax.cli import run_cli
+from dipod_jax.cli import parse_with_folder, run_cli
 from dipod_jax.studies.contraction.options import Config
 from dipod_jax.tables import table
-from experiments.twotoken import parse as parse_with_folder
 
 
 def parse(argv: list[str]) -> Config:

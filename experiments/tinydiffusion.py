@@ -8,20 +8,15 @@ writes DIR/<study>.png, DIR/<study>.md (the table) and DIR/<study>.npz for every
 import dataclasses
 import importlib
 import json
-import math
 import time
 from pathlib import Path
 
-from dipod_jax.checks import check_choice, check_selection, require
-from dipod_jax.cli import run_cli
+from dipod_jax.checks import Checked, check_selection
+from dipod_jax.cli import parse_with_folder, run_cli
 from dipod_jax.tables import table
-from dipod_jax.tinydiffusion.space import training_bytes
-from dipod_jax.twotoken.options import BASELINES, EUBOS
-from experiments.twotoken import COUNTED_BYTES, parse
+from dipod_jax.toys.options import STUDIES, Baseline, Estimator, Eubo, Model, StudyName, training_bytes
 
-STUDIES = ("compare", "length", "monotone", "interleave", "beta", "monte-carlo")
-MODELS = ("table", "transformer")
-ESTIMATORS = ("exact", "uniform", "antithetic", "gdpo", "gdpo-bernoulli")
+COUNTED_BYTES = 2**100  # a float holds no more than 2^1024
 # The most runs that one program of each study trains at once, for one seed.
 _RUNS_PER_SEED = {"compare": 5, "length": 5, "monotone": 4, "interleave": 8, "beta": 11, "monte-carlo": 4}
 
@@ -31,12 +26,12 @@ class Config:
     """Masked diffusion over all sequences of V^L with exact likelihoods: one table and one figure for each study."""
 
     length: int = 4
-    """Number of tokens L, 2 to 6 on a laptop; up to 64 if --memory-limit allows. The study `length` runs 2 ... L."""
+    """Number of tokens L, 2 to 6 on a laptop; up to 12 if --memory-limit allows. The study `length` runs 2 ... L."""
     vocab: int = 2
     """Number of tokens V in the vocabulary, 2 to 4 on a laptop; more if --memory-limit allows."""
-    study: tuple[str, ...] = ("compare",)
+    study: tuple[StudyName, ...] = ("compare",)
     """One or more of: compare length monotone interleave beta monte-carlo."""
-    model: str = "table"
+    model: Model = "table"
     """table (one conditional per context and position) or transformer (two layers, width 16)."""
     steps: int = 3000
     """Gradient steps of each run, >= 4."""
@@ -46,13 +41,13 @@ class Config:
     """Weight of DiPOD's regulariser where a study does not sweep it, >= 0; rewards lie in [0.7, 1]."""
     seeds: int = 5
     """Number of random reward tables, >= 1; seed s draws table s."""
-    baseline: str = "on-policy"
+    baseline: Baseline = "on-policy"
     """Advantage: on-policy, uniform, none or group-std (the study beta compares two of its own)."""
-    eubo: str = "spg"
+    eubo: Eubo = "spg"
     """Upper bound that SPG lowers: spg or renyi (the study monotone uses renyi of order 2)."""
     eubo_order: float = 1.5
     """Order of that bound, >= 1."""
-    estimator: str = "exact"
+    estimator: Estimator = "exact"
     """Bounds as the method sees them: exact, uniform, antithetic, gdpo, gdpo-bernoulli."""
     num_draws: int = 1
     """Masks per sequence and step of a Monte-Carlo estimator, >= 1; even for antithetic."""
@@ -62,34 +57,29 @@ class Config:
     """Folder for the results, new or empty. Default: runs/tinydiffusion/<time>."""
 
     def __post_init__(self) -> None:
-        require(2 <= self.length <= 64, "length", self.length, "an integer from 2 to 64")
-        require(self.vocab >= 2, "vocab", self.vocab, "an integer from 2 on")
+        check = Checked(self)
+        check.choices()
         check_selection("study", self.study, STUDIES)
-        check_choice("model", self.model, MODELS)
-        require(self.steps >= 4, "steps", self.steps, "an integer from 4 on")
-        require(0 < self.learning_rate < math.inf, "learning-rate", self.learning_rate, "a finite number above 0")
-        require(0 <= self.beta < math.inf, "beta", self.beta, "a finite number from 0 on")
-        require(self.seeds >= 1, "seeds", self.seeds, "an integer from 1 on")
-        check_choice("baseline", self.baseline, BASELINES)
-        check_choice("eubo", self.eubo, EUBOS)
-        require(1 <= self.eubo_order < math.inf, "eubo-order", self.eubo_order, "a finite number from 1 on")
-        check_choice("estimator", self.estimator, ESTIMATORS)
-        require(self.num_draws >= 1, "num-draws", self.num_draws, "an integer from 1 on")
+        check.number("length", low=2, high=12)
+        check.number("vocab", low=2)
+        check.number("steps", low=4)
+        check.positive("learning_rate", "memory_limit")
+        check.number("beta")
+        check.number("seeds", "num_draws", "eubo_order", low=1)
         pairs = self.estimator != "antithetic" or self.num_draws % 2 == 0
-        require(pairs, "num-draws", self.num_draws, "even with --estimator antithetic")
+        check.require(pairs, "num_draws", "an even number with --estimator antithetic")
         exact_only = self.estimator == "exact" or not {"monotone", "interleave"} & set(self.study)
-        require(exact_only, "estimator", self.estimator, "exact for the studies monotone and interleave")
-        require(0 < self.memory_limit < math.inf, "memory-limit", self.memory_limit, "a finite number above 0")
+        check.require(exact_only, "estimator", "exact for the studies monotone and interleave")
         num_runs = self.seeds * max(_RUNS_PER_SEED[study] for study in self.study)
         gib = min(training_bytes(self.length, self.vocab, num_runs), COUNTED_BYTES) / 2**30
         fits = f"smaller: with --vocab {self.vocab} and {num_runs} runs at once it would take about {gib:.3g} GiB, "
         fits += f"and --memory-limit is {self.memory_limit:g}"
-        require(gib <= self.memory_limit, "length", self.length, fits)
+        check.require(gib <= self.memory_limit, "length", fits)
 
 
 def main(argv: list[str] | None = None) -> None:
     """Parse a command line and run the studies."""
-    run_cli(lambda arguments: parse(Config, "tinydiffusion", arguments), run, argv)
+    run_cli(lambda arguments: parse_with_folder(Config, "tinydiffusion", arguments), run, argv)
 
 
 def run(config: Config) -> None:
@@ -100,14 +90,14 @@ def run(config: Config) -> None:
 
     import numpy as np
 
-    from dipod_jax.tinydiffusion.studies.common import Options
+    from dipod_jax.toys.studies.common import Options
 
     fields = dataclasses.asdict(config)
     options = Options(vocab_size=fields["vocab"], **{k: v for k, v in fields.items() if k in Options._fields})
     del fields["out"]  # where a result lies is not part of the result
     (out / "config.json").write_text(json.dumps(fields, indent=1) + "\n")
     for name in config.study:
-        module = importlib.import_module(f"dipod_jax.tinydiffusion.studies.{name.replace('-', '_')}")
+        module = importlib.import_module(f"dipod_jax.toys.studies.{name.replace('-', '_')}")
         start = time.perf_counter()
         study = module.run(options)
         text = table(study.rows)

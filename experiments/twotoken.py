@@ -9,19 +9,16 @@ import dataclasses
 import json
 import math
 import sys
-import time
 from pathlib import Path
-from typing import Any, TypeVar
 
-from dipod_jax.checks import check_choice, check_selection, require
-from dipod_jax.cli import parse_options, run_cli
-from dipod_jax.runs import check_unused, check_writable
+from dipod_jax.checks import Checked, check_selection, require
+from dipod_jax.cli import parse_with_folder, run_cli
 from dipod_jax.tables import table
-from dipod_jax.twotoken.options import BASELINES, EUBOS, METHODS, OPTIMIZERS, PAPER_METHODS
+from dipod_jax.toys.options import METHODS, PAPER_METHODS, Baseline, Eubo, Method, Optimizer
 
-ConfigT = TypeVar("ConfigT", bound=Any)
 _BYTES_PER_STEP = 8 * 22  # one method and init: 22 float64 numbers recorded at each step
 _MEMORY_LIMIT_GIB = 2.0
+_DRAWABLE = 1e150
 COUNTED_BYTES = 2**100  # a float holds no more than 2^1024
 
 
@@ -29,11 +26,11 @@ COUNTED_BYTES = 2**100  # a float holds no more than 2^1024
 class Config:
     """The exact two-token toy (DiPOD section 4.1): the gap, the gradient's cosine and the reward over steps."""
 
-    methods: tuple[str, ...] = PAPER_METHODS
+    methods: tuple[Method, ...] = PAPER_METHODS
     """Methods, one or more of: policy-gradient fpo spg policy-gradient+dipod fpo+dipod spg+dipod."""
     init_logit: tuple[float, ...] = (0.5, 0.0)
     """Common initial value of the six logits, one run for each; finite. 0.5 is the paper's text read literally."""
-    baseline: str = "on-policy"
+    baseline: Baseline = "on-policy"
     """Advantage: on-policy (r - E r), uniform (r - mean of the four rewards), none (r), group-std."""
     learning_rate: float = 0.1
     """Step size of the optimiser, > 0."""
@@ -41,11 +38,11 @@ class Config:
     """Number of exact-gradient updates, >= 0."""
     beta: float = 0.2
     """Weight of DiPOD's on-policy ELBO regulariser in the +dipod methods, >= 0 (reward units)."""
-    eubo: str = "spg"
+    eubo: Eubo = "spg"
     """Upper bound that SPG lowers where A <= 0: spg (per token) or renyi (over orders)."""
     eubo_order: float = 1.5
     """Order of that bound, >= 1. The spg one is an upper bound from 2 on."""
-    optimizer: str = "sgd"
+    optimizer: Optimizer = "sgd"
     """sgd (plain) or adam (b1 0.9, b2 0.999, eps 1e-8)."""
     animation: bool = True
     """Draw drift.gif as well (a few seconds)."""
@@ -53,35 +50,25 @@ class Config:
     """Folder for the results, new or empty. Default: runs/twotoken/<time>."""
 
     def __post_init__(self) -> None:
+        check = Checked(self)
+        check.choices()
         check_selection("methods", self.methods, METHODS)
+        check_selection("init-logit", self.init_logit)
         for logit in self.init_logit:
             require(math.isfinite(logit), "init-logit", logit, "a finite number")
-        check_selection("init-logit", self.init_logit)
-        check_choice("baseline", self.baseline, BASELINES)
-        require(0 < self.learning_rate < math.inf, "learning-rate", self.learning_rate, "a finite number above 0")
-        require(self.steps >= 0, "steps", self.steps, "an integer from 0 on")
-        require(0 <= self.beta < math.inf, "beta", self.beta, "a finite number from 0 on")
-        check_choice("eubo", self.eubo, EUBOS)
-        require(1 <= self.eubo_order < math.inf, "eubo-order", self.eubo_order, "a finite number from 1 on")
-        check_choice("optimizer", self.optimizer, OPTIMIZERS)
+        check.require(0 < self.learning_rate < math.inf, "learning_rate", "a finite number, more than 0")
+        check.number("beta")
+        check.number("eubo_order", low=1.0)
+        check.require(self.steps >= 0, "steps", "an integer, at least 0")
         num_bytes = len(self.methods) * len(self.init_logit) * (self.steps + 1) * _BYTES_PER_STEP
         gib = min(num_bytes, COUNTED_BYTES) / 2**30
         fits = f"fewer: its curves would take {gib:.3g} GiB and at most {_MEMORY_LIMIT_GIB:g} are allowed"
-        require(gib <= _MEMORY_LIMIT_GIB, "steps", self.steps, fits)
-
-
-def parse(config_class: type[ConfigT], name: str, arguments: list[str]) -> ConfigT:
-    """A config dataclass from the command line, its `out` filled in (runs/<name>/<time>) and checked."""
-    config = parse_options(config_class, arguments, prog=f"python -m experiments.{name}")
-    out = config.out or Path("runs") / name / time.strftime("%Y%m%d-%H%M%S")
-    check_writable(out)
-    check_unused(out)
-    return dataclasses.replace(config, out=out)
+        check.require(gib <= _MEMORY_LIMIT_GIB, "steps", fits)
 
 
 def summarise(curves, config: Config) -> dict:
     """The content of result.json: {"config": ..., "runs": {method: {init logit: {"final", "peak_mean_gap"}}}}."""
-    from dipod_jax.twotoken.model import OUTPUTS
+    from dipod_jax.toys.two_tokens import OUTPUTS
 
     def run(m: int, i: int) -> dict:
         last = {name: values[m, i, -1] for name, values in curves._asdict().items()}
@@ -105,7 +92,8 @@ def stop_if_diverged(curves, config: Config) -> None:
     """Exit with 1 and one line naming the first run that left the finite numbers; a result with nan helps nobody."""
     import numpy as np
 
-    finite = np.isfinite(curves.logits).all(axis=-1) & np.isfinite(curves.mean_gap)  # (M, I, S+1)
+    # False for nan as well; beyond _DRAWABLE no axis holds them.
+    finite = (np.abs(curves.logits).max(axis=-1) < _DRAWABLE) & (curves.max_gap < _DRAWABLE)  # (M, I, S+1)
     if not finite.all():
         m, i, step = np.argwhere(~finite)[0]
         run = f"{config.methods[m]} from {config.init_logit[i]:g}"
@@ -132,7 +120,7 @@ def final_values(result: dict) -> list[dict[str, str]]:
 
 def main(argv: list[str] | None = None) -> None:
     """Parse a command line and train."""
-    run_cli(lambda arguments: parse(Config, "twotoken", arguments), run, argv)
+    run_cli(lambda arguments: parse_with_folder(Config, "twotoken", arguments), run, argv)
 
 
 def run(config: Config) -> None:
@@ -143,9 +131,9 @@ def run(config: Config) -> None:
 
     import numpy as np
 
-    from dipod_jax.twotoken import figures, training
+    from dipod_jax.toys import figures, two_tokens
 
-    curves = training.train(
+    curves = two_tokens.train(
         config.methods,
         config.init_logit,
         steps=config.steps,

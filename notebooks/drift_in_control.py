@@ -43,16 +43,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import jax
-from dipod_jax.training.trainer import Trainer
 from IPython.display import Image, display
 
 from dipod_jax import envs, load_policy
-from dipod_jax.config import DriftConfig, EvaluationConfig, FpoConfig
-from dipod_jax.presets import cpu
+from dipod_jax.config import DriftConfig, EvaluationConfig
+from dipod_jax.objectives.fpo import Fpo
+from dipod_jax.presets import make_config
 from dipod_jax.runs import RunFolder
-from dipod_jax.training.loop import train
-from dipod_jax.training.setup import prepare_jax
-from experiments.compare import CompareConfig, draw
+from dipod_jax.studies.arms import run_arms
 
 # The tests run this notebook with fewer steps.
 ENV_STEPS = int(os.environ.get("DIPOD_NOTEBOOK_ENV_STEPS", "800000"))
@@ -64,14 +62,13 @@ FOLDER = Path(tempfile.mkdtemp())
 # rate. (`python -m experiments.train --help` lists every option with its unit and range.)
 
 # %%
-recipe = cpu("BallInCup", "fpo")
+recipe, _ = make_config("cpu", "BallInCup", "fpo", "native")
 plain = replace(
     recipe,
-    backend="native",
     seed_list=(11, 12),
     total_steps=ENV_STEPS,
     logger="none",
-    fpo=FpoConfig(clip_epsilon=0.05),
+    objective=Fpo(clip_epsilon=0.05),
     learning=replace(recipe.learning, learning_rate=1e-3, final_learning_rate=None),
     drift=DriftConfig(interval=8, num_samples=2048),
     evaluation=EvaluationConfig(num_episodes=32, num_episodes_during=16, interval=100_000),
@@ -83,11 +80,7 @@ arms = {f"beta {beta:g}": replace(plain, beta=beta, out=FOLDER / f"beta{beta:g}"
 # checkpoints, pictures, a film and a report.
 
 # %%
-prepare_jax(plain)  # one device a core; before JAX is used
-trainer = Trainer(plain, plain.all_seeds)
-for label, config in arms.items():
-    print(label)
-    train(config, trainer=trainer)
+run_arms(arms, one_program=True)
 
 # %% [markdown]
 # ## Return, gap, cosine
@@ -95,7 +88,6 @@ for label, config in arms.items():
 # policy gradient, beside that of two half batches, which is as much agreement as so few samples allow.
 
 # %%
-draw(CompareConfig(tuple(c.out for c in arms.values()), out=FOLDER, labels=tuple(arms), title="BallInCup, PPO's clip"))
 display(Image(FOLDER / "drift.png"))
 
 # %% [markdown]

@@ -39,11 +39,11 @@ import jax.numpy as jnp
 import numpy as np
 from IPython.display import Image, display
 
-from dipod_jax.tinydiffusion import bounds
-from dipod_jax.tinydiffusion.model import ConditionalTable
-from dipod_jax.tinydiffusion.space import make_space
-from dipod_jax.tinydiffusion.studies import compare
-from dipod_jax.tinydiffusion.studies.common import Options
+from dipod_jax.toys import bounds
+from dipod_jax.toys.models import ConditionalTable
+from dipod_jax.toys.space import make_space, self_distilled_table, token_log_probs
+from dipod_jax.toys.studies import compare
+from dipod_jax.toys.studies.common import Options
 
 # The tests run this notebook with a smaller length and fewer steps.
 LENGTH = int(os.environ.get("DIPOD_NOTEBOOK_LENGTH", "3"))
@@ -60,7 +60,7 @@ with jax.enable_x64(True):
     all_bounds = jax.jit(lambda table: bounds.all_bounds(table, space, "renyi", 2.0))
     table = model.apply(model.init(jax.random.key(0)))
     exact = jax.tree.map(np.asarray, all_bounds(table))
-    steps = np.asarray(bounds.token_log_probs(jnp.asarray(table), space))
+    steps = np.asarray(token_log_probs(jnp.asarray(table), space))
 x = 1  # the second sequence
 total = 0.0
 orders = list(itertools.permutations(range(LENGTH)))
@@ -80,7 +80,7 @@ print(f"ELBO {exact.elbo[x]:.4f} <= log pi {exact.log_prob[x]:.4f} <= Renyi EUBO
 
 # %%
 with jax.enable_x64(True):
-    logits = bounds.self_distilled_table(jnp.exp(exact.log_prob), space)
+    logits = self_distilled_table(jnp.exp(exact.log_prob), space)
     distilled = jax.tree.map(np.asarray, all_bounds(jax.nn.log_softmax(logits)))
 print(f"largest gap: {exact.lower_gap.max():.3f} before, {distilled.lower_gap.max():.1e} after")
 print(f"largest change of a log-probability: {np.abs(distilled.log_prob - exact.log_prob).max():.1e}")

@@ -41,11 +41,11 @@ import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 
-from dipod_jax.twotoken import bounds
-from dipod_jax.twotoken.figures import COLOURS, LABELS, linestyle
-from dipod_jax.twotoken.model import LOGIT_NAMES, OUTPUTS, TwoTokenDiffusion, conditional_log_probs
-from dipod_jax.twotoken.options import PAPER_METHODS
-from dipod_jax.twotoken.training import train
+from dipod_jax.toys import bounds
+from dipod_jax.toys.figures import COLOURS, LABELS, linestyle
+from dipod_jax.toys.options import PAPER_METHODS
+from dipod_jax.toys.space import make_space
+from dipod_jax.toys.two_tokens import LOGIT_NAMES, OUTPUTS, TwoTokenDiffusion, conditional_table, train
 
 # The tests run this notebook with fewer steps.
 STEPS = int(os.environ.get("DIPOD_NOTEBOOK_STEPS", "1500"))
@@ -57,10 +57,11 @@ STEPS = int(os.environ.get("DIPOD_NOTEBOOK_STEPS", "1500"))
 # two ways agree the bound is tight.
 
 # %%
+space = make_space(2, 2)
 with jax.enable_x64(True):
     model = TwoTokenDiffusion(init_logit=0.5)
-    start = bounds.all_bounds(model.apply(model.init(jax.random.key(0))), "spg", 1.5)
-    skewed = bounds.all_bounds(conditional_log_probs(jnp.array([2.0, 0.5, 0.5, -1.0, 0.5, 0.5])), "spg", 1.5)
+    start = bounds.all_bounds(model.apply(model.init(jax.random.key(0))), space, "spg", 1.5)
+    skewed = bounds.all_bounds(conditional_table(jnp.array([2.0, 0.5, 0.5, -1.0, 0.5, 0.5])), space, "spg", 1.5)
 print("six logits:", ", ".join(LOGIT_NAMES))
 for name, b in (("all logits 0.5", start), ("two of them moved", skewed)):
     print(f"\n{name}")

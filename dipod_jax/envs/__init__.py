@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from jax.sharding import Mesh
@@ -23,10 +23,11 @@ def __getattr__(name: str) -> Any:
 
 def make(
     task: str,
-    backend: Literal["native", "mjx", "warp"] = "native",
+    backend: str = "native",
     *,
     episode_length: int = 1000,
     num_threads: int = 1,
+    num_worlds: int = 2048,
     mesh: Mesh | None = None,
     axis: str = "data",
 ) -> BatchedEnv:
@@ -39,6 +40,8 @@ def make(
             (`impl="jax"`, any device); "warp" is MuJoCo Warp (`impl="warp"`, CUDA).
         episode_length: control steps after which an episode is truncated, >= 1.
         num_threads: threads of one native simulation batch, >= 1; the results do not depend on it.
+        num_worlds: the most environments, of all seeds vmapped together, that step at once on one device, >= 1:
+            Warp's contact buffers are sized by it (those of a task of your own by yourself).
         mesh, axis: devices over which the environments are spread, see `BatchedEnv`; the results do not depend on them.
 
     Returns:
@@ -55,17 +58,17 @@ def make(
         raise ValueError(f"episode_length {episode_length} is not allowed: at least 1")
     if backend not in ("native", "mjx", "warp"):
         raise ValueError(f"backend {backend!r} is not allowed here: native, mjx or warp")
-    return BatchedEnv(_load(task, backend, num_threads), episode_length, mesh, axis)
+    return BatchedEnv(_load(task, backend, num_threads, num_worlds), episode_length, mesh, axis)
 
 
-def _load(name: str, backend: str, num_threads: int) -> Any:
+def _load(name: str, backend: str, num_threads: int, num_worlds: int) -> Any:
     """One environment of the task on this physics; its modules are imported here, at first use."""
     from dipod_jax.envs.own import check_implementation, check_own_task
     from dipod_jax.envs.playground import load_task
     from dipod_jax.envs.tasks import is_own_task
 
     impl = "warp" if backend == "warp" else "jax"
-    task = load_task(name, impl)
+    task = load_task(name, impl, num_worlds)
     if is_own_task(name) and backend != "native":
         check_implementation(name, task, impl)
     if backend == "native":

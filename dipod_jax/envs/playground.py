@@ -15,11 +15,15 @@ from dipod_jax.envs.tasks import is_own_task
 # Warp 4 is the least; a world that has converged earlier is not iterated further.
 WARP_MIN_ITERATIONS, WARP_MIN_LINE_SEARCH_ITERATIONS = 4, 8
 
+# For how many worlds at once the suite's contact buffers (naconmax) are sized: that of Playground's own training.
+SUITE_WORLDS = 2048
 
-def load_task(task: str, impl: str) -> Any:
+
+def load_task(task: str, impl: str, num_worlds: int = SUITE_WORLDS) -> Any:
     """Return Playground's environment `task`, or that of `module:factory`, with `impl` "jax" or "warp".
 
-    Importing Playground takes seconds and starts Warp, which prints a banner; both happen here, at first use.
+    `num_worlds` is how many worlds may step at once on one device: Warp drops contacts for which its buffers have no
+    room, and prints that. Importing Playground takes seconds and starts Warp; both happen here.
     """
     import warp
 
@@ -30,7 +34,9 @@ def load_task(task: str, impl: str) -> Any:
     else:
         from mujoco_playground import dm_control_suite
 
-        env = dm_control_suite.load(task, config_overrides={"impl": impl})
+        buffer = int(dm_control_suite.get_default_config(task)["naconmax"])
+        overrides = {"impl": impl, "naconmax": -(-buffer * max(num_worlds, SUITE_WORLDS) // SUITE_WORLDS)}
+        env = dm_control_suite.load(task, config_overrides=overrides)
         least = (WARP_MIN_ITERATIONS, WARP_MIN_LINE_SEARCH_ITERATIONS)
     if impl == "warp" and env.mjx_model.impl.value == "warp":
         env._mjx_model = _for_warp(env.mjx_model, *least)  # where every Playground task keeps it

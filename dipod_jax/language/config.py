@@ -16,16 +16,16 @@ from dipod_jax.language import TASKS
 from dipod_jax.language.methods import METHODS, choose
 from dipod_jax.language.model import MaskedTransformer
 from dipod_jax.language.pretrain import DEFAULTS, PretrainOptions
-from dipod_jax.language.spg import TokenSpg
 from dipod_jax.language.task import Task
 from dipod_jax.objectives import OBJECTIVES, Objective
+from dipod_jax.objectives.spg import Spg
 from dipod_jax.policies.masked import MaskedOptions, MaskedPolicy
 
 if TYPE_CHECKING:
     AnyObjective: TypeAlias = Objective
     AnyTask: TypeAlias = Task
 else:  # what the command line chooses from; --objective and --task say which one before its options are read
-    AnyObjective = tyro.conf.AvoidSubcommands[Union[(*OBJECTIVES.values(), TokenSpg)]]
+    AnyObjective = tyro.conf.AvoidSubcommands[Union[tuple(OBJECTIVES.values())]]  # noqa: UP007
     AnyTask = tyro.conf.AvoidSubcommands[Union[tuple(TASKS.values())]]  # noqa: UP007
 
 
@@ -186,7 +186,7 @@ def make_config(task: str = "sudoku", objective: str = "fpo", **values: Any) -> 
     learning = LearningOptions(learning_rate=method.learning_rate, fresh_masks=method.fresh_masks)
     if task == "countdown":
         learning = dataclasses.replace(learning, num_iterations=100, learning_rate=1e-4)
-    if isinstance(options, TokenSpg) and task == "sudoku":
+    if isinstance(options, Spg) and task == "sudoku":
         options = dataclasses.replace(options, eubo_order=1.0)
     defaults: dict[str, Any] = {
         "objective": options,

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dipod_jax.checks import check_choice
-from dipod_jax.language.spg import TokenSpg
 from dipod_jax.objectives import OBJECTIVES, Objective
 from dipod_jax.options import override
 from dipod_jax.policies.masked import MaskedOptions
@@ -20,7 +19,7 @@ class Method:
     """One word of `--objective` on the language command: an objective and the defaults that are its own."""
 
     objective: str
-    """a name of the library's registry, or token-spg"""
+    """a name of the library's registry"""
     options: Mapping[str, Any] = field(default_factory=dict)
     """of the objective, where the language papers have others than control has"""
     policy: Mapping[str, Any] = field(default_factory=dict)
@@ -38,7 +37,7 @@ METHODS: dict[str, Method] = {
     # The released trainer adds .04 * (ELBO - ELBO_ref) to the loss as a KL. The reference is a constant: the gradient
     # is that of a beta of -.04, which pulls the bound loose (docs/table1.md).
     "fpo-released": Method("fpo", {"clip_epsilon": 0.5}, {"draws": "floor"}, built_in_beta=-0.04),
-    "spg": Method("token-spg", {}, {"length_normalised": True}, fresh_masks=True, learning_rate=1e-4),
+    "spg": Method("spg", {"ratio": "none"}, {"length_normalised": True}, fresh_masks=True, learning_rate=1e-4),
     "d1": Method("d1", {"kl_weight": None}, {**ONE_STEP, "scores": "token"}, fresh_masks=True),
     "wd1": Method("wd1", {"negative_loss_clamp": None}, ONE_STEP, fresh_masks=True, learning_rate=1e-4),
     "coupled-grpo": Method(
@@ -51,13 +50,13 @@ METHODS: dict[str, Method] = {
     "dmpo": Method("dmpo", {"temperature": 0.04}, {"draws": "coupled", "length_normalised": True}, learning_rate=1e-4),
     "gdsd": Method("gdsd", {}, {"draws": "coupled", "length_normalised": True}),
 }
-"""Rates of fpo, d1 and spg were chosen on seed 0 of Sudoku; the others' were not tuned. No method has a KL to a
-reference unless its `kl_weight` is set: the reference is then the pretrained model."""
+"""Where a `kl_weight` is set, the reference is the pretrained model. The rates of fpo, d1 and spg were chosen on one
+seed of Sudoku; the others' were not tuned."""
 
 
 def available_methods() -> tuple[str, ...]:
     """The methods whose objective the library has."""
-    return tuple(name for name, method in METHODS.items() if method.objective in (*OBJECTIVES, "token-spg"))
+    return tuple(name for name, method in METHODS.items() if method.objective in OBJECTIVES)
 
 
 def choose(name: str) -> tuple[Method, Objective, MaskedOptions]:
@@ -68,5 +67,4 @@ def choose(name: str) -> tuple[Method, Objective, MaskedOptions]:
     """
     check_choice("objective", name, available_methods())
     method = METHODS[name]
-    cls = TokenSpg if method.objective == "token-spg" else OBJECTIVES[method.objective]
-    return method, override(cls(), method.options), override(MaskedOptions(), method.policy)
+    return method, override(OBJECTIVES[method.objective](), method.options), override(MaskedOptions(), method.policy)

@@ -60,7 +60,8 @@ DEFAULTS = {
     "sudoku": PretrainOptions(),
     "countdown": PretrainOptions(steps=1950, batch_size=256, learning_rate=2e-3, decay_steps=3000),
 }
-"""By task. Sudoku's accuracy passes from 0 to 1 between steps 70 and 150: it is stopped where greedy decoding solves about .3."""
+"""By task. Sudoku's accuracy passes from 0 to 1 between steps 70 and 150: it is stopped where greedy decoding solves
+about .3."""
 
 
 class Pretrained(NamedTuple):

@@ -6,10 +6,11 @@ from dipod_jax.objectives.base import (
     OBJECTIVES,
     Objective,
     clamp_straight_through,
+    exp_bounded,
     ratio_metrics,
     register_objective,
 )
 
 OBJECTIVES.discover(__name__)
 
-__all__ = ["OBJECTIVES", "Objective", "clamp_straight_through", "ratio_metrics", "register_objective"]
+__all__ = ["OBJECTIVES", "Objective", "clamp_straight_through", "exp_bounded", "ratio_metrics", "register_objective"]

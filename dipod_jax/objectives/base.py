@@ -30,11 +30,14 @@ class Objective:
     """name of the policy family that it trains (`dipod_jax.policies`)"""
     exact_action: ClassVar[bool] = False
     """whether its score is of the action as the policy drew it, so that no other (clipped, perturbed) has one"""
-    needs_reference: ClassVar[bool] = False
-    """whether it compares with a reference policy besides the acting one"""
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """what it changes of a preset, by option: {"cpu": {"objective.clip_epsilon": 0.15, "beta": 0.05}}; `smoke` takes
     what `cpu` does"""
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether it compares with a reference policy besides the acting one, under these options."""
+        return False
 
     def validate(self) -> None:
         """Refuse options out of range.
@@ -50,7 +53,8 @@ class Objective:
         """The loss to minimise, a scalar, and metrics.
 
         Args:
-            new, old, reference: of the same actions and draws under the present, the acting and the reference policy.
+            new, old, reference: of the same actions and draws under the present, the acting and the reference policy,
+                which is None where none is needed.
             advantage: (...) standardised.
         """
         raise NotImplementedError
@@ -81,6 +85,12 @@ def ratio_metrics(log_ratio: jax.Array, clip_epsilon: ArrayLike) -> Metrics:
         "clip_fraction": (distance > clip_epsilon).mean(),
         "first_ratio_error": distance.mean(),
     }
+
+
+def exp_bounded(log_ratio: jax.Array) -> jax.Array:
+    """rho = exp(log_ratio), straight-through at 20: where a policy ran away, neither the ratio nor its gradient is
+    infinite, and a step can pull it back. Ratios below 5e8 are not touched."""
+    return jnp.exp(clamp_straight_through(log_ratio, None, 20.0))
 
 
 def clamp_straight_through(value: jax.Array, low: ArrayLike | None, high: ArrayLike | None) -> jax.Array:

@@ -10,7 +10,7 @@ import jax
 
 from dipod_jax.checks import Checked
 from dipod_jax.objectives.base import Objective, ratio_metrics, register_objective
-from dipod_jax.objectives.dppo import clipped_steps
+from dipod_jax.objectives.dppo import clipped
 from dipod_jax.types import Metrics, Scores
 
 
@@ -54,7 +54,7 @@ class Ddpo(Objective):
         """
         del reference
         log_ratio = mean_log_ratio(new, old)
-        loss = clipped_steps(log_ratio, advantage[..., None], self.clip_epsilon)
+        loss = clipped(log_ratio, advantage[..., None], self.clip_epsilon).mean()
         return loss, ratio_metrics(log_ratio, self.clip_epsilon)
 
 
@@ -70,7 +70,6 @@ class FlowGrpo(Ddpo):
     """
 
     policy: ClassVar[str] = "flow-sde"
-    needs_reference: ClassVar[bool] = True
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "paper": {"learning.advantage_clip": 5.0, "learning.reference_decay": 0.0},
         "cpu": {"objective.clip_epsilon": 0.05, "learning.reference_decay": 0.0},
@@ -78,6 +77,10 @@ class FlowGrpo(Ddpo):
 
     kl_weight: float = 0.04
     """weight of the KL of the steps to the reference policy's, >= 0"""
+
+    @property
+    def needs_reference(self) -> bool:
+        return True
 
     def validate(self) -> None:
         super().validate()

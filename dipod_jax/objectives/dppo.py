@@ -18,18 +18,17 @@ from dipod_jax.types import Metrics, Scores
 MAX_LOG_RATIO = 20.0
 
 
-def clipped_steps(log_ratio: jax.Array, advantage: jax.Array, clip_epsilon: ArrayLike) -> jax.Array:
-    """Mean of PPO's clipped losses, elementwise over actions and the steps that made them.
-
-    No ratio overflows: log rho is held at 20 from above, its gradient kept, where any clip has long decided.
+def clipped(log_ratio: jax.Array, advantage: jax.Array, clip_epsilon: ArrayLike) -> jax.Array:
+    """PPO's clipped losses of ratios that cannot overflow, elementwise: log rho is held at 20 from above, its gradient
+    kept, where any clip has long decided.
 
     Args:
-        log_ratio: (..., K) of each step.
+        log_ratio: (...), of each step, say.
         advantage: broadcasts against it.
         clip_epsilon: > 0.
     """
     ratio = jnp.exp(clamp_straight_through(log_ratio, None, MAX_LOG_RATIO))
-    return ppo_clip(ratio, advantage, clip_epsilon).mean()
+    return ppo_clip(ratio, advantage, clip_epsilon)
 
 
 @register_objective("dppo")
@@ -68,5 +67,5 @@ class Dppo(Objective):
         del reference
         to_come = jnp.arange(new.loss.shape[-1])[::-1]
         log_ratio = old.loss - new.loss
-        loss = clipped_steps(log_ratio, advantage[..., None] * self.denoising_discount**to_come, self.clip_epsilon)
-        return loss, ratio_metrics(log_ratio, self.clip_epsilon)
+        credit = advantage[..., None] * self.denoising_discount**to_come
+        return clipped(log_ratio, credit, self.clip_epsilon).mean(), ratio_metrics(log_ratio, self.clip_epsilon)

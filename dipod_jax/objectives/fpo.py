@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from dipod_jax.checks import Checked
-from dipod_jax.objectives.base import Objective, clamp_straight_through, ratio_metrics, register_objective
+from dipod_jax.objectives.base import Objective, clamp_straight_through, exp_bounded, ratio_metrics, register_objective
 from dipod_jax.objectives.ppo import ppo_clip
 from dipod_jax.types import Metrics, Scores
 
@@ -98,5 +98,5 @@ class Fpo(Objective):
         if self.log_ratio_clip is not None:
             bounded = clamp_straight_through(log_ratio, -self.log_ratio_clip, self.log_ratio_clip)
         surrogate = aspo if self.negative_advantages == "spo" else ppo_clip
-        losses = surrogate(jnp.exp(bounded), advantage[..., None], self.clip_epsilon)
+        losses = surrogate(exp_bounded(bounded), advantage[..., None], self.clip_epsilon)
         return (losses @ weight).mean(), ratio_metrics(log_ratio, self.clip_epsilon)

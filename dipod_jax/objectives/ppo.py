@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from dipod_jax.checks import Checked
-from dipod_jax.objectives.base import Objective, ratio_metrics, register_objective
+from dipod_jax.objectives.base import Objective, exp_bounded, ratio_metrics, register_objective
 from dipod_jax.types import Metrics, Scores
 
 
@@ -56,7 +56,7 @@ class Ppo(Objective):
         """-mean min(rho A, clip(rho) A), log rho = old.loss - new.loss; scores (..., 1) are exact -log pi."""
         del reference
         log_ratio = old.mean() - new.mean()
-        loss = ppo_clip(jnp.exp(log_ratio), advantage, self.clip_epsilon).mean()
+        loss = ppo_clip(exp_bounded(log_ratio), advantage, self.clip_epsilon).mean()
         return loss, ratio_metrics(log_ratio, self.clip_epsilon)
 
 

@@ -2,9 +2,26 @@
 
 from __future__ import annotations
 
-from dipod_jax.policies.base import POLICIES, ChainPolicy, FieldPolicy, Policy, PolicyOptions, check_hidden_sizes
+from dipod_jax.policies.base import (
+    POLICIES,
+    ChainPolicy,
+    ConditionalPolicy,
+    FieldPolicy,
+    Policy,
+    PolicyOptions,
+    check_hidden_sizes,
+)
 from dipod_jax.policies.critic import Critic
 
 POLICIES.discover(__name__)
 
-__all__ = ["POLICIES", "ChainPolicy", "Critic", "FieldPolicy", "Policy", "PolicyOptions", "check_hidden_sizes"]
+__all__ = [
+    "POLICIES",
+    "ChainPolicy",
+    "ConditionalPolicy",
+    "Critic",
+    "FieldPolicy",
+    "Policy",
+    "PolicyOptions",
+    "check_hidden_sizes",
+]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
@@ -102,6 +103,17 @@ class ChainPolicy(FieldPolicy, Protocol):
         ...
 
 
+class ConditionalPolicy(FieldPolicy, Protocol):
+    """A policy scored by the density of an action given its base noise, without the flow's Jacobian on the way."""
+
+    def given_noise(
+        self, params: Params, obs: jax.Array, action: jax.Array, evidence: Evidence
+    ) -> tuple[Params, Callable[[Params], jax.Array], Callable[[Params], jax.Array]]:
+        """The velocity's parameters and two functions of them to log p (...) given the base noise: as scored, and
+        exact."""
+        ...
+
+
 @dataclass(frozen=True)
 class PolicyOptions:
     """Options of a policy family; `build` makes the policy. A subclass under `POLICIES.register(name)` in a file of
@@ -112,6 +124,10 @@ class PolicyOptions:
     """what an objective calls the family"""
     has_bound: ClassVar[bool] = False
     """whether its scores come with a bound, which DiPOD can keep tight"""
+    has_velocity: ClassVar[bool] = False
+    """whether its scores come with the velocities of their draws"""
+    has_steps: ClassVar[bool] = False
+    """whether its actions are made by Gaussian steps, which its scores come with"""
     has_entropy: ClassVar[bool] = False
     """whether its entropy can be estimated"""
     has_field: ClassVar[bool] = False

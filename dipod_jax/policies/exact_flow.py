@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +22,8 @@ NEWTON_TOLERANCE = 1e-4
 @dataclass(frozen=True)
 class ExactFlowOptions(FlowOptions):
     """A flow-matching policy whose score is its sampler's exact likelihood; the draws are for its bound, beside."""
+
+    has_velocity: ClassVar[bool] = False
 
     def build(self, observation_size: int, action_size: int) -> ExactFlowPolicy:
         return ExactFlowPolicy(self, observation_size, action_size)

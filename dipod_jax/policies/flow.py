@@ -25,7 +25,7 @@ from dipod_jax.bounds import (
 )
 from dipod_jax.checks import Checked
 from dipod_jax.networks import VelocityField
-from dipod_jax.policies.base import POLICIES, ChainPolicy, FieldPolicy, PolicyOptions
+from dipod_jax.policies.base import POLICIES, ChainPolicy, ConditionalPolicy, FieldPolicy, PolicyOptions
 from dipod_jax.types import Evidence, Params, Scores, Trace, make_scores
 
 NEWTON_ITERATIONS = 10
@@ -38,6 +38,7 @@ class FlowOptions(PolicyOptions):
     """A flow-matching policy: a velocity field, its sampler, and the (t, eps) draws of its bound."""
 
     has_bound: ClassVar[bool] = True
+    has_velocity: ClassVar[bool] = True
     has_field: ClassVar[bool] = True
 
     activation: Literal["silu", "tanh", "relu", "gelu"] = "silu"
@@ -48,9 +49,12 @@ class FlowOptions(PolicyOptions):
     """integration method; midpoint and heun evaluate the network twice a step"""
     num_draws: int = 8
     """N, (t, eps) draws stored per action, >= 1"""
-    draws: Literal["monte-carlo", "grid", "stratified", "antithetic"] = "grid"
-    """where the draws' times lie: uniform on [0, 1], where the sampler evaluates the velocity, stratified, or in
-    antithetic pairs"""
+    draws_at_once: int | None = None
+    """of the N draws, how many are scored at a time, a divisor of them; the activations of one group are dropped and
+    computed again for the gradient, so that memory does not grow with N. None: all"""
+    draws: Literal["monte-carlo", "grid", "stratified", "antithetic", "gauss-legendre"] = "grid"
+    """where the draws' times lie: uniform on [0, 1], where the sampler evaluates the velocity, stratified, in
+    antithetic pairs, or at the nodes of a quadrature, with its weights"""
     loss_form: Literal["velocity", "eps", "elbo"] = "eps"
     """prediction whose squared error is the CFM loss, the network always outputting a velocity; or elbo: the velocity's
     with the true ELBO's weight, summed over dimensions, at log-uniform t, so that the ratio is one of ELBOs in nats"""
@@ -81,6 +85,9 @@ class FlowOptions(PolicyOptions):
         check.require(even, "time_embedding_size", "an even number >= 2")
         paired = self.draws != "antithetic" or self.num_draws % 2 == 0
         check.require(paired, "num_draws", "an even number, since antithetic draws come in pairs")
+        check.number("draws_at_once", low=1)
+        grouped = self.draws_at_once is None or self.num_draws % self.draws_at_once == 0
+        check.require(grouped, "draws_at_once", f"a divisor of policy.num-draws = {self.num_draws}")
 
     def check_exact_action(self) -> None:
         for name in ("action_clip", "action_noise"):
@@ -108,6 +115,7 @@ class FlowPolicy:
 
     score_name = "cfm_loss"
     chain: ChainPolicy | None = None
+    conditional: ConditionalPolicy | None = None
 
     def __init__(self, options: FlowOptions, observation_size: int, action_size: int):
         self.options, self.observation_size, self.action_size = options, observation_size, action_size
@@ -179,17 +187,34 @@ class FlowPolicy:
 
     def score(self, params: Params, obs: jax.Array, action: jax.Array, evidence: Evidence) -> Scores:
         """(..., N) CFM loss of each draw, which is the bound as well."""
-        loss = self.cfm_loss(params, obs, action, evidence)
-        return make_scores(loss, weight=self.draw_weights, bound=loss @ self.draw_weights)
+        loss, velocity = self._losses(params, obs, action, evidence)
+        scores = make_scores(loss, weight=self.draw_weights, bound=loss @ self.draw_weights)
+        return scores._replace(time=evidence.t, velocity=velocity)
 
     def cfm_loss(self, params: Params, obs: jax.Array, action: jax.Array, draws: Draws) -> jax.Array:
         """(..., N) CFM loss of each draw, in the options' form and reduction, or its share of the negative ELBO."""
+        return self._losses(params, obs, action, draws)[0]
+
+    def _losses(self, params: Params, obs: jax.Array, action: jax.Array, draws: Draws) -> tuple[jax.Array, jax.Array]:
+        """Losses (..., N) and the velocities (..., N, d) that they are of, `draws_at_once` draws at a time."""
+        group, batch = self.options.draws_at_once, draws.t.shape[:-1]
+        if group is None:
+            return self._group_losses(params, obs, action, draws)
+        axis = len(batch)
+        split = lambda x: jnp.moveaxis(x.reshape(*batch, -1, group, *x.shape[axis + 1 :]), axis, 0)
+        join = lambda x: jnp.moveaxis(x, 0, axis).reshape(*batch, -1, *x.shape[axis + 2 :])
+        one = jax.checkpoint(lambda part: self._group_losses(params, obs, action, part))
+        return jax.tree.map(join, jax.lax.map(one, jax.tree.map(split, draws)))
+
+    def _group_losses(
+        self, params: Params, obs: jax.Array, action: jax.Array, draws: Draws
+    ) -> tuple[jax.Array, jax.Array]:
         x_t = interpolate(action, draws.t, draws.eps)
         velocity = self.velocity(params, obs[..., None, :], x_t, draws.t)
-        if self.options.loss_form == "elbo":
-            error = cfm_loss(velocity, action, draws, form="velocity", reduction="sum")
-            return elbo_loss(error, draws.t, delta=self.options.elbo_cutoff)
-        return cfm_loss(velocity, action, draws, form=self.options.loss_form, reduction=self.options.reduction)
+        options, is_elbo = self.options, self.options.loss_form == "elbo"
+        form, reduction = ("velocity", "sum") if is_elbo else (options.loss_form, options.reduction)
+        loss = cfm_loss(velocity, action, draws, form=form, reduction=reduction)
+        return (elbo_loss(loss, draws.t, delta=options.elbo_cutoff) if is_elbo else loss), velocity
 
     def exact(self, params: Params, obs: jax.Array, noise: jax.Array) -> tuple[jax.Array, jax.Array]:
         """log pi (B,) of the actions that the sampler makes of base noise (B, d), and where it is known; the gradient

@@ -146,7 +146,8 @@ class MaskedPolicy:
         loss, weight, known = losses, self.draw_weights, jnp.ones_like(losses, bool)
         if by_token:
             loss, weight, known = self._by_token(log_prob, draws, blank)
-        return Scores(loss, weight, known, bound, tokens=TokenScores(log_prob, draws.coefficient, scale))
+        tokens = TokenScores(log_prob, draws.coefficient, scale)
+        return Scores(loss, weight, known, bound, tokens=tokens)
 
     def _log_probs(self, params: Params, action: jax.Array, draws: MaskDraws) -> jax.Array:
         """(..., N, P) log-probability of each token of the action under each mask."""

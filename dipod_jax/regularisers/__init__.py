@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dipod_jax.regularisers.base import REGULARISERS, Regulariser, Terms, register_regulariser
+from dipod_jax.regularisers.base import REGULARISERS, Need, Regulariser, Terms, register_regulariser
 
 REGULARISERS.discover(__name__)
 
-__all__ = ["REGULARISERS", "Regulariser", "Terms", "register_regulariser"]
+__all__ = ["REGULARISERS", "Need", "Regulariser", "Terms", "register_regulariser"]

@@ -12,6 +12,10 @@ from dipod_jax.options import register_options
 from dipod_jax.registry import Registry
 from dipod_jax.types import Scores
 
+Need = Literal["bound", "entropy", "reference", "velocity", "steps"]
+"""What a regulariser asks of a policy: velocity is that of its draws, steps those that made an action, and both come
+with a reference's."""
+
 
 class Terms(NamedTuple):
     """What a regulariser may be made of; leading axes (...) are a minibatch's."""
@@ -32,7 +36,7 @@ class Regulariser:
 
     name: ClassVar[str]
     """the word on the command line: --regularisers.<name>.weight"""
-    needs: ClassVar[Literal["bound", "entropy", "reference"] | None] = None
+    needs: ClassVar[Need | None] = None
     """what the policy must offer; it is refused, with a reason, over one that does not"""
 
     weight: float = 0.0
@@ -40,7 +44,14 @@ class Regulariser:
 
     def validate(self) -> None:
         """Refuse options out of range, with one line."""
-        Checked(self, f"regularisers.{self.name}").number("weight")
+        check = Checked(self, f"regularisers.{self.name}")
+        check.choices()
+        check.number("weight")
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether a reference policy has to be kept."""
+        return self.needs in ("reference", "velocity", "steps")
 
     def __call__(self, terms: Terms) -> jax.Array:
         """The weighted term, a scalar to minimise."""

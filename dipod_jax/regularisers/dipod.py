@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import jax
 
-from dipod_jax.regularisers.base import Regulariser, Terms, register_regulariser
+from dipod_jax.regularisers.base import Need, Regulariser, Terms, register_regulariser
 
 
 @register_regulariser("dipod")
@@ -21,7 +21,7 @@ class Dipod(Regulariser):
     is no ratio. At rho = 1 it shifts the advantage: the gradient becomes that of (A + beta) ELBO.
     """
 
-    needs: ClassVar[Literal["bound", "entropy", "reference"] | None] = "bound"
+    needs: ClassVar[Need | None] = "bound"
 
     def __call__(self, terms: Terms) -> jax.Array:
         """beta * mean(bound loss)."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import jax
 
-from dipod_jax.regularisers.base import Regulariser, Terms, register_regulariser
+from dipod_jax.regularisers.base import Need, Regulariser, Terms, register_regulariser
 
 
 @register_regulariser("entropy")
@@ -15,7 +15,7 @@ from dipod_jax.regularisers.base import Regulariser, Terms, register_regulariser
 class Entropy(Regulariser):
     """-weight * E[H(pi(. | obs))], of the squashed action, so that the bonus does not push mass into saturation."""
 
-    needs: ClassVar[Literal["bound", "entropy", "reference"] | None] = "entropy"
+    needs: ClassVar[Need | None] = "entropy"
 
     def __call__(self, terms: Terms) -> jax.Array:
         """-weight * mean entropy in nats."""

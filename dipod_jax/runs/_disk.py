@@ -97,21 +97,17 @@ def read_bytes(path: Path, limit: int) -> bytes:
         RunFolderError: it is larger, no file (a pipe would never end), or cannot be read.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise RunFolderError(f"{path} cannot be read ({reason_of(error)})") from error
-    with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
+        status = path.stat()
         if not stat.S_ISREG(status.st_mode):
             raise RunFolderError(f"{path} is no file; a run writes one there")
         if status.st_size > limit:
             raise RunFolderError(f"{path} has {status.st_size} bytes; allowed: at most {limit}")
-        try:
+        with path.open("rb") as file:
             return file.read(limit)
-        except OSError as error:
-            raise RunFolderError(f"{path} cannot be read ({reason_of(error)})") from error
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise RunFolderError(f"{path} cannot be read ({reason_of(error)})") from error
 
 
 def sha256_of(path: Path) -> str:

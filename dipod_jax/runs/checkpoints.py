@@ -19,8 +19,10 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dipod_jax.runs.errors import CheckpointError, reason_of
-from dipod_jax.runs.integrity import verify_checkpoint, write_sums
+from dipod_jax.runs._disk import read_bytes
+from dipod_jax.runs.errors import CheckpointError, RunFolderError, reason_of
+from dipod_jax.runs.integrity import WAY_OUT, verify_checkpoint, write_sums
+from dipod_jax.runs.schema import check_leaves
 from dipod_jax.runs.shelf import prune, put_in_place
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
 ARRAYS = "arrays"
 LEAVES = "leaves.json"
+MAX_LEAVES_BYTES = 2**26
 
 PyTree = Any
 
@@ -87,7 +90,7 @@ def restore_checkpoint(path: Path, abstract_state: PyTree, *, partial: bool = Fa
 
     path = Path(path).resolve()
     verify_checkpoint(path)
-    saved = json.loads((path / LEAVES).read_text(encoding="utf-8"))
+    saved = _read_leaves(path)
     index = {leaf["name"]: position for position, leaf in enumerate(saved)}
     wanted = _named_leaves(abstract_state)
     _check_layout(path, {leaf["name"]: leaf for leaf in saved}, wanted, partial)
@@ -102,8 +105,7 @@ def saved_shapes(path: Path) -> dict[str, tuple[int, ...]]:
         CheckpointError: the checkpoint is missing something or damaged.
     """
     verify_checkpoint(path)
-    leaves = json.loads((path / LEAVES).read_text(encoding="utf-8"))
-    return {leaf["name"]: tuple(leaf["shape"]) for leaf in leaves}
+    return {leaf["name"]: tuple(leaf["shape"]) for leaf in _read_leaves(path)}
 
 
 def _named_leaves(state: PyTree) -> list[tuple[str, Any]]:
@@ -113,6 +115,15 @@ def _named_leaves(state: PyTree) -> list[tuple[str, Any]]:
     for name, leaf in leaves:
         if not (hasattr(leaf, "shape") and hasattr(leaf, "dtype")):
             raise ValueError(f"state{name} is a {type(leaf).__name__}; allowed: arrays")
+    return leaves
+
+
+def _read_leaves(path: Path) -> list[dict[str, Any]]:
+    try:
+        leaves = json.loads(read_bytes(path / LEAVES, MAX_LEAVES_BYTES))
+        check_leaves(leaves)
+    except (FileNotFoundError, RecursionError, RunFolderError, ValueError) as error:
+        raise CheckpointError(f"{path / LEAVES} is not a checkpoint's ({reason_of(error)}); {WAY_OUT}") from error
     return leaves
 
 
@@ -176,8 +187,11 @@ def _restore_arrays(path: Path, wanted: dict[int, Any]) -> "dict[int, jax.Array]
     arguments = ocp.args.PyTreeRestore(
         item=item, restore_args=ocp.checkpoint_utils.construct_restore_args(item), partial_restore=True
     )
-    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
-        arrays = checkpointer.restore(path, args=arguments)
+    try:
+        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+            arrays = checkpointer.restore(path, args=arguments)
+    except Exception as error:
+        raise CheckpointError(f"{path} cannot be restored ({reason_of(error)}); {WAY_OUT}") from error
     return {
         index: jax.numpy.zeros(leaf.shape, leaf.dtype) if _is_empty(leaf) else arrays[f"{index:06d}"]
         for index, leaf in abstract.items()

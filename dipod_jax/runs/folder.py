@@ -1,6 +1,5 @@
 """A run's folder: `config.json`, `metrics.jsonl`, `result.json`, readable after a kill at any instant."""
 
-import json
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -8,14 +7,16 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from dipod_jax.runs._disk import plain, write_json, write_text
+from dipod_jax.runs._disk import plain, write_json
 from dipod_jax.runs.errors import RunFolderError, StorageError, reason_of
 from dipod_jax.runs.lock import FolderLock
-from dipod_jax.runs.metrics import MetricsWriter, read_metrics
+from dipod_jax.runs.metrics import MetricsWriter, read_metrics, truncate_metrics
 from dipod_jax.runs.places import CONFIG, METRICS, check_unused, remove_beginnings, remove_leftovers
 from dipod_jax.runs.provenance import provenance
+from dipod_jax.runs.schema import check_origin, check_result, read_json
 
 RESULT = "result.json"
+MAX_CONFIG_BYTES, MAX_RESULT_BYTES = 2**20, 2**24
 CHECKPOINTS = "checkpoints"
 
 
@@ -100,13 +101,14 @@ class RunFolder:
         if not found:
             raise RunFolderError(f"{path} is not a folder; name one that a run has written (it holds {CONFIG})")
         try:
-            record = json.loads((path / CONFIG).read_text(encoding="utf-8"))
+            record = read_json(path / CONFIG, MAX_CONFIG_BYTES)
+            check_origin(record)
         except FileNotFoundError:
             raise RunFolderError(f"{path} is not a run folder: it has no {CONFIG}; name one that a run wrote") from None
-        except (ValueError, OSError) as error:
-            raise RunFolderError(f"{path / CONFIG} cannot be read ({error}); start a new run with --out") from error
-        if not isinstance(record, dict) or not isinstance(record.get("config"), dict):
-            raise RunFolderError(f'{path / CONFIG} is not a run\'s: it has no "config"; name one that a run wrote')
+        except RunFolderError as error:
+            raise RunFolderError(f"{error}; start a new run with --out") from error
+        except ValueError as error:
+            raise RunFolderError(f"{path / CONFIG} is not a run's: {error}; name one that a run wrote") from error
         return cls(path, record)
 
     @property
@@ -147,13 +149,9 @@ class RunFolder:
         return read_metrics(self.path / METRICS)
 
     def truncate_metrics(self, after_iteration: int) -> None:
-        """Drop the records whose `iteration` is greater than `after_iteration`: a resumed run writes them again.
-
-        Records without an `iteration` stay.
-        """
+        """Drop the records whose `iteration` is greater than `after_iteration`: a resumed run writes them again."""
         self._metrics.close_file()
-        kept = [record for record in self.read_metrics() if record.get("iteration", after_iteration) <= after_iteration]
-        write_text(self.path / METRICS, "".join(json.dumps(record, allow_nan=False) + "\n" for record in kept))
+        truncate_metrics(self.path / METRICS, after_iteration)
 
     def set_metrics_aside(self) -> Path | None:
         """Rename `metrics.jsonl`, if there is one, to `metrics-<n>.jsonl`, n the first that is free; return where."""
@@ -188,12 +186,17 @@ class RunFolder:
             RunFolderError: the file is damaged.
         """
         path = self.path / RESULT
-        if not path.exists():
-            return None
+        way_out = "resume the run to write it again"
         try:
-            return json.loads(path.read_text(encoding="utf-8"))
+            result = read_json(path, MAX_RESULT_BYTES)
+            check_result(result)
+        except FileNotFoundError:
+            return None
+        except RunFolderError as error:
+            raise RunFolderError(f"{error}; {way_out}") from error
         except ValueError as error:
-            raise RunFolderError(f"{path} is damaged ({error}); resume the run to write it again") from error
+            raise RunFolderError(f"{path} is damaged ({error}); {way_out}") from error
+        return result
 
     def set_result_aside(self) -> None:
         """Rename `result.json`, if there is one, to `result-<env steps>.json`: a run that goes on is not finished."""

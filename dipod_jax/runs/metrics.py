@@ -7,10 +7,12 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from dipod_jax.runs._disk import drain, plain
+from dipod_jax.runs._disk import drain, plain, read_bytes, write_text
 from dipod_jax.runs.errors import RunFolderError, StorageError, reason_of
+from dipod_jax.runs.schema import checked_record, parse_object
 
 MAX_WAITING_BYTES = 64 * 2**20
+MAX_BYTES = 2**30
 
 
 class MetricsWriter:
@@ -71,20 +73,37 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     """Every record in the order of writing; a torn last line is left out. Empty where nothing was written.
 
     Raises:
-        RunFolderError: a line that is not the last one is no JSON object, which no kill explains.
+        RunFolderError: as `read_lines`.
     """
-    lines = path.read_bytes().split(b"\n") if path.exists() else [b""]
-    records = []
+    return [record for _, record in read_lines(path)]
+
+
+def truncate_metrics(path: Path, after_iteration: int) -> None:
+    """Drop the records whose `iteration` is greater than `after_iteration`."""
+    kept = [line for line, record in read_lines(path) if record["iteration"] <= after_iteration]
+    write_text(path, b"".join(line + b"\n" for line in kept).decode())
+
+
+def read_lines(path: Path) -> list[tuple[bytes, dict[str, Any]]]:
+    """Every line of `metrics.jsonl` with its record; a torn last one is left out.
+
+    Raises:
+        RunFolderError: a line that is not the last one is no record, which no kill explains; or more than a gigabyte.
+    """
+    try:
+        lines = read_bytes(path, MAX_BYTES).split(b"\n")
+    except FileNotFoundError:
+        return []
+    found = []
     for number, line in enumerate(lines[:-1], start=1):  # what follows the last newline is torn, or empty
         try:
-            record = json.loads(line)
-        except ValueError:
-            record = None
-        if isinstance(record, dict):
-            records.append(record)
-        elif number < len(lines) - 1:
-            raise RunFolderError(f"{path} line {number} is damaged; delete that line and try again")
-    return records
+            found.append((line, checked_record(parse_object(line))))
+        except ValueError as error:
+            if number == len(lines) - 1:
+                break
+            what = f"{path} line {number} is damaged: {error}"
+            raise RunFolderError(f"{what}; delete that line and try again") from error
+    return found
 
 
 def find_holes(

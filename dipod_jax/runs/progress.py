@@ -6,6 +6,7 @@ import time
 from types import TracebackType
 from typing import TextIO, cast
 
+from dipod_jax.runs.terminal import Terminal
 from dipod_jax.tables import duration, short_number
 
 
@@ -14,8 +15,8 @@ class Progress:
 
     On a terminal a bar that redraws itself, with `line`s scrolling above it; where the stream is no terminal (a log
     file, a pipe, CI) or one that cannot move its cursor, plain lines, one per `interval_s` at most. Characters that the
-    stream's encoding lacks come out as `?`, and a stream that is gone is written to no more: neither stops a training.
-    A context manager; `close` may be called twice.
+    stream's encoding lacks come out as escapes, and a stream that is gone is written to no more: neither stops a
+    training. A context manager; `close` may be called twice.
     """
 
     def __init__(
@@ -37,9 +38,9 @@ class Progress:
         self.name = name
         self._interval_s = interval_s
         self._last_plain_s = -math.inf
-        lenient = _LenientStream(sys.stdout if stream is None else stream)
-        self._console = Console(file=cast(TextIO, lenient), markup=False, emoji=False, highlight=False)
-        self._plain = not (lenient.isatty() and self._console.is_interactive)
+        terminal = cast(TextIO, Terminal(sys.stdout if stream is None else stream))
+        self._console = Console(file=terminal, markup=False, emoji=False, highlight=False)
+        self._plain = not (terminal.isatty() and self._console.is_interactive)
         columns = (
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=None),
@@ -87,33 +88,6 @@ class Progress:
     ) -> None:
         """Close, whatever happened."""
         self.close()
-
-
-class _LenientStream:
-    """A text stream that can be written to whatever becomes of the terminal, pipe or file behind it."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-        self.encoding = stream.encoding or "utf-8"
-        self._gone = False
-
-    def isatty(self) -> bool:
-        return not self._stream.closed and self._stream.isatty()
-
-    def write(self, text: str) -> int:
-        if not self._gone:
-            try:
-                self._stream.write(text.encode(self.encoding, "replace").decode(self.encoding))
-            except (OSError, ValueError):  # its reader has left, the terminal hung up; closed: a ValueError
-                self._gone = True
-        return len(text)
-
-    def flush(self) -> None:
-        if not self._gone:
-            try:
-                self._stream.flush()
-            except (OSError, ValueError):
-                self._gone = True
 
 
 def _return_text(value: float | None) -> str:

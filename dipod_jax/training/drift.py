@@ -6,11 +6,14 @@ import jax
 import jax.numpy as jnp
 
 from dipod_jax.config import BetaControlConfig
-from dipod_jax.diagnostics import DriftBatch, MeterSettings, drift_metrics
+from dipod_jax.diagnostics import DriftBatch, MeterSettings, chain_metrics, conditional_metrics, drift_metrics
 from dipod_jax.policies import FieldPolicy
 from dipod_jax.training.learner import Learner
 from dipod_jax.training.state import LearnerState
-from dipod_jax.types import Metrics, Transition, matched
+from dipod_jax.types import Metrics, Params, Transition, matched
+
+# Actions whose likelihood under a chain is estimated, and draws of the chain's noises for each.
+CHAIN_SAMPLES, CHAIN_DRAWS = 64, 16
 
 
 def measure_drift(
@@ -32,9 +35,11 @@ def measure_drift(
         Scalars named `drift/...` (see `diagnostics.drift_metrics`). The gradient compared with the true one is the
         objective's alone, without the regularisers, and both have the advantages of the whole rollout
         (`Learner.advantages`), also where training computes them in each minibatch. With the loss form `elbo`, the CFM
-        losses are the velocity's.
+        losses are the velocity's. A policy that acts otherwise than by the deterministic flow of its velocity is
+        measured as this flow, at the actions that were taken (`FieldPolicy.ends`); what else there is to say of it is
+        in `diagnostics.chain`.
     """
-    rows_key, draws_key, prepare_key, meter_key = jax.random.split(key, 4)
+    rows_key, draws_key, prepare_key, meter_key, chain_key = jax.random.split(key, 5)
     advantage = learner.advantages(state, rollout)
     columns = (state.obs_statistics.normalise(rollout.obs), rollout.trace, rollout.action, advantage)
     rows = jax.random.permutation(rows_key, advantage.size)[:num_samples]
@@ -47,12 +52,24 @@ def measure_drift(
     score = lambda p: policy.score(p, obs, action, evidence)
     old = jax.lax.stop_gradient(score(params))
     reference = None if state.reference is None else jax.lax.stop_gradient(score(state.reference))
-    loss_fn = lambda p: state.tunables.objective(*matched(score(p), old), reference, advantage)[0]
+
+    def loss_fn(p: Params) -> jax.Array:
+        new, acting = matched(score(p), old)
+        return state.tunables.objective(new, acting, reference, advantage)[0]
+
     form, reduction, placement, _ = policy.cfm
     settings = MeterSettings(method=policy.method, form=form, reduction=reduction, placement=placement)
-    return drift_metrics(
+    metrics = drift_metrics(
         policy.velocity, params, batch, meter_key, times=policy.times, loss_fn=loss_fn, settings=settings
     )
+    if policy.chain is not None:
+        metrics |= chain_metrics(
+            policy.chain, params, obs, trace, chain_key, num_samples=CHAIN_SAMPLES, num_draws=CHAIN_DRAWS
+        )
+    if policy.conditional is not None:
+        velocity, scored, exact = policy.conditional.given_noise(params, obs, action, evidence)
+        metrics |= conditional_metrics(velocity, scored, exact, advantage)
+    return metrics
 
 
 def control_beta(beta: jax.Array, gap: jax.Array, config: BetaControlConfig, action_size: int) -> jax.Array:

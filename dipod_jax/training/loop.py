@@ -10,19 +10,13 @@ import jax
 import numpy as np
 
 from dipod_jax.config import Config
-from dipod_jax.runs import (
-    Progress,
-    RunFolder,
-    RunFolderError,
-    Saver,
-    StorageError,
-    make_logger,
-)
+from dipod_jax.runs import BEST, Progress, RunFolder, RunFolderError, Saver, StorageError, make_logger
 from dipod_jax.runs.loggers import Logger, NullLogger
+from dipod_jax.runs.mujoco_log import MujocoLog
 from dipod_jax.runs.signals import StopRequest, stop_requested
-from dipod_jax.runs.terminal import standard_output
 from dipod_jax.serialisation import to_json
 from dipod_jax.training.artifacts import write_artifacts
+from dipod_jax.training.best import BestKeeper
 from dipod_jax.training.programs import Programs, make_programs
 from dipod_jax.training.results import best_and_last, evaluation_record, seconds_to, start_note, summarise
 from dipod_jax.training.resuming import Resumed, evaluation_is_due, fresh_state, resume
@@ -89,7 +83,7 @@ class Run:
             self.folder = RunFolder.resume(config.out)
         else:
             self.folder = RunFolder.create(config.out, to_json(config))
-        self.progress = Progress(config.planned_steps * len(self.seeds), name=config.task, stream=standard_output())
+        self.progress = Progress(config.planned_steps * len(self.seeds), name=config.task)
         self.folder.say = self.progress.line
         if self.folder.taken_over_from is not None:
             self.progress.line(f"continuing for {self.folder.taken_over_from}, which was killed")
@@ -100,6 +94,8 @@ class Run:
         self._last_return: float | None = None
         self._strict = strict_resume
         self.holes: str | None = None
+        self._mujoco_log = MujocoLog(self.folder.path, self.progress.line)
+        self._best = BestKeeper(self.folder.checkpoints / BEST, self.progress.line)
         self._saver = Saver(self.folder.checkpoints, keep=keep_checkpoints, say=self.progress.line)
 
     @property
@@ -158,6 +154,8 @@ class Run:
         """Go on from a state, with the clocks where they stopped."""
         self.state, records, self.holes = resumed
         self.iteration = int(np.asarray(self.state.learner.iteration)[0])
+        if self.iteration > 0:
+            self._best.take_up(self.state)
         self.evaluations = [r for r in records if r["kind"] == "evaluation"]
         self._clock_zero -= max((r["wall_clock_s"] for r in records), default=0.0)
         of_one_seed = [r for r in records if r["seed"] == self.seeds[0]]
@@ -171,6 +169,7 @@ class Run:
         before = time.perf_counter()
         drift, metrics = self._advance()
         elapsed = time.perf_counter() - before
+        self._mujoco_log.check()
         self.timings["training_s"] += elapsed
         self.iteration += 1
         self._timed_iterations += 1
@@ -241,6 +240,7 @@ class Run:
             if not recorded:
                 record = evaluation_record(returns.random_noise[index], returns.zero_noise[index])
                 self.evaluations.append(self._record("evaluation", seed, record | {"evaluation_s": elapsed}))
+        self._best.offer(self.state, self.iteration, returns.random_noise.mean(1))
         self._returns = returns
         self._last_return = float(returns.random_noise.mean())
         per_seed = " ".join(f"{x:.0f}" for x in returns.random_noise.mean(1))
@@ -252,8 +252,9 @@ class Run:
         )
 
     def save(self, *, required: bool = False) -> None:
-        """Write a checkpoint of everything, as `Saver.save` does."""
+        """Write the best policy and a checkpoint of everything, as `Saver.save` does."""
         self.folder.check()
+        self._best.save()  # first: a kill in between makes the evaluations since the last checkpoint come again
         self._saver.save(self.iteration, self.state, required=required)
 
     def leave_saved(self) -> None:
@@ -299,9 +300,10 @@ class Run:
                 self.progress.line,
             )
         self.close()
-        final, rate = result["final_return"], result["env_steps_per_s"]
+        final, zero = (result[name]["mean"] for name in ("final_return", "final_return_zero_noise"))
+        rate = result["env_steps_per_s"]
         self.progress.line(
-            f"final return {final['mean']:.1f}, zero noise {result['final_return_zero_noise']['mean']:.1f}, "
+            f"final return {_shown(final)}, zero noise {_shown(zero)}, "
             + ("" if rate is None else f"{rate:.0f} env steps/s; ")
             + f"everything is in {self.folder.path}"
         )
@@ -310,15 +312,17 @@ class Run:
     def close(self) -> None:
         """End what writes and shows, and give the folder back."""
         self.logger.close()
+        self._mujoco_log.close()
         self.folder.close()
         self.progress.close()
 
     def _standing_result(self) -> dict[str, Any] | None:
         """What `result.json` holds, None where none can be read; one of a shorter run was set aside before."""
         try:
-            return self.folder.read_result()
+            result = self.folder.read_result()
         except RunFolderError:
             return None
+        return result if {"final_return", "final_return_zero_noise", "env_steps_per_s"} <= set(result or ()) else None
 
     def result(self) -> dict[str, Any]:
         """The content of `result.json`; `setup_s` and `compile_s` are those of the last session, other times of all."""
@@ -354,6 +358,10 @@ class Run:
         prefix = f"seed{seed}/" if len(self.seeds) > 1 else ""
         self.logger.log(self.env_steps, {prefix + n: v for n, v in numbers.items()})
         return record
+
+
+def _shown(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.1f}"
 
 
 def _scalars(metrics: dict[str, np.ndarray], index: int) -> dict[str, float]:

@@ -103,7 +103,9 @@ class Programs:
         return jax.tree.map(lambda *x: np.concatenate(x, axis=1)[:, :num_episodes], *chunks)
 
     def compile(self) -> Programs:
-        """The same, every program compiled ahead of its first use."""
+        """The same, every program compiled ahead of its first use; once is enough."""
+        if isinstance(self.act, jax.stages.Compiled):
+            return self
         state = self.abstract_state()
         _, transitions = jax.eval_shape(self.act, state.learner, state.actor)
         acted = self.layout.sharding(SEED, None, DATA)
@@ -113,10 +115,7 @@ class Programs:
         arguments = {"learn": learned_from, "measure": learned_from, "distil": learned_from}
         arguments |= {"act": tuple(state), "evaluate_chunk": (state.learner, chunk)}
         jitted: dict[str, Any] = {n: p for n in arguments if (p := getattr(self, n)) is not None}
-        compiled = {
-            n: p if isinstance(p, jax.stages.Compiled) else p.lower(*arguments[n]).compile() for n, p in jitted.items()
-        }
-        return dataclasses.replace(self, **compiled)
+        return dataclasses.replace(self, **{n: p.lower(*arguments[n]).compile() for n, p in jitted.items()})
 
 
 def state_shardings(layout: Layout) -> TrainState:

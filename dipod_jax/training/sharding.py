@@ -43,8 +43,12 @@ class Layout:
             most = max(1, min(len(devices), num_envs // MIN_ENVS_PER_DEVICE))
             divides = lambda n: num_envs % n == 0 and config.columns_per_minibatch % n == 0
             shape = (1, max(n for n in range(1, most + 1) if divides(n)))
-        used = devices[: shape[0] * shape[1]].reshape(shape)
-        return cls(Mesh(used, (SEED, DATA), axis_types=(AxisType.Auto, AxisType.Auto)))
+        return cls.on(devices[: shape[0] * shape[1]].reshape(shape))
+
+    @classmethod
+    def on(cls, devices: np.ndarray) -> Layout:
+        """On an array of devices (seed, data), of which one axis is 1."""
+        return cls(Mesh(devices, (SEED, DATA), axis_types=(AxisType.Auto, AxisType.Auto)))
 
     @property
     def shards(self) -> int:

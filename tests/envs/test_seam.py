@@ -53,7 +53,7 @@ def test_while_one_thread_traces_a_native_task_another_gets_mjx():
 
 
 def test_many_threads_trace_both_kinds_and_none_is_given_the_other():
-    tasks = [Cart() if i % 2 else NativeTask(Cart()) for i in range(12)]
+    tasks = [Cart() if i % 2 else NativeTask(Cart()) for i in range(6)]
     start, kinds = threading.Barrier(len(tasks)), {}
 
     def trace(i):
@@ -118,7 +118,7 @@ def test_data_of_the_same_model_may_come_from_another_environment_and_of_another
 @pytest.mark.parametrize("compiled", [False, True])
 def test_a_hundred_environments_that_were_dropped_are_gone(compiled):
     task, alive = Cart(), weakref.WeakSet()
-    for _ in range(100 if not compiled else 5):
+    for _ in range(2 if compiled else 100):
         env = BatchedEnv(NativeTask(task), 5)
         alive.add(env._task._simulator)
         alive.add(env)

@@ -77,3 +77,8 @@ def test_seeds_are_vmapped_on_warp_and_each_is_as_it_is_alone():
 def test_native_and_mjx_keep_the_suites_caps():
     cup = load_task("BallInCup", "jax").mjx_model.opt
     assert (cup.iterations, cup.ls_iterations) == (1, 4)
+
+
+def test_contact_buffers_grow_with_the_worlds_and_never_shrink():
+    sizes = [load_task("BallInCup", "warp", num)._config.naconmax for num in (1, 2048, 2049, 8 * 8192)]
+    assert sizes == [10_000, 10_000, 10_005, 320_000]

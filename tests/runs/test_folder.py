@@ -21,6 +21,11 @@ class Sizes:
     hidden: tuple[int, ...] = (64, 64)
 
 
+def record(iteration, **more):
+    head = {"kind": "train", "seed": 0, "iteration": iteration, "env_steps": 16 * iteration, "wall_clock_s": 0.5}
+    return head | more
+
+
 @pytest.fixture
 def folder(tmp_path) -> RunFolder:
     return RunFolder.create(tmp_path / "run", {"task": "BallInCup", "beta": 0.002})
@@ -73,7 +78,7 @@ def test_the_command_is_what_one_would_type(tmp_path):
 
 def test_a_folder_that_holds_a_run_is_refused_and_left_alone(folder):
     before = (folder.path / "config.json").read_bytes()
-    folder.append_metrics({"iteration": 1})
+    folder.append_metrics(record(1))
     folder.close()
     with pytest.raises(RunFolderError, match=r"--out: .* already holds a run; .*--resume.*--out"):
         RunFolder.create(folder.path, {"task": "FingerSpin"})
@@ -91,7 +96,7 @@ def test_a_folder_that_holds_anything_else_is_refused_and_an_empty_one_is_used(t
 
 
 def test_a_run_that_ended_before_it_trained_leaves_a_folder_that_the_next_one_takes(folder):
-    folder.append_metrics({"kind": "evaluation", "iteration": 0})
+    folder.append_metrics(record(0, kind="evaluation", return_mean=1.0))
     (folder.path / "tensorboard").mkdir()
     (folder.path / ".config-abcd1234.json").touch()  # of a kill while the file was written
     folder.close()
@@ -116,10 +121,17 @@ def test_what_is_not_a_run_folder_is_named_in_one_line(tmp_path, content):
 
 
 def test_metrics_read_back_in_order_and_what_json_lacks_is_null(folder):
-    folder.append_metrics({"iteration": 0, "loss": np.float32(0.5), "gap": float("nan")})
-    folder.append_metrics({"iteration": 1, "loss": np.array(0.25), "gap": float("inf")})
-    expected = [{"iteration": 0, "loss": 0.5, "gap": None}, {"iteration": 1, "loss": 0.25, "gap": None}]
+    folder.append_metrics(record(0, loss=np.float32(0.5), gap=float("nan")))
+    folder.append_metrics(record(1, loss=np.array(0.25), gap=float("inf")))
+    expected = [record(0, loss=0.5, gap=None), record(1, loss=0.25, gap=None)]
     assert RunFolder.open(folder.path).read_metrics() == expected
+
+
+def test_a_return_that_is_not_finite_reads_back_as_nan(folder):
+    folder.append_metrics(record(0, kind="evaluation", return_mean=float("nan"), return_ci95=float("inf")))
+    folder.truncate_metrics(after_iteration=0)
+    (read,) = folder.read_metrics()
+    assert np.isnan(read["return_mean"]) and read["return_ci95"] is None
 
 
 def test_metrics_of_a_new_run_are_empty(folder):
@@ -129,46 +141,45 @@ def test_metrics_of_a_new_run_are_empty(folder):
 
 @pytest.mark.parametrize("torn", [b'{"iterat', b'{"iteration": 2}', b"\x00\x00", '{"name": "ü'.encode()[:-1]])
 def test_a_torn_last_line_is_dropped_by_readers_and_by_the_next_writer(folder, torn):
-    folder.append_metrics({"iteration": 1})
+    folder.append_metrics(record(1))
     folder.close()
     with (folder.path / "metrics.jsonl").open("ab") as file:
         file.write(torn)
     again = RunFolder.open(folder.path)
-    assert again.read_metrics() == [{"iteration": 1}]
-    again.append_metrics({"iteration": 9})
-    assert again.read_metrics() == [{"iteration": 1}, {"iteration": 9}]
+    assert again.read_metrics() == [record(1)]
+    again.append_metrics(record(9))
+    assert again.read_metrics() == [record(1), record(9)]
 
 
 def test_a_damaged_line_that_is_not_the_last_one_is_an_error_that_names_it(folder):
-    (folder.path / "metrics.jsonl").write_bytes(b'{"iteration": 0}\n{"iter\n{"iteration": 2}\n')
+    lines = [json.dumps(record(0)), '{"iter', json.dumps(record(2)), ""]
+    (folder.path / "metrics.jsonl").write_text("\n".join(lines))
     with pytest.raises(RunFolderError, match=r"metrics\.jsonl line 2 is damaged"):
         folder.read_metrics()
 
 
 def test_truncation_drops_what_lies_after_the_checkpoint_and_appending_goes_on(folder):
     for iteration in range(5):
-        folder.append_metrics({"iteration": iteration, "seed": 0})
-        folder.append_metrics({"iteration": iteration, "kind": "evaluation"})
-    folder.append_metrics({"event": "resumed"})
+        folder.append_metrics(record(iteration))
+        folder.append_metrics(record(iteration, kind="drift"))
     folder.truncate_metrics(after_iteration=2)
-    folder.append_metrics({"iteration": 3})
-    records = folder.read_metrics()
-    assert [record.get("iteration") for record in records] == [0, 0, 1, 1, 2, 2, None, 3]
+    folder.append_metrics(record(3))
+    assert [r["iteration"] for r in folder.read_metrics()] == [0, 0, 1, 1, 2, 2, 3]
 
 
 def test_metrics_are_set_aside_under_a_name_that_is_free(folder):
     assert folder.set_metrics_aside() is None
     for number in (1, 2):
-        folder.append_metrics({"iteration": number})
+        folder.append_metrics(record(number))
         assert folder.set_metrics_aside() == folder.path / f"metrics-{number}.jsonl"
     assert folder.read_metrics() == [] and "2" in (folder.path / "metrics-2.jsonl").read_text()
 
 
 def test_a_result_that_cannot_be_written_leaves_the_old_one(folder):
-    folder.write_result({"final_return": 900.0})
+    folder.write_result({"env_steps": 900})
     with pytest.raises(TypeError, match="object"):
-        folder.write_result({"final_return": object()})
-    assert folder.read_result() == {"final_return": 900.0}
+        folder.write_result({"env_steps": object()})
+    assert folder.read_result() == {"env_steps": 900}
     folder.close()
     assert sorted(path.name for path in folder.path.iterdir()) == ["config.json", "result.json"]
 
@@ -195,8 +206,9 @@ from dipod_jax.runs import RunFolder
 folder = RunFolder.open(Path(sys.argv[1]))
 start = len(folder.read_metrics())
 for iteration in range(start, 10**9):
-    folder.append_metrics({"iteration": iteration, "text": "x" * 3000})
-    folder.write_result({"iteration": iteration, "text": "y" * 3000})
+    head = {"kind": "train", "seed": 0, "iteration": iteration, "env_steps": iteration, "wall_clock_s": 1.0}
+    folder.append_metrics({**head, "text": "x" * 3000})
+    folder.write_result({"env_steps": iteration, "text": "y" * 3000})
 """
 
 
@@ -213,7 +225,7 @@ def test_kill_9_while_writing_leaves_a_readable_folder_that_the_next_run_continu
         iterations = [record["iteration"] for record in RunFolder.open(folder.path).read_metrics()]
         assert iterations == list(range(len(iterations))) and len(iterations) > 10 * round_number
         result = RunFolder.open(folder.path).read_result()
-        assert result is not None and iterations[-1] - result["iteration"] in (0, 1) and len(result["text"]) == 3000
+        assert result is not None and iterations[-1] - result["env_steps"] in (0, 1) and len(result["text"]) == 3000
 
 
 def test_importing_the_package_imports_neither_jax_nor_orbax():

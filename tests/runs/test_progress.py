@@ -94,7 +94,7 @@ def test_an_ascii_terminal_gets_a_bar_of_its_own_characters():
     with Progress(1000, name="BallInCup", stream=stream) as progress:
         progress.update(500, 100.0, 12.0)
         progress.line("return 512 ± 40")
-    assert "return 512 ? 40" in stream.shown()
+    assert "return 512 \\xb1 40" in stream.shown()
     assert "50%" in stream.shown() and "----" in stream.shown()
 
 
@@ -111,7 +111,7 @@ def test_a_stream_that_is_closed_under_way_does_not_stop_a_training(kind):
         progress.update(1000, 1.0)
 
 
-def test_a_pipe_whose_reader_has_left_does_not_stop_a_training():
+def test_a_pipe_whose_reader_has_left_does_not_stop_a_training_and_is_said_once(capfd):
     reading, writing = os.pipe()
     stream = os.fdopen(writing, "w", encoding="utf-8")
     progress = Progress(1000, stream=stream, interval_s=0)
@@ -121,5 +121,5 @@ def test_a_pipe_whose_reader_has_left_does_not_stop_a_training():
     progress.update(20, 1.0)
     progress.line("evaluation")
     progress.close()
-    with pytest.raises(BrokenPipeError):
-        stream.close()
+    stream.close()  # what was buffered went nowhere, so that Python does not complain at its end
+    assert capfd.readouterr().err.count("standard output is gone") == 1

@@ -16,7 +16,7 @@ from dipod_jax.training.state import LearnerState
 from dipod_jax.training.statistics import RunningStatistics
 from dipod_jax.types import Transition
 
-ONE_DEVICE = Layout(jax.make_mesh((1, 1), ("seed", "data"), devices=jax.devices()[:1]))
+ONE_DEVICE = Layout.on(np.array(jax.devices()[:1])[None])
 CONTROL = BetaControlConfig(gap_target=1.0, rise=1.5, release=1.2, initial=0.01, minimum=0.004, maximum=0.02)
 
 

@@ -61,7 +61,8 @@ def test_the_stored_action_is_what_the_policy_made_of_the_stored_noise(fpo):
     params = jax.tree.map(lambda x: x[0], jax.device_get(state.learner.params["policy"]))
     _, transitions = fpo.act(state.learner, state.actor)
     transitions = jax.tree.map(lambda x: x[0], jax.device_get(transitions))
-    action = jax.jit(fpo.policy.sample)(params, transitions.obs, transitions.trace)  # nothing seen, nothing normalised
+    # nothing was seen yet, so nothing is normalised
+    action, _ = jax.jit(fpo.policy.sample)(params, transitions.obs, transitions.trace)
     assert_allclose(transitions.action, np.clip(action, -1.5, 1.5), atol=1e-5)
     assert 0.01 < (np.abs(transitions.action) == 1.5).mean() < 0.9
     # and the environment was given its tanh
@@ -84,6 +85,11 @@ def test_a_sweep_of_hyper_parameters_compiles_once_and_changes_what_is_learned(f
     assert fpo.learn._cache_size() == compiled
     for i, left in enumerate(results):
         assert all(np.abs(left - right).max() > 1e-7 for right in results[i + 1 :])
+
+
+def test_programs_that_a_sweep_hands_from_arm_to_arm_stay_compiled(fpo):
+    compiled = fpo.compile()
+    assert compiled.compile() is compiled
 
 
 def test_a_large_beta_distils_the_loss_on_the_policys_own_samples_goes_down(fpo):

@@ -1,0 +1,107 @@
+"""AWM: advantage-weighted flow matching behind a ratio, held by a KL of velocities."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import jax
+import jax.numpy as jnp
+
+from dipod_jax.checks import Checked
+from dipod_jax.objectives.base import Objective, exp_bounded, ratio_metrics, register_objective
+from dipod_jax.objectives.ppo import ppo_clip
+from dipod_jax.regularisers.velocity import VelocityWeighting, velocity_kl
+from dipod_jax.types import Metrics, Scores
+
+Weighting = Literal["uniform", "t", "t2", "huber", "ghuber"]
+FLOOR = 1e-10  # under the roots, so that their slope is finite at a loss of 0
+POWER = 0.25  # of ghuber
+
+
+def weigh(loss: jax.Array, time: jax.Array, weighting: Weighting) -> jax.Array:
+    """W(L, t), minus AWM's log-probability of a draw, elementwise (official code).
+
+        uniform  L        t  t L        t2  t^2 L        huber  t (sqrt(L + 1e-10) - 1e-5)
+        ghuber   t ((L + 1e-10)^p - (1e-10)^p) / p,  p = 1/4
+
+    Args:
+        loss: (...) L >= 0, the velocity's squared error, mean over dimensions.
+        time: (...) t in [0, 1], 1 is noise.
+        weighting: which; the last two are no likelihoods of anything.
+    """
+    if weighting == "uniform":
+        return loss
+    if weighting == "t":
+        return time * loss
+    if weighting == "t2":
+        return jnp.square(time) * loss
+    if weighting == "huber":
+        return time * (jnp.sqrt(loss + FLOOR) - FLOOR**0.5)
+    return time * ((loss + FLOOR) ** POWER - FLOOR**POWER) / POWER
+
+
+@register_objective("awm")
+@dataclass(frozen=True)
+class Awm(Objective):
+    """AWM: the ratio of weighted flow-matching losses, hardly clipped, and a KL of velocities to a reference policy
+    (Advantage Weighted Matching, eqs. 2 and 9-12 and its code).
+
+    Its reference is what `--learning.reference-decay` says: 1 the initial policy, between 0 and 1 the average that the
+    code keeps beside it, 0 (the presets) the last iteration's policy. The code divides advantages, clamped at 5, by 5:
+    a weight of the KL there is a fifth of one here.
+    """
+
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        name: {
+            "policy.loss_form": "velocity",
+            "policy.draws": "stratified",
+            "learning.advantage_clip": 5.0,
+            "learning.reference_decay": 0.0,
+        }
+        for name in ("paper", "cpu")
+    }
+
+    weighting: Weighting = "ghuber"
+    """of a draw's loss L at time t: uniform L (the paper's experiments), t, t2, huber or ghuber (the code's default)"""
+    ratio: Literal["per-draw", "average"] = "per-draw"
+    """one ratio a draw, or the mean over draws before the exponential"""
+    clip_epsilon: float = 1.0
+    """half width of the ratio's trust region, > 0; at 1 it only stops good samples at a ratio of 2"""
+    kl: VelocityWeighting = "uniform"
+    """weight of a draw in the KL of velocities: all alike, or (1 - t) / (.98 t)"""
+    kl_weight: float | None = 0.4
+    """weight of the KL, >= 0; none: no KL and no reference policy"""
+
+    @property
+    def needs_reference(self) -> bool:
+        return self.kl_weight is not None
+
+    def validate(self) -> None:
+        check = Checked(self, "objective")
+        check.choices()
+        check.positive("clip_epsilon")
+        check.number("kl_weight")
+
+    def __call__(
+        self, new: Scores, old: Scores, reference: Scores | None, advantage: jax.Array
+    ) -> tuple[jax.Array, Metrics]:
+        """mean max(-A rho, -A clip(rho)) + kl_weight mean (v_new - v_ref)^2, rho = exp(W(l_old, t) - W(l_new, t)).
+
+        Args:
+            new, old, reference: of a flow, (..., N) velocity losses at the same draws, with their times and velocities.
+            advantage: (...).
+        """
+        assert new.time is not None, "scores of a flow"
+        log_ratio = weigh(old.loss, new.time, self.weighting) - weigh(new.loss, new.time, self.weighting)
+        if self.ratio == "average":
+            losses = ppo_clip(exp_bounded(log_ratio @ new.weight), advantage, self.clip_epsilon)
+        else:
+            losses = ppo_clip(exp_bounded(log_ratio), advantage[..., None], self.clip_epsilon) @ new.weight
+        metrics = ratio_metrics(log_ratio, self.clip_epsilon)
+        if self.kl_weight is None:
+            return losses.mean(), metrics
+        assert reference is not None, "a config with a KL keeps a reference"
+        kl = velocity_kl(new, reference, self.kl).mean()
+        return losses.mean() + self.kl_weight * kl, metrics | {"reference_kl": kl}

@@ -1,0 +1,65 @@
+"""BGPO: a lower bound of the surrogate that is a sum over draws."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from dipod_jax.checks import Checked
+from dipod_jax.objectives.base import Objective, clamp_straight_through, ratio_metrics, register_objective
+from dipod_jax.types import Metrics, Scores
+
+
+@register_objective("bgpo")
+@dataclass(frozen=True)
+class Bgpo(Objective):
+    """BGPO: a bound of rho A from below that is linear in the draws, so that many of them cost no memory
+    (arXiv 2510.11683, eqs. 7-19).
+
+    The paper has no clip; over many epochs of one rollout the linear part then has no end, so the presets stop a draw
+    where PPO would (`stop_epsilon`), which leaves it a lower bound. They take draws 4 at a time
+    (`--policy.draws-at-once`), so that the gradient's memory does not grow with their number; `paper` 16, as the paper.
+    On tokens: sequence scores.
+    """
+
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        name: {"objective.stop_epsilon": stop, "policy.num_draws": num_draws, "policy.draws_at_once": 4}
+        for name, stop, num_draws in (("paper", 0.05, 16), ("cpu", 0.15, 8))
+    }
+
+    stop_epsilon: float | None = None
+    """past a ratio of 1 + this (A >= 0) or 1 - this (A < 0) a draw has no gradient, 0 < eps < 1; none: it goes on"""
+    log_ratio_clip: float = 10.0
+    """straight-through upper bound on a log ratio before the exponential (A < 0), > 0"""
+
+    def validate(self) -> None:
+        check = Checked(self, "objective")
+        check.positive("log_ratio_clip")
+        inside = self.stop_epsilon is None or 0.0 < self.stop_epsilon < 1.0
+        check.require(inside, "stop_epsilon", "more than 0 and less than 1")
+
+    def __call__(
+        self, new: Scores, old: Scores, reference: Scores | None, advantage: jax.Array
+    ) -> tuple[jax.Array, Metrics]:
+        """-mean_B sum_n w_n g_n with d_n = l_old_n - l_new_n and g_n = (1 + d_n) A where A >= 0 (e^x >= 1 + x), e^d_n A
+        where A < 0 (Jensen). The sum is never above exp(sum_n w_n d_n) A.
+
+        Args:
+            new, old: (..., N) losses at the same draws.
+            advantage: (...).
+        """
+        del reference
+        log_ratio = old.loss - new.loss
+        rising, falling = log_ratio, log_ratio
+        if self.stop_epsilon is not None:
+            rising = jnp.minimum(rising, jnp.log1p(self.stop_epsilon))
+            falling = jnp.maximum(falling, jnp.log1p(-self.stop_epsilon))
+        good = 1.0 + rising
+        bad = jnp.exp(clamp_straight_through(falling, None, self.log_ratio_clip))
+        bound = jnp.where(advantage >= 0.0, good @ new.weight, bad @ new.weight) * advantage
+        stop = jnp.inf if self.stop_epsilon is None else self.stop_epsilon
+        return -bound.mean(), ratio_metrics(log_ratio, stop)

@@ -1,0 +1,48 @@
+"""Keeping a flow's velocity close to a reference policy's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import jax
+import jax.numpy as jnp
+
+from dipod_jax.regularisers.base import Need, Regulariser, Terms, register_regulariser
+from dipod_jax.types import Scores
+
+VelocityWeighting = Literal["uniform", "elbo"]
+TIME_RANGE = (0.01, 0.99)  # AWM caps t at .99; below .01 its weight, 1 / t, would have no bound
+
+
+def velocity_kl(new: Scores, reference: Scores, weighting: VelocityWeighting) -> jax.Array:
+    """(...) mean over draws and dimensions of (v_new - v_ref)^2 at the same x_t (AWM's code), times 1 for `uniform` and
+    1 / (2 sigma_t^2), sigma_t = .7 sqrt(t / (1 - t)), for `elbo`. The reference has no gradient.
+
+    Args:
+        new, reference: scores of a flow, with velocity (..., N, d) and time (..., N).
+    """
+    assert new.velocity is not None and new.time is not None and reference.velocity is not None, "scores of a flow"
+    squares = jnp.square(new.velocity - jax.lax.stop_gradient(reference.velocity)).mean(-1)  # (..., N)
+    if weighting == "elbo":
+        t = jnp.clip(new.time, *TIME_RANGE)
+        squares = squares * (1.0 - t) / (2.0 * 0.7**2 * t)
+    return squares @ new.weight
+
+
+@register_regulariser("velocity")
+@dataclass(frozen=True)
+class VelocityKl(Regulariser):
+    """weight * mean (v_new - v_ref)^2 at the draws of the bound (AWM): a KL to a reference policy in the space of
+    velocities. It is blind where the bound draws no time.
+    """
+
+    needs: ClassVar[Need | None] = "velocity"
+
+    weighting: VelocityWeighting = "uniform"
+    """uniform: every draw alike; elbo: by (1 - t) / (.98 t), as AWM's variant of that name"""
+
+    def __call__(self, terms: Terms) -> jax.Array:
+        """weight * mean over the batch."""
+        assert terms.reference is not None, "a config with this regulariser keeps a reference"
+        return self.weight * velocity_kl(terms.new, terms.reference, self.weighting).mean()
