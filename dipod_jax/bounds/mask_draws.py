@@ -9,7 +9,9 @@ import jax.numpy as jnp
 
 from dipod_jax.bounds.draws import gauss_legendre
 
-MaskPlacement = Literal["uniform", "stratified", "antithetic", "coupled", "quadrature", "floor", "gdpo", "one-step"]
+MaskPlacement = Literal[
+    "uniform", "stratified", "antithetic", "coupled", "quadrature", "floor", "gdpo", "coupled-grpo", "one-step"
+]
 MASK_PLACEMENTS: tuple[str, ...] = get_args(MaskPlacement)
 PAIRED = ("antithetic", "coupled")
 
@@ -51,13 +53,15 @@ def sample_mask_draws(
       short answer is scored too high, and the context in which all is masked is never drawn;
     - `gdpo`: as GDPO's released code has it, exactly floor(t_n L) masked at Gauss-Legendre nodes,
       factor 1 / t_n: **biased** for short answers;
+    - `coupled-grpo`: as its released code has it, three masks: all blanks; each with probability r ~ U(.2, .8); those
+      left out; factors 3/2, 3/2 / r and 3/2 / (1 - r). **No ELBO**: half of it is the one-step log-likelihood;
     - `one-step`: d1's (arXiv 2504.12216), all blanks masked, factor 1: the log-likelihood of revealing everything in
       one step, **not** an ELBO of more steps.
 
     Args:
       key: PRNG key, consumed.
       blank: (..., P) bool over the positions; at least one blank in each sequence.
-      num_draws: N >= 1; even for `antithetic` and `coupled`.
+      num_draws: N >= 1; even for `antithetic` and `coupled`, 3 for `coupled-grpo`.
       placement: one of `MASK_PLACEMENTS`.
       prompt_masking: probability with which each given token is hidden too, anew in every draw (d1: .15). It changes
         the context, so that an ELBO is one no more.
@@ -66,12 +70,14 @@ def sample_mask_draws(
       MaskDraws.
 
     Raises:
-      ValueError: for an unknown placement or an odd number of paired draws.
+      ValueError: for an unknown placement or a number of draws that it does not have.
     """
     if placement not in MASK_PLACEMENTS:
         raise ValueError(f"placement {placement!r} is not one of {', '.join(MASK_PLACEMENTS)}")
     if placement in PAIRED and num_draws % 2:
         raise ValueError(f"{placement} draws come in pairs: num_draws must be even, got {num_draws}")
+    if placement == "coupled-grpo" and num_draws != 3:
+        raise ValueError(f"coupled-grpo draws are three: num_draws must be 3, got {num_draws}")
     mask_key, prompt_key = jax.random.split(key)
     hidden, factor = _place(mask_key, blank, num_draws, placement)
     coefficient = jnp.where(hidden, factor[..., None], 0.0)
@@ -89,6 +95,11 @@ def _place(key, blank, num_draws, placement):
     if placement == "one-step":
         hidden = jnp.broadcast_to(blank[..., None, :], (*batch, num_draws, blank.shape[-1]))
         return hidden, jnp.ones((*batch, num_draws))
+    if placement == "coupled-grpo":
+        share = jax.random.uniform(count_key, (*batch, 1), minval=0.2, maxval=0.8)
+        chosen = jax.random.uniform(order_key, blank.shape) < share
+        hidden = jnp.stack([blank, blank & chosen, blank & ~chosen], -2)
+        return hidden, 1.5 / jnp.concatenate([jnp.ones_like(share), share, 1.0 - share], -1)
     if placement in ("quadrature", "gdpo"):
         nodes = jnp.asarray(gauss_legendre(num_draws)[0], jnp.float32)
         if placement == "gdpo":

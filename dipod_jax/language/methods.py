@@ -50,8 +50,8 @@ METHODS: dict[str, Method] = {
     "dmpo": Method("dmpo", {"temperature": 0.04}, {"draws": "coupled", "length_normalised": True}, learning_rate=1e-4),
     "gdsd": Method("gdsd", {}, {"draws": "coupled", "length_normalised": True}),
 }
-"""Rates of fpo, d1 and spg were chosen on seed 0 of Sudoku; the others' were not tuned. No method has a KL to a
-reference unless its `kl_weight` is set: the reference is then the pretrained model."""
+"""Where a `kl_weight` is set, the reference is the pretrained model. The rates of fpo, d1 and spg were chosen on one
+seed of Sudoku; the others' were not tuned."""
 
 
 def available_methods() -> tuple[str, ...]:

@@ -62,6 +62,7 @@ class MaskedOptions:
         check.number("prompt_masking", high=1.0)
         paired = self.draws not in PAIRED or self.num_draws % 2 == 0
         check.require(paired, "num_draws", f"an even number, since {self.draws} draws come in pairs")
+        check.require(self.draws != "coupled-grpo" or self.num_draws == 3, "num_draws", "3 with coupled-grpo draws")
 
 
 class MaskedEvidence(NamedTuple):

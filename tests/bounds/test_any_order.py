@@ -194,6 +194,18 @@ def test_coupled_draws_score_each_blank_exactly_once_in_a_pair():
     np.testing.assert_array_equal(draws.coefficient > 0, draws.hidden)
 
 
+def test_coupled_grpo_draws_are_half_one_step_and_half_a_mask_and_its_complement():
+    blank = jnp.broadcast_to(jnp.arange(6) < 5, (2000, 6))
+    draws = sample_mask_draws(jax.random.key(0), blank, 3, placement="coupled-grpo")
+    np.testing.assert_array_equal(draws.hidden[:, 0], blank)
+    np.testing.assert_array_equal(draws.hidden[:, 1] ^ draws.hidden[:, 2], blank)
+    factor = draws.coefficient.max(-1)
+    np.testing.assert_allclose(factor[:, 0], 1.5)
+    both = draws.hidden[:, 1:].any(-1).all(-1)
+    np.testing.assert_allclose((1.5 / factor[:, 1:]).sum(-1)[both], 1.0, rtol=1e-5)  # r + (1 - r)
+    assert float((1.5 / factor[:, 1:])[both].min()) >= 0.2 and float((1.5 / factor[:, 1:])[both].max()) <= 0.8
+
+
 def test_counts_follow_each_sequences_own_number_of_blanks():
     blank = jnp.array([[True] * 2 + [False] * 6, [True] * 8])
     draws = sample_mask_draws(jax.random.key(0), blank, 500, placement="uniform")
@@ -214,15 +226,19 @@ def test_prompt_masking_hides_given_tokens_and_scores_none_of_them():
 def test_every_placement_has_weights_that_sum_to_1_and_repeats_with_its_key():
     blank = jnp.ones((3, 5), bool)
     for placement in MASK_PLACEMENTS:
-        first, second = (sample_mask_draws(jax.random.key(5), blank, 4, placement=placement) for _ in range(2))
-        assert float(mask_draw_weights(placement, 4).sum()) == pytest.approx(1.0)
+        count = 3 if placement == "coupled-grpo" else 4
+        first, second = (sample_mask_draws(jax.random.key(5), blank, count, placement=placement) for _ in range(2))
+        assert float(mask_draw_weights(placement, count).sum()) == pytest.approx(1.0)
         jax.tree.map(np.testing.assert_array_equal, first, second)
 
 
-@pytest.mark.parametrize("placement, message", [("coupled", "in pairs"), ("antithetic", "in pairs"), ("x", "not one")])
+@pytest.mark.parametrize(
+    "placement, message",
+    [("coupled", "in pairs"), ("antithetic", "in pairs"), ("coupled-grpo", "are three"), ("x", "not one")],
+)
 def test_draws_that_cannot_be_are_refused(placement, message):
     with pytest.raises(ValueError, match=message):
-        sample_mask_draws(jax.random.key(0), jnp.ones((1, 4), bool), 3, placement=placement)
+        sample_mask_draws(jax.random.key(0), jnp.ones((1, 4), bool), 5, placement=placement)
 
 
 def test_estimated_eubo_tends_to_the_exact_one_and_has_finite_gradients(enumerated):
