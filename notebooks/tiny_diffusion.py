@@ -37,12 +37,13 @@ import os
 import jax
 import jax.numpy as jnp
 import numpy as np
+from IPython.display import Image, display
+
 from dipod_jax.toys import bounds
 from dipod_jax.toys.models import ConditionalTable
 from dipod_jax.toys.space import make_space, self_distilled_table, token_log_probs
 from dipod_jax.toys.studies import compare
 from dipod_jax.toys.studies.common import Options
-from IPython.display import Image, display
 
 # The tests run this notebook with a smaller length and fewer steps.
 LENGTH = int(os.environ.get("DIPOD_NOTEBOOK_LENGTH", "3"))

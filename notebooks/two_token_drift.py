@@ -40,6 +40,7 @@ import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
+
 from dipod_jax.toys import bounds
 from dipod_jax.toys.figures import COLOURS, LABELS, linestyle
 from dipod_jax.toys.options import PAPER_METHODS
