@@ -1,1 +1,1 @@
-"""Speed, as ratios against something measured in the same run: `python -m benchmarks.all`, or one script alone."""
+"""Speed, as ratios against something measured in the same run: `make bench`, or one script alone."""

@@ -53,10 +53,8 @@ class PhysicsOptions(Options):
 def measure(options: PhysicsOptions) -> list[Row]:
     """All rows."""
     backend = _setup.set_up()
-    cases = [(task, num_envs, backend) for task in options.tasks for num_envs in options.num_envs]
-    if options.mjx_num_envs:
-        cases.append((options.tasks[0], options.mjx_num_envs, "mjx"))
-    return [row for case in cases for row in _rows(options, *case)]
+    rows = [row for task in options.tasks for n in options.num_envs for row in _rows(options, task, n, backend)]
+    return rows + (_rows(options, options.tasks[0], options.mjx_num_envs, "mjx") if options.mjx_num_envs else [])
 
 
 def _rows(options: PhysicsOptions, task: str, num_envs: int, backend: str) -> list[Row]:

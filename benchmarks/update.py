@@ -113,11 +113,9 @@ def gradient_steps(loss: Callable, params: Any, data: Any, minibatch: int) -> Va
 
     program = jax.jit(lambda params, data: jax.lax.scan(step, params, data)[0])
     one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), data)
-    num_steps = jax.tree.leaves(data)[0].shape[0]
-    cost = jax.jit(gradient).lower(params, one).cost_analysis()
-    assert cost is not None
-    operations = num_steps * cost["flops"]
-    mesh = data_mesh(minibatch)
+    counted, mesh = jax.jit(gradient).lower(params, one).cost_analysis(), data_mesh(minibatch)
+    assert counted is not None
+    operations = jax.tree.leaves(data)[0].shape[0] * counted["flops"]
     return blocking(program, place(params, mesh), place(data, mesh, None, DATA)), operations
 
 

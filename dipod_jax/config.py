@@ -262,6 +262,7 @@ class Config:
         if objective.exact_action:
             policy.check_exact_action()
         offers = {"bound": policy.has_bound, "entropy": policy.has_entropy, "velocity": policy.has_velocity}
+        offers |= {"steps": policy.has_steps}
         for regulariser in vars(self.regularisers).values():
             what = f"0 with the objective {objective.name}: its {policy.name} policy has no {regulariser.needs}"
             possible = regulariser.weight == 0 or offers.get(regulariser.needs, True)

@@ -14,7 +14,7 @@ from dipod_jax.cli import parse_options, run_cli
 from dipod_jax.config import Backend, Config, differences
 from dipod_jax.objectives import OBJECTIVES
 from dipod_jax.presets import accelerator, make_config
-from dipod_jax.serialisation import from_json
+from dipod_jax.serialisation import VERSION, from_json
 
 STARTED = time.perf_counter()
 
@@ -71,7 +71,11 @@ def _starting_config(arguments: list[str], task: str | None) -> tuple[Config, st
     if known.resume and known.out is not None:
         from dipod_jax.runs import RunFolder
 
-        saved = from_json(RunFolder.open(known.out).config)
+        stored = RunFolder.open(known.out).config
+        version = stored.get("version", 1)
+        what = f"with the run in {known.out}: it can be evaluated, but was written by version {version}, not {VERSION}"
+        require(version == VERSION, "resume", True, what)
+        saved = from_json(stored)
         what = f"{saved.objective.name} with --resume, with which the run in {known.out} was started"
         require(method.objective in (None, saved.objective.name), "objective", method.objective, what)
         return dataclasses.replace(saved, resume=True, out=known.out), None, rest

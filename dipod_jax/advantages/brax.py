@@ -70,4 +70,4 @@ class MinibatchGae(AdvantageEstimator):
         last_value = value_fn(segment.next_obs[-1])
         ends = segment.terminated, segment.truncated
         advantage, target = brax_gae(segment.reward, value, last_value, *ends, discount=discount, gae_lambda=gae_lambda)
-        return Estimate(advantage, target, 1.0 - segment.truncated)
+        return Estimate(advantage, target, 1.0 - segment.truncated.astype(target.dtype))

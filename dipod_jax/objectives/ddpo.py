@@ -70,7 +70,6 @@ class FlowGrpo(Ddpo):
     """
 
     policy: ClassVar[str] = "flow-sde"
-    needs_reference: ClassVar[bool] = True
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "paper": {"learning.advantage_clip": 5.0, "learning.reference_decay": 0.0},
         "cpu": {"objective.clip_epsilon": 0.05, "learning.reference_decay": 0.0},
@@ -78,6 +77,10 @@ class FlowGrpo(Ddpo):
 
     kl_weight: float = 0.04
     """weight of the KL of the steps to the reference policy's, >= 0"""
+
+    @property
+    def needs_reference(self) -> bool:
+        return True
 
     def validate(self) -> None:
         super().validate()

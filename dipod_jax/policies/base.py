@@ -126,6 +126,8 @@ class PolicyOptions:
     """whether its scores come with a bound, which DiPOD can keep tight"""
     has_velocity: ClassVar[bool] = False
     """whether its scores come with the velocities of their draws"""
+    has_steps: ClassVar[bool] = False
+    """whether its actions are made by Gaussian steps, which its scores come with"""
     has_entropy: ClassVar[bool] = False
     """whether its entropy can be estimated"""
     has_field: ClassVar[bool] = False

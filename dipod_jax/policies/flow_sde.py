@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -20,9 +21,17 @@ from dipod_jax.policies.flow import FlowOptions, FlowPolicy
 from dipod_jax.types import Evidence, Params, Scores, Steps, Trace, make_scores
 
 
+@dataclass(frozen=True)
+class ChainOptions(FlowOptions):
+    """A flow-matching policy that acts by Gaussian steps."""
+
+    has_velocity: ClassVar[bool] = False
+    has_steps: ClassVar[bool] = True
+
+
 @POLICIES.register("noisy-flow")
 @dataclass(frozen=True)
-class NoisyFlowOptions(FlowOptions):
+class NoisyFlowOptions(ChainOptions):
     """A flow-matching policy with the same Gaussian noise after every step of its sampler."""
 
     step_noise: float = 0.05
@@ -39,7 +48,7 @@ class NoisyFlowOptions(FlowOptions):
 
 @POLICIES.register("flow-sde")
 @dataclass(frozen=True)
-class FlowSdeOptions(FlowOptions):
+class FlowSdeOptions(ChainOptions):
     """A flow-matching policy that acts by the SDE whose marginals are its flow's."""
 
     noise_level: float = 0.7
@@ -58,7 +67,7 @@ class FlowSdeOptions(FlowOptions):
 
 @POLICIES.register("ddim-flow")
 @dataclass(frozen=True)
-class DdimFlowOptions(FlowOptions):
+class DdimFlowOptions(ChainOptions):
     """A flow-matching policy that acts by DDIM's steps."""
 
     eta: float = 1.0

@@ -12,8 +12,9 @@ from dipod_jax.options import register_options
 from dipod_jax.registry import Registry
 from dipod_jax.types import Scores
 
-Need = Literal["bound", "entropy", "reference", "velocity"]
-"""What a regulariser asks of a policy: velocity is that of its draws, and a reference's beside it."""
+Need = Literal["bound", "entropy", "reference", "velocity", "steps"]
+"""What a regulariser asks of a policy: velocity is that of its draws, steps those that made an action, and both come
+with a reference's."""
 
 
 class Terms(NamedTuple):
@@ -50,7 +51,7 @@ class Regulariser:
     @property
     def needs_reference(self) -> bool:
         """Whether a reference policy has to be kept."""
-        return self.needs in ("reference", "velocity")
+        return self.needs in ("reference", "velocity", "steps")
 
     def __call__(self, terms: Terms) -> jax.Array:
         """The weighted term, a scalar to minimise."""

@@ -9,9 +9,10 @@ from dipod_jax.runs.metrics import find_holes
 from dipod_jax.runs.places import check_unused, check_writable
 from dipod_jax.runs.progress import Progress
 from dipod_jax.runs.saver import Saver
-from dipod_jax.runs.shelf import checkpoint_step, latest_checkpoint, set_newer_aside
+from dipod_jax.runs.shelf import BEST, checkpoint_step, find_checkpoint, latest_checkpoint, set_newer_aside
 
 __all__ = [
+    "BEST",
     "CheckpointError",
     "Logger",
     "Progress",
@@ -23,6 +24,7 @@ __all__ = [
     "check_unused",
     "check_writable",
     "checkpoint_step",
+    "find_checkpoint",
     "find_holes",
     "latest_checkpoint",
     "make_logger",

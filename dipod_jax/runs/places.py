@@ -9,10 +9,11 @@ from pathlib import Path
 from dipod_jax.runs.errors import RunFolderError, reason_of
 from dipod_jax.runs.lock import LOCK, check_free
 from dipod_jax.runs.metrics import read_metrics
+from dipod_jax.runs.mujoco_log import LOG
 
 CONFIG = "config.json"
 METRICS = "metrics.jsonl"
-_BEGINNINGS = (LOCK, CONFIG, METRICS, "tensorboard", "wandb", "wandb.json", "MUJOCO_LOG.TXT")
+_BEGINNINGS = (LOCK, CONFIG, METRICS, "tensorboard", "wandb", "wandb.json", LOG)
 _LEFTOVER = re.compile(r"\.\w+-\w{8}\.\w+")  # the temporary names of `replacing`
 
 

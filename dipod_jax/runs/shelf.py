@@ -12,6 +12,7 @@ from dipod_jax.runs._disk import fsync_path
 from dipod_jax.runs.errors import CheckpointError
 from dipod_jax.runs.integrity import check_complete, verify_checkpoint
 
+BEST = "best"
 _NAME = re.compile(r"step_(\d{12})(\.old)?")
 
 
@@ -59,6 +60,24 @@ def latest_checkpoint(folder: Path, *, strict: bool = False, say: Callable[[str]
             if damage is not None:
                 raise damage
             return None
+
+
+def find_checkpoint(folder: Path, which: str = "latest", *, say: Callable[[str], None] | None = None) -> Path | None:
+    """The newest whole checkpoint of a run, or that of its best policies; None where there is none yet.
+
+    Args:
+        folder: `RunFolder.checkpoints`.
+        which: "latest", or "best": of each seed the policy, and no more than acting needs, that its evaluations liked
+            best (see `training.best`).
+        say: as in `latest_checkpoint`.
+
+    Raises:
+        ValueError: another `which`.
+        CheckpointError: as `latest_checkpoint`.
+    """
+    if which not in ("latest", BEST):
+        raise ValueError(f"--which {which} is not allowed: latest or best")
+    return latest_checkpoint(folder / BEST if which == BEST else folder, say=say)
 
 
 def _step_back(

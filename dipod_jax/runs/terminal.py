@@ -4,12 +4,7 @@ import contextlib
 import io
 import os
 import sys
-from typing import TextIO, cast
-
-
-def standard_output() -> TextIO:
-    """`sys.stdout` as it is now, as a `Terminal`."""
-    return cast(TextIO, Terminal(sys.stdout))
+from typing import TextIO
 
 
 class Terminal:

@@ -10,18 +10,13 @@ import jax
 import numpy as np
 
 from dipod_jax.config import Config
-from dipod_jax.runs import (
-    Progress,
-    RunFolder,
-    RunFolderError,
-    Saver,
-    StorageError,
-    make_logger,
-)
+from dipod_jax.runs import BEST, Progress, RunFolder, RunFolderError, Saver, StorageError, make_logger
 from dipod_jax.runs.loggers import Logger, NullLogger
+from dipod_jax.runs.mujoco_log import MujocoLog
 from dipod_jax.runs.signals import StopRequest, stop_requested
 from dipod_jax.serialisation import to_json
 from dipod_jax.training.artifacts import write_artifacts
+from dipod_jax.training.best import BestKeeper
 from dipod_jax.training.programs import Programs, make_programs
 from dipod_jax.training.results import best_and_last, evaluation_record, seconds_to, start_note, summarise
 from dipod_jax.training.resuming import Resumed, evaluation_is_due, fresh_state, resume
@@ -99,6 +94,8 @@ class Run:
         self._last_return: float | None = None
         self._strict = strict_resume
         self.holes: str | None = None
+        self._mujoco_log = MujocoLog(self.folder.path, self.progress.line)
+        self._best = BestKeeper(self.folder.checkpoints / BEST, self.progress.line)
         self._saver = Saver(self.folder.checkpoints, keep=keep_checkpoints, say=self.progress.line)
 
     @property
@@ -157,6 +154,8 @@ class Run:
         """Go on from a state, with the clocks where they stopped."""
         self.state, records, self.holes = resumed
         self.iteration = int(np.asarray(self.state.learner.iteration)[0])
+        if self.iteration > 0:
+            self._best.take_up(self.state)
         self.evaluations = [r for r in records if r["kind"] == "evaluation"]
         self._clock_zero -= max((r["wall_clock_s"] for r in records), default=0.0)
         of_one_seed = [r for r in records if r["seed"] == self.seeds[0]]
@@ -170,6 +169,7 @@ class Run:
         before = time.perf_counter()
         drift, metrics = self._advance()
         elapsed = time.perf_counter() - before
+        self._mujoco_log.check()
         self.timings["training_s"] += elapsed
         self.iteration += 1
         self._timed_iterations += 1
@@ -240,6 +240,7 @@ class Run:
             if not recorded:
                 record = evaluation_record(returns.random_noise[index], returns.zero_noise[index])
                 self.evaluations.append(self._record("evaluation", seed, record | {"evaluation_s": elapsed}))
+        self._best.offer(self.state, self.iteration, returns.random_noise.mean(1))
         self._returns = returns
         self._last_return = float(returns.random_noise.mean())
         per_seed = " ".join(f"{x:.0f}" for x in returns.random_noise.mean(1))
@@ -251,8 +252,9 @@ class Run:
         )
 
     def save(self, *, required: bool = False) -> None:
-        """Write a checkpoint of everything, as `Saver.save` does."""
+        """Write the best policy and a checkpoint of everything, as `Saver.save` does."""
         self.folder.check()
+        self._best.save()  # first: a kill in between makes the evaluations since the last checkpoint come again
         self._saver.save(self.iteration, self.state, required=required)
 
     def leave_saved(self) -> None:
@@ -310,6 +312,7 @@ class Run:
     def close(self) -> None:
         """End what writes and shows, and give the folder back."""
         self.logger.close()
+        self._mujoco_log.close()
         self.folder.close()
         self.progress.close()
 

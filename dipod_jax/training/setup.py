@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
+import sys
+import tempfile
 from pathlib import Path
 
 from dipod_jax.config import Config
@@ -15,11 +18,12 @@ def available_cores() -> int:
 
 
 def prepare_jax(config: Config) -> None:
-    """Set up devices and the persistent compile cache.
+    """Set up devices and the persistent compile cache, and import MuJoCo.
 
     A CPU becomes one device per core (see `sharding.Layout`). The cache is JAX_COMPILATION_CACHE_DIR, or
     ~/.cache/dipod-jax where that is not set. Call before JAX is used; a device count that is already fixed stays.
     """
+    _import_mujoco()
     import jax
 
     if config.backend == "native":
@@ -28,7 +32,34 @@ def prepare_jax(config: Config) -> None:
         with contextlib.suppress(RuntimeError):  # the caller has used JAX already; its devices are what there is
             jax.config.update("jax_num_cpu_devices", available_cores())
     if not jax.config.jax_compilation_cache_dir:
-        cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "dipod-jax"
-        jax.config.update("jax_compilation_cache_dir", str(cache))
+        try:
+            cache = _cache_folder()
+            jax.config.update("jax_compilation_cache_dir", str(cache))
+        except (OSError, RuntimeError) as error:  # no such user, a home that nobody can write into
+            print(f"warning: every start compiles anew, as nothing can be kept: {error}", file=sys.stderr)
     # A run compiles many small programs besides the large ones; together they are seconds of every start.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
+def _cache_folder() -> Path:
+    """The folder of compiled programs, made and written into once."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dipod-jax"
+    cache.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=cache):
+        return cache
+
+
+def _import_mujoco() -> None:
+    """Import MuJoCo without the OpenGL that MUJOCO_GL names: its import fails where that is not installed.
+
+    `viz.rendering` makes its own context, for a film, and says what is missing.
+    """
+    chosen = os.environ.get("MUJOCO_GL")
+    os.environ["MUJOCO_GL"] = "disable"
+    try:
+        importlib.import_module("mujoco")
+    finally:
+        if chosen is None:
+            del os.environ["MUJOCO_GL"]
+        else:
+            os.environ["MUJOCO_GL"] = chosen

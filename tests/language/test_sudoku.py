@@ -125,5 +125,5 @@ def test_a_file_without_puzzles_is_refused(tmp_path, text, message):
 
 @pytest.mark.parametrize("blanks", [0, 13])
 def test_blanks_without_a_puzzle_of_one_solution_are_refused(blanks):
-    with pytest.raises(ValueError, match=r"--problems.blanks"):
+    with pytest.raises(ValueError, match=r"--problems\.blanks"):
         Sudoku(blanks=blanks)

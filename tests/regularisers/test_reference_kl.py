@@ -15,7 +15,9 @@ from dipod_jax.presets import make_config
 from dipod_jax.regularisers import Terms
 from dipod_jax.regularisers.dipod import Dipod
 from dipod_jax.regularisers.k2 import K2, kl_estimate
+from dipod_jax.regularisers.path import PathKl
 from dipod_jax.regularisers.velocity import VelocityKl, velocity_kl
+from dipod_jax.types import Steps
 
 
 def test_k2_equals_its_formula_and_its_gradient_that_of_the_formula():
@@ -116,3 +118,26 @@ def test_a_reference_is_kept_where_a_regulariser_asks_for_one_and_refused_where_
     ):
         over(velocity=VelocityKl(0.1))
     assert isinstance(config.policy, GaussianOptions)
+
+
+def test_the_path_kl_is_the_sum_of_the_steps_kls_and_pulls_to_the_reference():
+    rng = np.random.default_rng(0)
+    new, reference = rng.standard_normal((2, 5, 4, 3))
+    new_std, reference_std = rng.uniform(0.5, 1.5, (2, 5, 4, 1))
+
+    def formula(move):
+        r = new_std / reference_std
+        apart = (move - reference) / reference_std
+        return 0.3 * (0.5 * (r**2 - 1 - 2 * np.log(r) + apart**2)).sum((-1, -2)).mean()
+
+    kept = scores(np.zeros((5, 4)), steps=Steps(jnp.float32(reference), jnp.float32(reference_std)))
+    step_scores = lambda move: kept._replace(steps=Steps(move, jnp.float32(new_std)))
+    term = lambda move, other: PathKl(0.3)(Terms(step_scores(move), kept, other, None))
+    value, gradient = jax.value_and_grad(term)(jnp.float32(new), kept)
+    assert_allclose(value, formula(new), rtol=1e-5)
+    assert_allclose(gradient, numerical_gradient(formula, new), rtol=1e-3, atol=1e-7)
+    fixed = jax.grad(lambda r: term(jnp.float32(new), kept._replace(steps=Steps(r, kept.steps.std))))(kept.steps.move)
+    assert_array_equal(fixed, 0.0)
+    with pytest.raises(ValueError, match=r"--regularisers.path.weight 0.1 is not allowed: 0 with the objective fpo"):
+        config, _ = make_config("smoke", "BallInCup", "fpo", "native")
+        replace(config, regularisers=replace(config.regularisers, path=PathKl(0.1)))

@@ -28,6 +28,10 @@ class FakeLearner(NamedTuple):
     iteration: Any
 
 
+class FakeTunables(NamedTuple):
+    beta: Any
+
+
 class FakeActor(NamedTuple):
     env: Any
     base_noise: Any
@@ -47,18 +51,18 @@ def draw(seed: int, *numbers: int) -> np.ndarray:
     return np.random.default_rng((seed, *numbers)).standard_normal(SIZE).astype(np.float32)
 
 
-class FakeTrainer:
+class FakePrograms:
     """A state of `SIZE` numbers a seed, each iteration a function of seed, iteration and the numbers before."""
 
-    measures_drift = False
-    mesh = SimpleNamespace(size=1)
+    measure = distil = None
+    layout = SimpleNamespace(mesh=SimpleNamespace(size=1))
 
     def __init__(self, seeds=(0,), **seconds: float):
         """`seconds` says how long compile, act and evaluate take."""
         self.seeds, self.seconds = seeds, seconds
 
     def init(self):
-        from dipod_jax.training.state import TrainState, Tunables
+        from dipod_jax.training.state import TrainState
 
         count = len(self.seeds)
         learner = FakeLearner(
@@ -67,7 +71,7 @@ class FakeTrainer:
                 "critic": np.zeros((count, 3), np.float32),
             },
             obs_statistics=np.ones((count, 2), np.float32),
-            tunables=Tunables(*(np.zeros(count, np.float32) for _ in Tunables._fields)),
+            tunables=FakeTunables(np.zeros(count, np.float32)),
             key=np.arange(count, dtype=np.int32),
             iteration=np.zeros(count, np.int32),
         )
@@ -84,6 +88,7 @@ class FakeTrainer:
 
     def compile(self):
         busy(self.seconds.get("compile", 0.0))
+        return self
 
     def act(self, learner, actor):
         busy(self.seconds.get("act", 0.0))
@@ -121,7 +126,7 @@ def fake_config(out: Path, **options) -> Config:
 
 
 def main(options: dict[str, Any]) -> None:
-    """Train; `options` are those of `Config`, the seconds of `FakeTrainer`, and the size limit of a file."""
+    """Train; `options` are those of `Config`, the seconds of `FakePrograms`, and the size limit of a file."""
     from dipod_jax.training import loop
 
     if "draw" in options:
@@ -135,7 +140,7 @@ def main(options: dict[str, Any]) -> None:
     seconds = {name: options.pop(name, 0.0) for name in ("compile", "act", "evaluate")}
     keywords = {name: options.pop(name) for name in ("strict_resume", "keep_checkpoints") if name in options}
     config = fake_config(Path(options.pop("out")), **options)
-    loop.Trainer = lambda config, seeds: FakeTrainer(seeds, **seconds)
+    loop.make_programs = lambda config, seeds: FakePrograms(seeds, **seconds)
     loop.train(config, **keywords)
 
 
@@ -149,6 +154,6 @@ def command(out: Path, **options) -> dict[str, Any]:
 if __name__ == "__main__":
     import ast
 
-    from experiments._cli import run_cli
+    from dipod_jax.cli import run_cli
 
     run_cli(lambda words: ast.literal_eval(words[0]), main)

@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dipod_jax.config import to_json
 from dipod_jax.presets import smoke
 from dipod_jax.runs import CheckpointError, RunFolder, RunFolderError, latest_checkpoint, save_checkpoint, saved_shapes
 from dipod_jax.runs.schema import checked_record, parse_object
+from dipod_jax.serialisation import from_json, to_json
 
 RESULT = {
     "task": "BallInCup",
@@ -89,6 +89,10 @@ _TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|-?\d[\d.e+-]*|\[[^\[\]]*\]|true|false|n
 def read_everything(path: Path) -> None:
     """All that the library reads of a folder; raises errors of ours only, else hands on what has the right types."""
     folder = RunFolder.open(path)
+    try:
+        from_json(folder.config)
+    except ValueError as error:
+        assert "\n" not in str(error) and len(str(error)) < 600
     assert isinstance(folder.config, dict) and isinstance(folder.provenance.get("command", ""), str)
     for record in folder.read_metrics():
         assert all(type(record[name]) is int for name in ("seed", "iteration", "env_steps"))

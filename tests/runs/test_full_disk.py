@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fake_run import FakeTrainer, command, fake_config
+from fake_run import FakePrograms, command, fake_config
 
 from dipod_jax.runs import RunFolder, Saver, StorageError, latest_checkpoint, saver
 from dipod_jax.runs.metrics import MetricsWriter
@@ -132,9 +132,9 @@ def test_a_finished_run_stays_finished_where_no_picture_can_be_drawn(tmp_path, m
     for name in ("plot_returns", "write_report"):
         monkeypatch.setattr(f"dipod_jax.viz.{name}", fail)
     monkeypatch.setattr(artifacts, "write_policy_video", fail)
-    trainer = FakeTrainer()
-    trainer.evaluation_env = trainer.policy = None
-    result = loop.train(fake_config(tmp_path / "run"), trainer=trainer)
+    programs = FakePrograms()
+    programs.evaluation_env = programs.policy = None
+    result = loop.train(fake_config(tmp_path / "run"), programs=programs)
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning")]
     assert [line.split()[2] for line in lines] == ["returns.png", "policy.mp4", "report.html"]
     assert RunFolder.open(Path(tmp_path / "run")).read_result() is not None and result["env_steps"] == 160

@@ -6,9 +6,17 @@ import time
 
 import numpy as np
 import pytest
-from fake_run import FakeTrainer, command, fake_config
+from fake_run import FakePrograms, command, fake_config
 
-from dipod_jax.runs import CheckpointError, RunFolder, RunFolderError, latest_checkpoint, restore_checkpoint
+from dipod_jax.runs import (
+    CheckpointError,
+    RunFolder,
+    RunFolderError,
+    find_checkpoint,
+    latest_checkpoint,
+    restore_checkpoint,
+    saved_shapes,
+)
 from dipod_jax.training import loop
 
 ITERATIONS = 10
@@ -21,7 +29,7 @@ def run(tmp_path, monkeypatch):
 
     def train(keywords=None, **options):
         config = fake_config(tmp_path / "run", **options)
-        loop.train(config, trainer=FakeTrainer(config.all_seeds), **(keywords or {}))
+        loop.train(config, programs=FakePrograms(config.all_seeds), **(keywords or {}))
         return RunFolder.open(tmp_path / "run")
 
     train.path = tmp_path / "run"
@@ -35,8 +43,65 @@ def records(folder):
 def weights(folder, seeds=(0,)):
     newest = latest_checkpoint(folder.checkpoints)
     assert newest is not None
-    state = restore_checkpoint(newest, FakeTrainer(seeds).abstract_state())
+    state = restore_checkpoint(newest, FakePrograms(seeds).abstract_state())
     return newest.name, np.asarray(state.learner.params["policy"]["w"]).tobytes()
+
+
+def best(folder):
+    path = find_checkpoint(folder.checkpoints, "best")
+    assert path is not None
+    shapes = saved_shapes(path)
+    wanted = {
+        "w": ".learner.params['policy']['w']",
+        "noise": ".actor.base_noise",
+        "score": ".score",
+        "at": ".iteration",
+    }
+    assert set(wanted.values()) <= set(shapes) and not any("critic" in name or "env" in name for name in shapes)
+    import orbax.checkpoint as ocp
+
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+        arrays = checkpointer.restore(path / "arrays")
+    return {short: np.asarray(arrays[f"{list(shapes).index(name):06d}"]) for short, name in wanted.items()}
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_the_best_policy_of_each_seed_is_kept_whatever_came_after_it(run, interrupted):
+    seeds = (4, 2)
+    if interrupted:
+        run(seed_list=seeds, total_steps=16 * 7)
+    folder = run(seed_list=seeds, resume=interrupted)
+    evaluations = [r for r in folder.read_metrics() if r["kind"] == "evaluation"]
+    kept, programs = best(folder), FakePrograms(seeds)
+    assert kept["noise"].shape == (2, 1, 1)
+    for index, seed in enumerate(seeds):
+        highest = max((r for r in evaluations if r["seed"] == seed), key=lambda r: r["return_mean"])
+        np.testing.assert_allclose(kept["score"][index], highest["return_mean"], rtol=1e-6)
+        assert kept["at"][index] == highest["iteration"]
+    state, wanted = programs.init(), {}
+    for iteration in range(11):
+        for index in range(2):
+            if iteration == kept["at"][index]:
+                wanted[index] = state.learner.params["policy"]["w"][index]
+        state = state._replace(learner=programs.learn(state.learner, None)[0])
+    np.testing.assert_array_equal(kept["w"], np.stack([wanted[0], wanted[1]]))
+    assert len(set(kept["at"].tolist())) == 2  # the seeds' best are of different iterations here
+
+
+def test_a_best_policy_that_cannot_be_read_is_sought_anew_and_that_is_said(run, capsys):
+    folder = run(total_steps=16 * 7)
+    (path,) = (folder.checkpoints / "best").iterdir()
+    (path / "leaves.json").unlink()
+    run(resume=True)
+    lines = [line for line in capsys.readouterr().out.splitlines() if "warning" in line]
+    assert len(lines) == 1 and "sought anew" in lines[0] and best(folder)["at"] == [ITERATIONS]
+
+
+def test_as_many_of_the_newest_are_kept_as_asked(run):
+    folder = run(keywords={"keep_checkpoints": 4})
+    assert sorted(p.name[-2:] for p in folder.checkpoints.glob("step_*")) == ["07", "08", "09", "10"]
+    with pytest.raises(ValueError, match="--which newest is not allowed: latest or best"):
+        find_checkpoint(folder.checkpoints, "newest")
 
 
 def test_a_damaged_newest_checkpoint_is_said_and_the_run_ends_in_the_same_bits(run, capsys):

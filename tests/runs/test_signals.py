@@ -12,7 +12,11 @@ from dipod_jax.runs import RunFolder, latest_checkpoint
 from dipod_jax.runs.shelf import checkpoint_step
 
 LONG = {"total_steps": 10**6}
-FEW_SECONDS = 5.0
+
+
+def few_seconds(idle=5.0):
+    """Seconds on an idle machine; as many times more as there are processes for each core."""
+    return idle * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
 def start(out, **options):
@@ -29,7 +33,10 @@ def wait_for_line(process, text):
 def end(process):
     """Exit status, output, error lines and the seconds it took."""
     before = time.monotonic()
-    out, err = process.communicate(timeout=60)
+    try:
+        out, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
     return process.returncode, out, err.splitlines(), time.monotonic() - before
 
 
@@ -40,7 +47,7 @@ def test_between_iterations_the_state_is_saved_and_the_status_tells_the_signal(t
     wait_for_line(process, "16/")
     process.send_signal(getattr(signal, name))
     returned, printed, err, seconds = end(process)
-    assert (returned, err) == (status, ["interrupted"]) and seconds < FEW_SECONDS
+    assert (returned, err) == (status, ["interrupted"]) and seconds < few_seconds()
     assert "stopped and saved; continue with --resume --out" in printed
     newest = latest_checkpoint(out / "checkpoints")
     last = max(record["iteration"] for record in RunFolder.open(out).read_metrics())
@@ -50,47 +57,49 @@ def test_between_iterations_the_state_is_saved_and_the_status_tells_the_signal(t
 
 def test_while_it_compiles_the_process_ends_within_seconds_and_the_folder_is_free(tmp_path):
     out = tmp_path / "run"
-    process = start(out, compile=60.0)
+    process = start(out, compile=600.0)
     wait_for_line(process, "compiling ...")
     process.send_signal(signal.SIGTERM)
     status, printed, err, seconds = end(process)
-    assert (status, err) == (143, []) and seconds < FEW_SECONDS and "stopped before training" in printed
+    assert (status, err) == (143, []) and seconds < few_seconds() and "stopped before training" in printed
     assert subprocess.run(**command(out), capture_output=True).returncode == 0
 
 
 def test_in_an_evaluation_the_iteration_before_it_is_saved(tmp_path):
     out = tmp_path / "run"
-    process = start(out, evaluate=4.0, checkpoint_interval=3600.0, **LONG)
+    process = start(out, evaluate=8.0, checkpoint_interval=3600.0, **LONG)
     while not (out / "metrics.jsonl").exists() or '"iteration": 5' not in (out / "metrics.jsonl").read_text():
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
     status, printed, err, seconds = end(process)
-    assert (status, err) == (143, []) and seconds < FEW_SECONDS and "stopped and saved" in printed
+    assert (status, err) == (143, []) and seconds < few_seconds() and "stopped and saved" in printed
     newest = latest_checkpoint(out / "checkpoints")
     assert newest is not None and checkpoint_step(newest) == 5
 
 
 def test_while_pictures_are_drawn_the_run_is_finished_already(tmp_path):
     out = tmp_path / "run"
-    process = start(out, draw=60.0, checkpoint_interval=60.0)
+    process = start(out, draw=600.0, checkpoint_interval=60.0)
     while not (out / "result.json").exists():
         assert process.poll() is None
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
     status, printed, err, seconds = end(process)
-    assert (status, err) == (143, []) and seconds < FEW_SECONDS and "the run is finished" in printed
+    assert (status, err) == (143, []) and seconds < few_seconds() and "the run is finished" in printed
     assert RunFolder.open(out).read_result() is not None
 
 
 @pytest.mark.parametrize("phase", ["compile", "act"])
 def test_a_second_signal_ends_the_process_at_once_in_one_line(tmp_path, phase):
-    process = start(tmp_path / "run", **{phase: 60.0})
+    process = start(tmp_path / "run", **{phase: 600.0})
     wait_for_line(process, "compiling ..." if phase == "compile" else "episodes)")
     time.sleep(0.2)
     process.send_signal(signal.SIGINT)
     process.send_signal(signal.SIGTERM)
     status, _, err, seconds = end(process)
-    assert status in (130, 143) and seconds < 1.0 and err == ["stopped at once; what was saved before stands"]
+    assert (
+        status in (130, 143) and seconds < few_seconds(1.0) and err == ["stopped at once; what was saved before stands"]
+    )
 
 
 def test_a_terminal_that_hangs_up_twice_is_one_signal(tmp_path):

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-import threading
+import signal
 from dataclasses import replace
 
 import jax
@@ -13,6 +13,7 @@ from small import BASE
 
 from dipod_jax.config import DistillationConfig
 from dipod_jax.runs import CheckpointError, RunFolder
+from dipod_jax.runs.signals import StopRequest
 from dipod_jax.serialisation import to_json
 from dipod_jax.training import loop
 from dipod_jax.training.loop import Run
@@ -33,7 +34,8 @@ def test_a_policy_is_distilled_before_it_learns_from_the_actions_and_statistics_
         seen.append((int(learner.iteration[0]), np.asarray(on_policy), np.asarray(transitions.action[0])))
         return learner
 
-    run = Run(config, 0.0)
+    stop = StopRequest()
+    run = Run(config, 0.0, stop=stop)
     run.programs, run.state = replace(fpo, distil=keep), fpo.init()
     for iteration in range(4):
         run.iteration = iteration
@@ -52,18 +54,18 @@ def test_phases_of_initial_distillation_draw_different_noise(fpo, tmp_path, monk
         learners.append(np.asarray(jax.random.key_data(learner.key)))
         return learner
 
-    run = Run(config, 0.0)
+    stop = StopRequest()
+    run = Run(config, 0.0, stop=stop)
     run.programs, run.state = replace(fpo, distil=keep), fpo.init()
     key = np.asarray(jax.random.key_data(run.state.learner.key))
-    stop = threading.Event()
-    run._distil_initially(stop)
+    run._distil_initially()
     noise.append(np.asarray(fpo.act(run.state.learner, run.state.actor)[1].trace))  # the first iteration
     assert len(np.unique(noise)) == np.size(noise) == 3 * 8 * 64
     assert not np.array_equal(*learners)
     assert_array_equal(jax.random.key_data(run.state.learner.key), key)
-    stop.set()
+    stop.receive(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
-        run._distil_initially(stop)
+        run._distil_initially()
     assert len(learners) == 2  # none after the stop
 
 

@@ -1,0 +1,216 @@
+"""Post-training: an iteration against arithmetic and enumeration, and a run that leaves what it should."""
+
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dipod_jax.language import MASK, Sudoku
+from dipod_jax.language.config import (
+    LearningOptions,
+    MeasureOptions,
+    NetworkOptions,
+    from_json,
+    make_config,
+    to_json,
+)
+from dipod_jax.language.loop import train
+from dipod_jax.language.methods import available_methods
+from dipod_jax.language.post_training import Learner, Tunables, group_advantage, make_programs
+from dipod_jax.language.pretrain import PretrainOptions
+from dipod_jax.options import override
+from dipod_jax.runs import RunFolder
+
+
+def small_config(objective="fpo", **values):
+    """Sudoku with 3 blanks, a narrow network, 2 prompts of 4 samples."""
+    defaults = {
+        "problems": Sudoku(blanks=3, puzzles_per_grid=2),
+        "pretraining": PretrainOptions(steps=3, batch_size=8),
+        "network": NetworkOptions(width=16, num_layers=1),
+        "measure": MeasureOptions(drift_interval=2, drift_prompts=2, evaluation_interval=2, num_problems=8),
+    }
+    config = make_config("sudoku", objective, **defaults | values)
+    sizes = {"learning.num_iterations": 3, "learning.num_prompts": 2, "learning.samples_per_prompt": 4}
+    return override(config, {**sizes, "learning.inner_updates": 2})
+
+
+@pytest.fixture(scope="module")
+def learner():
+    return Learner(small_config())
+
+
+@pytest.fixture(scope="module")
+def params(learner):
+    return learner.policy.init(jax.random.key(0))
+
+
+def state_of(learner, params, **tunables):
+    state = learner.init(params, jnp.uint32(0), Tunables.of(learner.config))
+    return state._replace(tunables=state.tunables._replace(**{n: jnp.float32(v) for n, v in tunables.items()}))
+
+
+def test_group_advantages_are_rewards_less_their_groups_mean():
+    np.testing.assert_allclose(
+        group_advantage(jnp.array([1.0, 0.0, 0.5, 0.5, 0.2, 0.8]), 2), [0.5, -0.5, 0, 0, -0.3, 0.3]
+    )
+
+
+def test_samples_come_in_groups_of_one_prompt_and_earn_what_the_task_says(learner, params):
+    samples, metrics = jax.jit(learner.sample, static_argnums=2)(params, jax.random.key(3), 2)
+    assert samples.prompt.shape == (8, 16)
+    assert (samples.prompt[:4] == samples.prompt[0]).all() and (samples.prompt[4:] == samples.prompt[4]).all()
+    np.testing.assert_array_equal(jnp.where(samples.prompt == MASK, MASK, samples.action), samples.prompt)
+    np.testing.assert_allclose(samples.advantage.reshape(2, 4).sum(-1), 0.0, atol=1e-6)
+    solutions = {tuple(p): a for p, a in zip(*learner.config.problems.problems("train"), strict=True)}
+    answers = np.stack([solutions[tuple(p)] for p in np.asarray(samples.prompt)])
+    share = ((np.asarray(samples.action) == answers) & (np.asarray(samples.prompt) == MASK)).sum(1) / 3
+    assert float(metrics["reward"]) == pytest.approx(share.mean())
+
+
+def test_at_the_acting_parameters_the_gradient_is_that_of_advantage_plus_beta_times_the_elbo(learner, params):
+    """rho = 1: d/dtheta [-(A rho) - beta ELBO] = -(A + beta) dELBO, the mean over samples."""
+    state = state_of(learner, params, beta=0.3)
+    samples, _ = learner.sample(params, jax.random.key(1), 2)
+    evidence = learner._evidence(params, samples, jax.random.key(2))
+    old = learner._score(params, samples, evidence)
+    found = jax.jit(jax.grad(lambda p: learner.loss(p, samples, evidence, old, state)[0]))(params)
+    weighted = lambda p: jnp.mean((samples.advantage + 0.3) * learner._score(p, samples, evidence).mean())
+    expected = jax.jit(jax.grad(weighted))(params)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), found, expected)
+
+
+def test_the_mean_elbo_gradient_over_masks_tends_to_the_exact_one(learner, params):
+    """An iteration's direction is unbiased: many masks of the same samples against autodiff of the exact ELBO."""
+    samples, _ = learner.sample(params, jax.random.key(1), 2)
+    many = jax.tree.map(lambda x: jnp.tile(x, (1500, *[1] * (x.ndim - 1))), samples)
+    evidence = learner._evidence(params, many, jax.random.key(5))
+    sampled = jax.jit(jax.grad(lambda p: jnp.mean(many.advantage * learner._score(p, many, evidence).mean())))(params)
+    exact = lambda p: -jnp.mean(samples.advantage * learner.policy.exact_bounds(p, samples.prompt, samples.action).elbo)
+    expected = jax.jit(jax.grad(exact))(params)
+    flat = lambda tree: jnp.concatenate([x.ravel() for x in jax.tree.leaves(tree)])
+    distance = jnp.linalg.norm(flat(sampled) - flat(expected)) / jnp.linalg.norm(flat(expected))
+    assert float(distance) < 0.05
+
+
+def test_no_advantage_and_no_beta_changes_nothing():
+    learner = Learner(override(small_config(), {"learning.advantages": "none"}))
+    params = learner.policy.init(jax.random.key(0))
+    after, _ = jax.jit(learner.iterate)(state_of(learner, params))
+    jax.tree.map(np.testing.assert_array_equal, after.params, params)
+    assert int(after.iteration) == 1
+
+
+def test_positive_advantages_drop_the_negative_ones():
+    learner = Learner(override(small_config(), {"learning.advantages": "positive"}))
+    np.testing.assert_array_equal(learner._shape(jnp.array([-1.0, 0.0, 2.0])), [0.0, 0.0, 2.0])
+
+
+def test_the_first_ratio_is_1_with_shared_and_with_fresh_masks():
+    for fresh in (False, True):
+        config = override(small_config(), {"learning.fresh_masks": fresh, "learning.inner_updates": 1})
+        learner = Learner(config)
+        state = state_of(learner, learner.policy.init(jax.random.key(0)))
+        _, metrics = jax.jit(learner.iterate)(state)
+        assert float(metrics["first_ratio_error"]) < 1e-6
+
+
+def test_released_fpo_has_the_gradient_of_a_negative_beta():
+    assert float(Tunables.of(small_config("fpo-released")).beta) == pytest.approx(-0.04)
+    assert float(Tunables.of(small_config("fpo-released", beta=0.05)).beta) == pytest.approx(0.01)
+
+
+def test_one_program_serves_other_betas_and_rates_and_its_seeds_are_those_of_single_runs():
+    config = small_config(seeds=2)
+    programs = make_programs(config)
+    params = programs.policy.init(jax.random.key(0))
+    both = programs.init(params, jnp.arange(2), Tunables.of(config))
+    after, metrics = programs.iterate(both)
+    single = make_programs(dataclasses.replace(config, seeds=1))
+    alone, alone_metrics = single.iterate(single.init(params, jnp.array([1]), Tunables.of(config)))
+    assert metrics["reward"].shape == (2,)
+    np.testing.assert_allclose(metrics["reward"][1], alone_metrics["reward"][0], rtol=1e-6)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a[1], b[0], atol=1e-5), after.params, alone.params)
+    other = programs.init(params, jnp.arange(2), Tunables.of(dataclasses.replace(config, beta=0.5)))
+    _, changed = programs.iterate(other)
+    assert float(changed["beta"][0]) == 0.5
+    assert programs.iterate._cache_size() == 1
+
+
+def test_distillation_phases_move_the_policy_without_reward():
+    base = override(small_config(), {"learning.advantages": "none"})
+    learner = Learner(override(base, {"learning.distillation_interval": 2, "learning.distillation_steps": 2}))
+    params = learner.policy.init(jax.random.key(0))
+    first, _ = jax.jit(learner.iterate)(state_of(learner, params))
+    second, _ = jax.jit(learner.iterate)(first)
+    jax.tree.map(np.testing.assert_array_equal, first.params, params)  # due after every second iteration
+    assert any((a != b).any() for a, b in zip(*map(jax.tree.leaves, (second.params, params)), strict=True))
+
+
+@pytest.mark.parametrize("objective", available_methods())
+def test_every_method_takes_an_iteration_with_finite_numbers(objective):
+    learner = Learner(small_config(objective, beta=0.05))
+    state = state_of(learner, learner.policy.init(jax.random.key(0)))
+    after, metrics = jax.jit(learner.iterate)(state)
+    assert all(np.isfinite(value) for value in metrics.values())
+    assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(after.params))
+    assert any((a != b).any() for a, b in zip(*map(jax.tree.leaves, (after.params, state.params)), strict=True))
+
+
+def test_drift_of_a_uniform_policy_is_0_and_its_entropy_that_of_the_blanks(learner):
+    """A network whose head is 0 is uniform over 4 words: every order has probability 4^-3."""
+    params = learner.policy.init(jax.random.key(0))
+    params["params"]["head"]["kernel"] = jnp.zeros_like(params["params"]["head"]["kernel"])
+    drift = jax.jit(learner.measure)(state_of(learner, params))
+    for name in ("gap", "gap_max", "renyi_gap", "eubo_gap", "decoder_gap"):
+        assert float(drift[name]) == pytest.approx(0.0, abs=1e-5)
+    assert float(drift["entropy"]) == pytest.approx(3 * np.log(4), abs=1e-4)
+
+
+def test_a_run_leaves_a_folder_that_says_what_it_was_and_what_came_out(tmp_path):
+    test_file = tmp_path / "test.csv"
+    test_file.write_text("Puzzle,Solution\n3102200002100320,3142243142131324\n")  # 8 blanks, the task's have 3
+    config = small_config(beta="auto", seeds=2, out=tmp_path / "run", cache=tmp_path / "cache", test_file=test_file)
+    said = []
+    result = train(config, say=said.append)
+    folder = RunFolder.open(tmp_path / "run")
+    assert from_json(folder.config) == config
+    assert folder.read_result() == json.loads(json.dumps(result))
+    records = folder.read_metrics()
+    of = lambda kind: [(r["iteration"], r["seed"]) for r in records if r["kind"] == kind]
+    assert of("train") == [(i, s) for i in (1, 2, 3) for s in (0, 1)]
+    assert of("drift") == of("evaluation") == [(i, s) for i in (0, 2, 3) for s in (0, 1)]
+    drift = next(r for r in records if r["kind"] == "drift")
+    assert drift["drift/gap"] >= -1e-5 and -1.0 <= drift["drift/gradient_cosine"] <= 1.0
+    assert len(result["final"]["test_file/greedy"]["per_seed"]) == 2
+    assert result["samples"] == 24 and any("greedy" in line for line in said)
+
+
+def test_the_config_is_what_json_gives_back():
+    for task, objective in (("sudoku", "fpo"), ("countdown", "spg")):
+        config = make_config(task, objective, beta=0.05)
+        assert from_json(json.loads(json.dumps(to_json(config)))) == config
+    with pytest.raises(ValueError, match="not of a language run"):
+        from_json({"task": "sudoku"})
+
+
+@pytest.mark.parametrize(
+    "values, message",
+    [
+        ({"beta": -0.1}, "--beta -0.1"),
+        ({"seeds": 0}, "--seeds 0"),
+        ({"learning": LearningOptions(samples_per_prompt=1)}, "--learning.samples-per-prompt 1"),
+        ({"network": NetworkOptions(width=15)}, "--network.width 15"),
+        ({"beta": "auto", "problems": Sudoku(blanks=12)}, "--beta auto"),
+    ],
+)
+def test_a_value_out_of_range_is_named(values, message):
+    with pytest.raises(ValueError, match=message):
+        make_config("sudoku", "fpo", **values)
+    with pytest.raises(ValueError, match="--objective best"):
+        make_config("sudoku", "best")
+    with pytest.raises(ValueError, match="--task chess"):
+        make_config("chess")

@@ -1,0 +1,31 @@
+"""Which family an objective trains, and that a family's scores come with what its options say."""
+
+import jax
+import pytest
+from chains import ACTION, OBS, SMALL, acted, make
+
+from dipod_jax.objectives import OBJECTIVES
+from dipod_jax.policies import POLICIES
+from dipod_jax.policies.exact_flow import ExactFlowPolicy
+from dipod_jax.policies.flow import FlowPolicy
+from dipod_jax.policies.gaussian import GaussianPolicy
+
+
+@pytest.mark.parametrize(
+    ("objective", "kind"), [("fpo", FlowPolicy), ("exact-ppo", ExactFlowPolicy), ("ppo", GaussianPolicy)]
+)
+def test_the_objective_decides_the_kind_of_policy(objective, kind):
+    assert type(POLICIES[OBJECTIVES[objective].policy]().build(OBS, ACTION)) is kind
+
+
+@pytest.mark.parametrize("name", [name for name, family in POLICIES.items() if family.has_field])
+def test_a_familys_scores_come_with_what_it_says(name):
+    policy, params = make(POLICIES[name](**SMALL))
+    obs, action, _, evidence = acted(policy, params)
+    scores = jax.eval_shape(policy.score, params, obs, action, evidence)
+    options = policy.options
+    assert (scores.bound is not None) is options.has_bound
+    assert (scores.velocity is not None) >= options.has_velocity
+    assert (scores.steps is not None) >= options.has_steps
+    if options.has_velocity:  # weighted in a mean over the draws (`regularisers.velocity`)
+        assert scores.velocity.shape == (*scores.loss.shape, ACTION) and scores.time.shape == scores.loss.shape
