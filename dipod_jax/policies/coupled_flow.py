@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +21,8 @@ from dipod_jax.types import Params, Scores, make_scores
 class CoupledFlowOptions(FlowOptions):
     """A flow over pairs of actions, executed as their mean; `sampler` is that of the plain flow which the drift meter
     measures, the coupled sampler has none to choose."""
+
+    has_velocity: ClassVar[bool] = False
 
     num_steps: int = 5
     """K, steps of the sampler, >= 1; each evaluates the network twice"""

@@ -13,14 +13,13 @@ from dipod_jax.checks import Checked
 from dipod_jax.networks import MLP, time_embedding
 from dipod_jax.policies.base import POLICIES
 from dipod_jax.policies.exact_flow import PathAndDraws
-from dipod_jax.policies.flow import FlowOptions
-from dipod_jax.policies.flow_sde import FlowSdePolicy, path_losses
+from dipod_jax.policies.flow_sde import ChainOptions, FlowSdePolicy, path_losses
 from dipod_jax.types import Params, Scores, Steps, make_scores
 
 
 @POLICIES.register("learned-noise-flow")
 @dataclass(frozen=True)
-class LearnedNoiseOptions(FlowOptions):
+class LearnedNoiseOptions(ChainOptions):
     """A flow-matching policy whose sampler's steps have noise that a network learns, between two bounds."""
 
     min_noise: float = 0.10
