@@ -150,7 +150,13 @@ def test_distillation_phases_move_the_policy_without_reward():
     assert any((a != b).any() for a, b in zip(*map(jax.tree.leaves, (second.params, params)), strict=True))
 
 
-@pytest.mark.parametrize("objective", available_methods())
+QUICK = ("fpo", "coupled-grpo")  # of draws shared by an update, and by token; the others are slow tests
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in available_methods()],
+)
 def test_every_method_takes_an_iteration_with_finite_numbers(objective):
     learner = Learner(small_config(objective, beta=0.05))
     state = state_of(learner, learner.policy.init(jax.random.key(0)))
