@@ -9,7 +9,8 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from small import BASE, EPISODE, TINY, as_numbers, assert_same_bits, copy, of_objective, probe_programs
 
-from dipod_jax.config import DriftConfig
+from dipod_jax.config import DistillationConfig, DriftConfig
+from dipod_jax.training import programs as programs_module
 from dipod_jax.training.sharding import Layout
 from dipod_jax.training.state import Tunables
 
@@ -47,6 +48,19 @@ def test_statistics_are_those_of_every_observation_seen_so_far(trained):
     assert_array_equal(state.learner.iteration, [len(history)])
 
 
+def test_statistics_are_numpys_over_several_rollouts(fpo):
+    state, seen = fpo.init(), []
+    for _ in range(4):
+        actor, transitions = fpo.act(state.learner, state.actor)
+        learner, _ = fpo.learn(state.learner, transitions)
+        state = state._replace(learner=learner, actor=actor)
+        seen.append(np.float64(transitions.obs[0]).reshape(-1, 2))
+    seen, statistics = np.concatenate(seen), jax.tree.map(lambda x: x[0], state.learner.obs_statistics)
+    assert statistics.count == len(seen) == 4 * 64 * 8
+    assert_allclose(statistics.mean, seen.mean(0), atol=1e-6)
+    assert_allclose(statistics.std, seen.std(0), rtol=1e-6)
+
+
 def test_episodes_are_counted_with_their_length(trained):
     history = trained[3]
     # 64 staggered clocks over 10 steps: 8 of them pass the limit in 8 steps, 51.2 on average; the first are cut short
@@ -67,6 +81,40 @@ def test_the_stored_action_is_what_the_policy_made_of_the_stored_noise(fpo):
     assert 0.01 < (np.abs(transitions.action) == 1.5).mean() < 0.9
     # and the environment was given its tanh
     assert_allclose(transitions.reward, 1 - np.square(np.tanh(transitions.action[..., 0]) - 0.5), atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def on_one_and_two_devices():
+    """What every program gives of the same state, on one device and spread over two."""
+    config = replace(
+        BASE,
+        policy=replace(BASE.policy, action_noise=0.1, num_steps=3, num_draws=2, hidden_sizes=(8,)),
+        learning=replace(BASE.learning, num_epochs=2),
+        drift=DriftConfig(interval=1, num_samples=64),
+        distillation=DistillationConfig(interval=1, num_steps=8, minibatch_size=64, actions="redrawn"),
+    )
+    found = []
+    with pytest.MonkeyPatch.context() as patch:
+        for devices in (1, 2):
+            on = Layout.on(np.array(jax.devices()[:devices])[None])
+            patch.setattr(programs_module.Layout, "of", lambda config, num_seeds, on=on: on)
+            programs = probe_programs(config)
+            assert programs.layout.shards == devices
+            state = programs.init()
+            state, _ = programs.iterate(state)  # so that there are statistics to normalise with
+            actor, transitions = programs.act(state.learner, state.actor)
+            results = {"act": (actor, transitions), "measure": programs.measure(state.learner, transitions)}
+            results["distil"] = programs.distil(copy(state.learner), transitions)
+            results["learn"] = programs.learn(state.learner, transitions)
+            found.append(jax.device_get(as_numbers(results)))
+    return found
+
+
+@pytest.mark.parametrize("program", ["act", "learn", "measure", "distil"])
+def test_a_program_on_two_devices_gives_what_it_gives_on_one(on_one_and_two_devices, program):
+    one, two = (found[program] for found in on_one_and_two_devices)
+    for (path, a), b in zip(jax.tree.leaves_with_path(one), jax.tree.leaves(two), strict=True):
+        assert_allclose(a, b, rtol=2e-3, atol=1e-4, err_msg=jax.tree_util.keystr(path))
 
 
 def test_a_sweep_of_hyper_parameters_compiles_once_and_changes_what_is_learned(fpo):
