@@ -26,4 +26,4 @@ def test_a_row_that_is_found_stays_whatever_its_neighbours_still_look_for(solver
     assert among_lost.iterations == 4 * 8 > among_found.iterations  # the lost row keeps all of them at it
     assert_array_equal(among_lost.path[:, others], among_found.path[:, others])
     error = np.abs(among_found.path[0] - noise)
-    assert 1e-4 < error.max() < 0.2  # found to the tolerance and no better
+    assert error.max() > 0.01  # a correction more would have moved them

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from small import quick_compilation
 
 from dipod_jax.bounds import cutoff_floor, evaluation_times, integrate, log_prob_of_noise, sample_draws, time_grid
 from dipod_jax.diagnostics import (
@@ -28,12 +29,10 @@ TIMES = time_grid(STEPS, kind="uniform")
 
 
 @pytest.fixture(autouse=True, scope="module")
-def quick_compilation():
-    """Most of the time here is compilation: leave the optimiser out, whose results are the same up to rounding."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
+def quickly_compiled():
+    """Most of the time here is compilation."""
+    with quick_compilation():
+        yield
 
 
 def growth(params, obs, x, t):
@@ -269,7 +268,7 @@ def test_a_rollout_is_shuffled_so_that_slices_and_halves_are_samples_of_all_of_i
     batch = batch._replace(advantage=jnp.where(obs[:, 0] > 0.0, 1.0, -2.0))
     settings = MeterSettings(refit_steps=0, num_states=128, num_actions=128)
     got = meter(jnp.asarray(1.0), batch, jax.random.key(1), velocity_fn=two_kinds, settings=settings)
-    tight, loose = (np.asarray(half).std() for half in np.split(np.asarray(batch.action), 2))
+    tight, loose = (float(half.std()) for half in np.split(np.asarray(batch.action), 2))
     assert loose > 1.5 * tight
     # of 128 states, a share of .5 +- .044 is of either kind; in order, all would be of the first
     assert float(got["drift/action_std"]) == pytest.approx((tight + loose) / 2, abs=0.15 * (loose - tight))

@@ -1,15 +1,28 @@
 """The programs on a task whose optimum is known, and their invariants: ratios, devices, seeds, sweeps."""
 
 from dataclasses import replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
-from small import BASE, EPISODE, TINY, as_numbers, assert_same_bits, copy, of_objective, probe_programs
+from small import (
+    BASE,
+    EPISODE,
+    TINY,
+    as_numbers,
+    assert_same_bits,
+    copy,
+    of_objective,
+    probe_programs,
+    quick_compilation,
+)
 
 from dipod_jax.config import DistillationConfig, DriftConfig
+from dipod_jax.diagnostics import MeterSettings
+from dipod_jax.training import drift
 from dipod_jax.training import programs as programs_module
 from dipod_jax.training.sharding import Layout
 from dipod_jax.training.state import Tunables
@@ -88,13 +101,14 @@ def on_one_and_two_devices():
     """What every program gives of the same state, on one device and spread over two."""
     config = replace(
         BASE,
-        policy=replace(BASE.policy, action_noise=0.1, num_steps=3, num_draws=2, hidden_sizes=(8,)),
+        policy=replace(BASE.policy, action_noise=0.1, num_steps=2, num_draws=2, hidden_sizes=(4,)),
         learning=replace(BASE.learning, num_epochs=2),
         drift=DriftConfig(interval=1, num_samples=64),
         distillation=DistillationConfig(interval=1, num_steps=8, minibatch_size=64, actions="redrawn"),
     )
     found = []
-    with pytest.MonkeyPatch.context() as patch:
+    with quick_compilation(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(drift, "MeterSettings", partial(MeterSettings, refit_steps=0))
         for devices in (1, 2):
             on = Layout.on(np.array(jax.devices()[:devices])[None])
             patch.setattr(programs_module.Layout, "of", lambda config, num_seeds, on=on: on)

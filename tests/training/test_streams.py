@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from probe_tasks import TargetTask
-from small import TINY, probe_programs
+from small import TINY, probe_programs, quick_compilation
 
 from dipod_jax.config import DistillationConfig, DriftConfig
 from dipod_jax.training import artifacts
@@ -23,7 +23,7 @@ STEMS = ("split", "fold_in")
 CONFIG = replace(
     TINY,
     rollout=replace(TINY.rollout, num_steps=4, num_envs=8),
-    policy=replace(TINY.policy, action_noise=0.1, noise_correlation=0.5, num_draws=2, num_steps=2),
+    policy=replace(TINY.policy, hidden_sizes=(4,), action_noise=0.1, noise_correlation=0.5, num_draws=2, num_steps=2),
     learning=replace(TINY.learning, minibatch_size=16, num_epochs=2),
     evaluation=replace(TINY.evaluation, num_episodes_during=2),
     drift=DriftConfig(interval=1, num_samples=16),
@@ -59,9 +59,7 @@ class FilmedTask(TargetTask):
 def keys(tmp_path_factory):
     """Bytes of every key by what it was used for, over two seeds, two initial phases, two iterations and a video."""
     seen = defaultdict(list)
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    with pytest.MonkeyPatch.context() as patch:
+    with quick_compilation(), pytest.MonkeyPatch.context() as patch:
         write_down = lambda name, key: jax.debug.callback(
             lambda data: seen[name].append(np.asarray(data).tobytes()), jax.random.key_data(key)
         )
@@ -83,7 +81,6 @@ def keys(tmp_path_factory):
         patch.setattr(artifacts, "write_policy_video", film(write_down))
         go_through(tmp_path_factory)
         jax.effects_barrier()
-    jax.config.update("jax_disable_most_optimizations", before)
     return seen
 
 
