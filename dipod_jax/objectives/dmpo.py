@@ -33,12 +33,12 @@ class Dmpo(Objective):
     (official code).
 
     The weights are a softmax over the minibatch, where the paper has a group of answers to one prompt. There is no
-    trust region. A bad sample's loss is raised without end unless `negative_loss_clamp` stops it, which is how a bound
-    is loosened: a test of what beta is worth. On tokens: sequence scores.
+    trust region. A bad sample's loss is raised without end, which is how a bound is loosened, unless the presets'
+    `negative_loss_clamp` stops it. On tokens: sequence scores.
     """
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        name: {"policy.draws": "antithetic"} for name in ("paper", "cpu")
+        name: {"policy.draws": "antithetic", "objective.negative_loss_clamp": 3.0} for name in ("paper", "cpu")
     }
 
     temperature: float = 1.0
