@@ -21,6 +21,7 @@ from dipod_jax.language.loop import train
 from dipod_jax.language.methods import available_methods
 from dipod_jax.language.post_training import Learner, Tunables, group_advantage, make_programs
 from dipod_jax.language.pretrain import PretrainOptions
+from dipod_jax.language.replay import load_run
 from dipod_jax.options import override
 from dipod_jax.runs import RunFolder
 
@@ -187,6 +188,15 @@ def test_a_run_leaves_a_folder_that_says_what_it_was_and_what_came_out(tmp_path)
     assert drift["drift/gap"] >= -1e-5 and -1.0 <= drift["drift/gradient_cosine"] <= 1.0
     assert len(result["final"]["test_file/greedy"]["per_seed"]) == 2
     assert result["samples"] == 24 and any("greedy" in line for line in said)
+    for seed in (0, 1):
+        loaded = load_run(tmp_path / "run", seed)
+        accuracy = loaded.evaluate(config.problems.read(test_file))
+        assert float(accuracy.greedy.mean()) == result["final"]["test_file/greedy"]["per_seed"][seed]
+    with pytest.raises(ValueError, match="--seed 2"):
+        load_run(tmp_path / "run", 2)
+    boards = loaded.show(config.problems.read(test_file).prompt[0]).split("\n\n")
+    assert boards[0] == "3 1  . 2\n2 .  . .\n. 2  1 .\n. 3  2 ."
+    assert [board.count(".") for board in boards] == [8, 6, 4, 2, 0]
 
 
 def test_the_config_is_what_json_gives_back():
