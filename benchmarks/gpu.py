@@ -25,8 +25,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks._command import Options, require_each, run
-from dipod_jax.checks import require
+from benchmarks._command import Options, check_each, run
+from dipod_jax.checks import check_choice, check_number, require
 
 if TYPE_CHECKING:
     from benchmarks._report import Row
@@ -64,10 +64,11 @@ class GpuOptions(Options):
     def __post_init__(self):
         super().__post_init__()
         require(self.budget_s > 0, "budget-s", self.budget_s, "more than 0")
-        require_each(lambda b: b in ("mjx", "warp"), "backends", self.backends, "mjx, warp")
-        require_each(lambda n: n > 0 and n % 32 == 0, "num-envs", self.num_envs, "multiples of 32")
-        require_each(lambda n: n >= 1, "num-seeds", self.num_seeds, "numbers >= 1")
-        require_each(lambda b: b >= 0, "betas", self.betas, "numbers >= 0")
+        check_each(check_choice, "backends", self.backends, ("mjx", "warp"))
+        multiple = lambda flag, value: require(value > 0 and value % 32 == 0, flag, value, "a multiple of 32")
+        check_each(multiple, "num-envs", self.num_envs)
+        check_each(check_number, "num-seeds", self.num_seeds, 1)
+        check_each(check_number, "betas", self.betas, 0)
 
 
 def measure(options: GpuOptions) -> list[Row]:

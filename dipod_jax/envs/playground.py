@@ -34,7 +34,7 @@ def load_task(task: str, impl: str, num_worlds: int = SUITE_WORLDS) -> Any:
     else:
         from mujoco_playground import dm_control_suite
 
-        buffer = int(dm_control_suite.get_default_config(task)["naconmax"])
+        buffer = int(dm_control_suite.get_default_config(task)["naconmax"])  # pyright: ignore[reportArgumentType]
         overrides = {"impl": impl, "naconmax": -(-buffer * max(num_worlds, SUITE_WORLDS) // SUITE_WORLDS)}
         env = dm_control_suite.load(task, config_overrides=overrides)
         least = (WARP_MIN_ITERATIONS, WARP_MIN_LINE_SEARCH_ITERATIONS)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +23,9 @@ LOG_STD_RANGE = (-5.0, 2.0)
 @dataclass(frozen=True)
 class TerminalNoiseOptions(FlowOptions):
     """A flow-matching policy with learned Gaussian noise on its end point, one standard deviation a dimension."""
+
+    has_velocity: ClassVar[bool] = False
+    has_steps: ClassVar[bool] = True  # one, the last
 
     initial_noise: float = 1.0
     """standard deviation of the end's noise at the start of training, in [.0068, 7.3], in units of the pre-tanh

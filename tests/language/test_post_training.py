@@ -84,6 +84,7 @@ def test_at_the_acting_parameters_the_gradient_is_that_of_advantage_plus_beta_ti
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), found, expected)
 
 
+@pytest.mark.slow
 def test_the_mean_elbo_gradient_over_masks_tends_to_the_exact_one(learner, params):
     """An iteration's direction is unbiased: many masks of the same samples against autodiff of the exact ELBO."""
     samples, _ = learner.sample(params, jax.random.key(1), 2)
@@ -124,6 +125,7 @@ def test_released_fpo_has_the_gradient_of_a_negative_beta():
     assert float(Tunables.of(small_config("fpo-released", beta=0.05)).beta) == pytest.approx(0.01)
 
 
+@pytest.mark.slow
 def test_one_program_serves_other_betas_and_rates_and_its_seeds_are_those_of_single_runs():
     config = small_config(seeds=2)
     programs = make_programs(config)
@@ -141,6 +143,7 @@ def test_one_program_serves_other_betas_and_rates_and_its_seeds_are_those_of_sin
     assert programs.iterate._cache_size() == 1
 
 
+@pytest.mark.slow
 def test_distillation_phases_move_the_policy_without_reward():
     base = override(small_config(), {"learning.advantages": "none"})
     learner = Learner(override(base, {"learning.distillation_interval": 2, "learning.distillation_steps": 2}))
@@ -151,7 +154,13 @@ def test_distillation_phases_move_the_policy_without_reward():
     assert any((a != b).any() for a, b in zip(*map(jax.tree.leaves, (second.params, params)), strict=True))
 
 
-@pytest.mark.parametrize("objective", available_methods())
+QUICK = ("fpo", "coupled-grpo")  # of draws shared by an update, and by token; the others are slow tests
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in available_methods()],
+)
 def test_every_method_takes_an_iteration_with_finite_numbers(objective):
     learner = Learner(small_config(objective, beta=0.05))
     state = state_of(learner, learner.policy.init(jax.random.key(0)))
@@ -161,6 +170,7 @@ def test_every_method_takes_an_iteration_with_finite_numbers(objective):
     assert any((a != b).any() for a, b in zip(*map(jax.tree.leaves, (after.params, state.params)), strict=True))
 
 
+@pytest.mark.slow
 def test_drift_of_a_uniform_policy_is_0_and_its_entropy_that_of_the_blanks(learner):
     """A network whose head is 0 is uniform over 4 words: every order has probability 4^-3."""
     params = learner.policy.init(jax.random.key(0))
@@ -171,6 +181,7 @@ def test_drift_of_a_uniform_policy_is_0_and_its_entropy_that_of_the_blanks(learn
     assert float(drift["entropy"]) == pytest.approx(3 * np.log(4), abs=1e-4)
 
 
+@pytest.mark.slow
 def test_a_run_leaves_a_folder_that_says_what_it_was_and_what_came_out(tmp_path):
     test_file = tmp_path / "test.csv"
     test_file.write_text("Puzzle,Solution\n3102200002100320,3142243142131324\n")  # 8 blanks, the task's have 3

@@ -129,8 +129,8 @@ def test_a_finished_run_stays_finished_where_no_picture_can_be_drawn(tmp_path, m
     def fail(*arguments, **options):
         raise RuntimeError("ffmpeg could not write it:\nno space left")
 
-    for name in ("plot_returns", "write_report"):
-        monkeypatch.setattr(f"dipod_jax.viz.{name}", fail)
+    for name in ("viz.plot_returns", "report.write_report"):
+        monkeypatch.setattr(f"dipod_jax.{name}", fail)
     monkeypatch.setattr(artifacts, "write_policy_video", fail)
     programs = FakePrograms()
     programs.evaluation_env = programs.policy = None

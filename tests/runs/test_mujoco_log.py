@@ -18,6 +18,7 @@ def warn(times: int) -> None:
 
 def test_warnings_go_to_the_run_folder_are_said_once_and_end_at_the_limit(tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
+    mujoco_log._configure(logfile="MUJOCO_LOG.TXT", logto_file=True, logto_console=True)
     monkeypatch.setattr(mujoco_log, "MAX_BYTES", 1000)
     (tmp_path / "run").mkdir()
     said = []

@@ -65,7 +65,7 @@ def test_phases_of_initial_distillation_draw_different_noise(fpo, tmp_path, monk
     assert_array_equal(jax.random.key_data(run.state.learner.key), key)
     stop.receive(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
-        run._distil_initially()
+        run._distil_initially()  # and closes the run
     assert len(learners) == 2  # none after the stop
 
 

@@ -176,7 +176,7 @@ def test_a_loaded_policy_acts_as_the_trainer_did(finished):
         kernels = [v for k, v in leaves.items() if "params['policy']" in k and "input_kernel" in k]
         assert_array_equal(trained.params["params"]["input_kernel"], kernels[0][index])
         noise = jax.random.normal(key, (5, 1))
-        expected = np.tanh(trained.policy.act(trained.params, (obs - mean) / std, noise))
+        expected = np.tanh(trained.policy.sample(trained.params, (obs - mean) / std, noise)[0])
         assert_allclose(action, expected, atol=1e-5)
     assert_array_equal(load_policy(path)(obs, key), load_policy(path, 4)(obs, key))  # the first of the run's seeds
     single = load_policy(path)(obs[0], key)
