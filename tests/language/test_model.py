@@ -26,6 +26,14 @@ SMALL = MaskedTransformer(length=16, vocab_size=4, width=16, num_layers=2, num_h
 BRIEF = PretrainOptions(steps=3, batch_size=4)
 
 
+def random_params(network: MaskedTransformer, seed: int) -> dict:
+    """Fresh parameters with a head that is not 0."""
+    params = init_params(network, jax.random.key(seed))
+    head = params["params"]["head"]["kernel"]
+    params["params"]["head"]["kernel"] = jax.random.normal(jax.random.key(seed), head.shape)
+    return params
+
+
 def numpy_forward(params: dict, tokens: np.ndarray, num_heads: int) -> np.ndarray:
     """Logits (L, V) of one sequence, one position and one head at a time, in float64."""
     p = jax.tree.map(lambda x: np.asarray(x, np.float64), params["params"])
@@ -49,7 +57,7 @@ def numpy_forward(params: dict, tokens: np.ndarray, num_heads: int) -> np.ndarra
 
 
 def test_forward_equals_numpy():
-    params = init_params(SMALL, jax.random.key(0))
+    params = random_params(SMALL, 0)
     tokens = np.random.default_rng(0).integers(0, 5, (3, 2, 16))
     logits = SMALL.apply(params, jnp.asarray(tokens))
     expected = [[numpy_forward(params, row, 2) for row in rows] for rows in tokens]
@@ -62,6 +70,11 @@ def test_the_recipe_has_100224_parameters():
     assert sum(x.size for x in jax.tree.leaves(shapes)) == 100_224
 
 
+def test_a_fresh_network_is_uniform():
+    logits = SMALL.apply(init_params(SMALL, jax.random.key(0)), jnp.arange(16) % 5)
+    np.testing.assert_array_equal(logits, np.zeros((16, 4)))
+
+
 def test_token_log_probs_pick_the_word_that_stands_and_0_for_a_mask():
     logits = jnp.log(jnp.array([[0.5, 0.25, 0.25], [0.1, 0.2, 0.7], [1.0, 1.0, 1.0]]))
     np.testing.assert_allclose(
@@ -71,7 +84,7 @@ def test_token_log_probs_pick_the_word_that_stands_and_0_for_a_mask():
 
 def test_pretraining_loss_is_the_exact_elbo_per_token_on_average():
     network = MaskedTransformer(length=9, vocab_size=117, width=16)
-    params, apply = init_params(network, jax.random.key(1)), jax.jit(network.apply)
+    params, apply = random_params(network, 1), jax.jit(network.apply)
     corpus = Countdown().corpus()
     tokens, blank = corpus.answer[0], corpus.prompt[0] == MASK
     expected = 0.0

@@ -21,6 +21,7 @@ from dipod_jax.language.loop import train
 from dipod_jax.language.methods import available_methods
 from dipod_jax.language.post_training import Learner, Tunables, group_advantage, make_programs
 from dipod_jax.language.pretrain import PretrainOptions
+from dipod_jax.language.replay import load_run
 from dipod_jax.options import override
 from dipod_jax.runs import RunFolder
 
@@ -45,7 +46,15 @@ def learner():
 
 @pytest.fixture(scope="module")
 def params(learner):
-    return learner.policy.init(jax.random.key(0))
+    return random_params(learner)
+
+
+def random_params(learner):
+    """Fresh parameters with a head that is not 0, so that a gradient reaches every layer."""
+    params = learner.policy.init(jax.random.key(0))
+    head = params["params"]["head"]["kernel"]
+    params["params"]["head"]["kernel"] = jax.random.normal(jax.random.key(1), head.shape)
+    return params
 
 
 def state_of(learner, params, **tunables):
@@ -99,7 +108,7 @@ def test_the_mean_elbo_gradient_over_masks_tends_to_the_exact_one(learner, param
 
 def test_no_advantage_and_no_beta_changes_nothing():
     learner = Learner(override(small_config(), {"learning.advantages": "none"}))
-    params = learner.policy.init(jax.random.key(0))
+    params = random_params(learner)
     after, _ = jax.jit(learner.iterate)(state_of(learner, params))
     jax.tree.map(np.testing.assert_array_equal, after.params, params)
     assert int(after.iteration) == 1
@@ -114,7 +123,7 @@ def test_the_first_ratio_is_1_with_shared_and_with_fresh_masks():
     for fresh in (False, True):
         config = override(small_config(), {"learning.fresh_masks": fresh, "learning.inner_updates": 1})
         learner = Learner(config)
-        state = state_of(learner, learner.policy.init(jax.random.key(0)))
+        state = state_of(learner, random_params(learner))
         _, metrics = jax.jit(learner.iterate)(state)
         assert float(metrics["first_ratio_error"]) < 1e-6
 
@@ -128,7 +137,7 @@ def test_released_fpo_has_the_gradient_of_a_negative_beta():
 def test_one_program_serves_other_betas_and_rates_and_its_seeds_are_those_of_single_runs():
     config = small_config(seeds=2)
     programs = make_programs(config)
-    params = programs.policy.init(jax.random.key(0))
+    params = random_params(programs)
     both = programs.init(params, jnp.arange(2), Tunables.of(config))
     after, metrics = programs.iterate(both)
     single = make_programs(dataclasses.replace(config, seeds=1))
@@ -146,7 +155,7 @@ def test_one_program_serves_other_betas_and_rates_and_its_seeds_are_those_of_sin
 def test_distillation_phases_move_the_policy_without_reward():
     base = override(small_config(), {"learning.advantages": "none"})
     learner = Learner(override(base, {"learning.distillation_interval": 2, "learning.distillation_steps": 2}))
-    params = learner.policy.init(jax.random.key(0))
+    params = random_params(learner)
     first, _ = jax.jit(learner.iterate)(state_of(learner, params))
     second, _ = jax.jit(learner.iterate)(first)
     jax.tree.map(np.testing.assert_array_equal, first.params, params)  # due after every second iteration
@@ -162,7 +171,7 @@ QUICK = ("fpo", "coupled-grpo")  # of draws shared by an update, and by token; t
 )
 def test_every_method_takes_an_iteration_with_finite_numbers(objective):
     learner = Learner(small_config(objective, beta=0.05))
-    state = state_of(learner, learner.policy.init(jax.random.key(0)))
+    state = state_of(learner, random_params(learner))
     after, metrics = jax.jit(learner.iterate)(state)
     assert all(np.isfinite(value) for value in metrics.values())
     assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(after.params))
@@ -171,9 +180,8 @@ def test_every_method_takes_an_iteration_with_finite_numbers(objective):
 
 @pytest.mark.slow
 def test_drift_of_a_uniform_policy_is_0_and_its_entropy_that_of_the_blanks(learner):
-    """A network whose head is 0 is uniform over 4 words: every order has probability 4^-3."""
+    """A fresh network is uniform over 4 words: every order has probability 4^-3."""
     params = learner.policy.init(jax.random.key(0))
-    params["params"]["head"]["kernel"] = jnp.zeros_like(params["params"]["head"]["kernel"])
     drift = jax.jit(learner.measure)(state_of(learner, params))
     for name in ("gap", "gap_max", "renyi_gap", "eubo_gap", "decoder_gap"):
         assert float(drift[name]) == pytest.approx(0.0, abs=1e-5)
@@ -198,6 +206,15 @@ def test_a_run_leaves_a_folder_that_says_what_it_was_and_what_came_out(tmp_path)
     assert drift["drift/gap"] >= -1e-5 and -1.0 <= drift["drift/gradient_cosine"] <= 1.0
     assert len(result["final"]["test_file/greedy"]["per_seed"]) == 2
     assert result["samples"] == 24 and any("greedy" in line for line in said)
+    for seed in (0, 1):
+        loaded = load_run(tmp_path / "run", seed)
+        accuracy = loaded.evaluate(config.problems.read(test_file))
+        assert float(accuracy.greedy.mean()) == result["final"]["test_file/greedy"]["per_seed"][seed]
+    with pytest.raises(ValueError, match="--seed 2"):
+        load_run(tmp_path / "run", 2)
+    boards = loaded.show(config.problems.read(test_file).prompt[0]).split("\n\n")
+    assert boards[0] == "3 1  . 2\n2 .  . .\n. 2  1 .\n. 3  2 ."
+    assert [board.count(".") for board in boards] == [8, 6, 4, 2, 0]
 
 
 def test_the_config_is_what_json_gives_back():

@@ -25,7 +25,8 @@ def make_policy(**options) -> MaskedPolicy:
 @pytest.fixture(scope="module")
 def params():
     drawn = make_policy().init(jax.random.key(0))
-    return jax.tree.map(lambda x: 1.5 * x, drawn)
+    drawn["params"]["head"]["kernel"] = jax.random.normal(jax.random.key(1), (16, VOCAB))  # a fresh head is uniform
+    return drawn
 
 
 def completions() -> jax.Array:

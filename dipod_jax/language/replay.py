@@ -1,0 +1,74 @@
+"""A language run read back: its policy, its accuracy, and how it solves a problem step by step."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dipod_jax.language.config import LanguageConfig, from_json
+from dipod_jax.language.evaluation import Accuracy, decode_problems, decoders, evaluate
+from dipod_jax.language.pretrain import init_params
+from dipod_jax.language.task import MASK, Problems, Task
+from dipod_jax.policies.masked import MaskedPolicy
+from dipod_jax.runs import CheckpointError, RunFolder, latest_checkpoint, restore_checkpoint
+from dipod_jax.types import Params
+
+
+class LoadedRun(NamedTuple):
+    """What a run folder holds of one seed."""
+
+    config: LanguageConfig
+    policy: MaskedPolicy
+    params: Params
+
+    def evaluate(self, problems: Problems, seed: int = 0) -> Accuracy:
+        """Accuracy on problems by three decoders; their blanks may be more than the task's."""
+        num_blanks = int((np.asarray(problems.prompt) == MASK).sum(1).max())
+        solve = jax.jit(
+            lambda params, key: evaluate(self.policy, self.config.problems, params, problems, key, num_blanks)
+        )
+        return solve(self.params, jax.random.key(seed))
+
+    def show(self, prompt: np.ndarray) -> str:
+        """One problem (L,) solved greedily, a picture a step."""
+        num_blanks = int((prompt == MASK).sum())
+        options = decoders(self.policy.options.decoder)["greedy"]
+        found = decode_problems(
+            self.policy, self.params, jnp.asarray(prompt)[None], jax.random.key(0), options, num_blanks
+        )
+        return render_steps(self.config.problems, np.asarray(found.tokens)[0], np.asarray(found.step)[0])
+
+
+def load_run(path: Path, seed: int = 0) -> LoadedRun:
+    """The policy that a finished run left, of one of its seeds.
+
+    Raises:
+        RunFolderError: no folder of a run.
+        CheckpointError: it holds no parameters, or not these.
+        ValueError: the run is of another kind, or has no such seed.
+    """
+    folder = RunFolder.open(path)
+    config = from_json(folder.config)
+    if not 0 <= seed < config.seeds:
+        raise ValueError(f"--seed {seed} is not allowed: 0 to {config.seeds - 1}, the seeds of {path}")
+    checkpoint = latest_checkpoint(folder.checkpoints)
+    if checkpoint is None:
+        raise CheckpointError(f"{path} holds no checkpoint; the run has not ended")
+    one = jax.eval_shape(lambda: init_params(config.build_network(), jax.random.key(0)))
+    several = jax.tree.map(lambda x: jax.ShapeDtypeStruct((config.seeds, *x.shape), x.dtype), one)
+    params = restore_checkpoint(checkpoint, {"params": several})["params"]
+    return LoadedRun(config, config.build_policy(), jax.tree.map(lambda x: x[seed], params))
+
+
+def render_steps(task: Task, tokens: np.ndarray, step: np.ndarray) -> str:
+    """The prompt and what stood after each step, a blank line between.
+
+    Args:
+        tokens: (L,) completed. step: (L,) that filled a position, -1 where given.
+    """
+    pictures = [task.render(np.where(step < k, tokens, MASK)) for k in range(int(step.max()) + 2)]
+    return "\n\n".join(pictures)
