@@ -326,8 +326,8 @@ def test_a_policy_scores_its_own_actions_with_what_its_family_offers(name):
     assert_allclose(found.weight.sum(), 1.0, rtol=1e-5)
     assert found.known.all()
     assert_finite(found)
-    for part in ("bound", "velocity", "steps"):
-        assert (getattr(found, part) is not None) == getattr(options, f"has_{part}"), part
+    for part in ("bound", "velocity", "steps"):  # a family may score by more than it offers to others
+        assert (getattr(found, part) is not None) >= getattr(options, f"has_{part}"), part
     assert (batch.policy.field is batch.policy) == options.has_field
     entropy = batch.policy.entropy(batch.params[0], batch.obs, batch.noise)
     assert (entropy is not None) == options.has_entropy

@@ -70,7 +70,8 @@ def make_subsets(length: int) -> Subsets:
 
 
 def _level(subsets: np.ndarray, revealed: np.ndarray) -> Level:
-    blanks = np.stack([np.flatnonzero(revealed[s]) for s in subsets])  # (C, k)
+    subsets = subsets.astype(np.int32)  # jax may refuse indices of 64 bits
+    blanks = np.stack([np.flatnonzero(revealed[s]) for s in subsets]).astype(np.int32)  # (C, k)
     return Level(subsets, subsets[:, None] - (1 << blanks), blanks)
 
 

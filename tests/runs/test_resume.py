@@ -184,7 +184,8 @@ def test_the_loss_of_the_folder_ends_the_run_in_one_line(tmp_path, loss):
     printed, err = process.communicate(timeout=60)
     assert process.returncode == 74 and err.count("\n") == 1 and f"{out} was removed or renamed" in err
     assert "everything is in" not in printed
-    assert loss == "emptied" or not out.exists()
+    # What was being saved meanwhile may have brought its own folder back, and nothing else.
+    assert loss == "emptied" or {entry.name for entry in out.glob("*")} <= {"checkpoints"}
 
 
 @pytest.mark.parametrize("count", [5, pytest.param(50, marks=pytest.mark.slow)])
