@@ -226,6 +226,11 @@ class Config:
     """event log beside the files that are always written"""
     checkpoint_interval: float = 60.0
     """seconds between checkpoints, >= 0; one is always written at the end"""
+    keep_checkpoints: int = 2
+    """how many of the newest checkpoints stay, >= 1; beside them that of the best policy, checkpoints/best"""
+    strict_resume: bool = False
+    """with --resume: refuse to go back to an older checkpoint where the newest is damaged, and to go on from records
+    with holes"""
     regularisers: Regularisers = field(default_factory=Regularisers)
     critic: CriticOptions = field(default_factory=CriticOptions)
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
@@ -243,7 +248,7 @@ class Config:
             part.validate()
         self._check_policy()
         self._check_beta()
-        check.number("seeds", "total_steps", low=1)
+        check.number("seeds", "total_steps", "keep_checkpoints", low=1)
         check.number("checkpoint_interval")
         if self.seed_list is not None:
             seeds = self.seed_list

@@ -33,6 +33,8 @@ def from_version_1(values: Mapping[str, Any]) -> dict[str, Any]:
     return {
         **options,
         "version": VERSION,
+        "keep_checkpoints": 2,
+        "strict_resume": False,
         "objective": {"name": name, **sections["fpo" if name == "fpo" else "ppo"]},
         "policy": {"name": family, **policy},
         "learning": learning,

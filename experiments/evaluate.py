@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -26,10 +26,12 @@ class EvaluateConfig:
     """episodes of each kind, >= 1"""
     seed: int | None = None
     """which of the run's seeds; its first where none"""
+    which: Literal["latest", "best"] = "latest"
+    """which checkpoint: the newest, or the policy that the seed's own evaluations liked best"""
     evaluation_seed: int = 0
     """seed of the start states and the base noise, >= 0"""
     backend: Backend = "auto"
-    """physics; auto takes warp on CUDA, mjx on TPU, else native"""
+    """physics; auto takes mjx on an accelerator, else native"""
     video: bool = True
     """film a few episodes into RUN_DIR/evaluation.mp4"""
 
@@ -76,7 +78,7 @@ def evaluate(options: EvaluateConfig) -> None:
     from dipod_jax.training.loading import restore_policy
     from dipod_jax.training.results import start_note, summarise
 
-    trained = restore_policy(options.run_dir, options.seed)
+    trained = restore_policy(options.run_dir, options.seed, options.which)
     env = envs.make(trained.config.task, backend, episode_length=1000, num_threads=available_cores())
     returns_key, video_key = jax.random.split(jax.random.key(options.evaluation_seed))
     policy = trained.policy, trained.params, trained.statistics
@@ -84,6 +86,7 @@ def evaluate(options: EvaluateConfig) -> None:
     result = {
         "task": trained.config.task,
         "seed": trained.config.all_seeds[0] if options.seed is None else options.seed,
+        "which": options.which,
         "backend": backend,
         "episodes": options.episodes,
         "return": summarise(returns.random_noise[None]),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -20,8 +21,8 @@ STARTED = time.perf_counter()
 
 # The schedule ends where the run does: one that is made longer takes its rate up again where the longer schedule is.
 RATE_WARNING = "warning: the learning rate's schedule ends with the run: over {} env steps before, now over {}"
-# Options that may change when a run is resumed: how far it goes and what it prints.
-RESUMABLE = ("total-steps", "logger", "checkpoint-interval", "resume", "out")
+# Options that may change when a run is resumed: how far it goes, what it keeps and what it prints.
+RESUMABLE = ("total-steps", "logger", "checkpoint-interval", "keep-checkpoints", "strict-resume", "resume", "out")
 
 
 def main(argv: Sequence[str] | None = None, *, task: str | None = None) -> None:
@@ -78,7 +79,7 @@ def _starting_config(arguments: list[str], task: str | None) -> tuple[Config, st
         saved = from_json(stored)
         what = f"{saved.objective.name} with --resume, with which the run in {known.out} was started"
         require(method.objective in (None, saved.objective.name), "objective", method.objective, what)
-        return dataclasses.replace(saved, resume=True, out=known.out), None, rest
+        return dataclasses.replace(saved, resume=True, strict_resume=False, out=known.out), None, rest
     return *make_config(known.preset, known.task, method.objective or "fpo", known.backend), rest
 
 
@@ -101,7 +102,7 @@ def _check_folder(config: Config, start: Config) -> Config:
             print(RATE_WARNING.format(start.total_steps, config.total_steps), file=sys.stderr)
         return config
     if config.out is None:
-        config = dataclasses.replace(config, out=config.default_out / time.strftime("%Y%m%d-%H%M%S"))
+        config = dataclasses.replace(config, out=config.default_out / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}")
     assert config.out is not None
     check_writable(config.out)
     check_unused(config.out)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from dipod_jax.config import Config
 from dipod_jax.policies import Policy
-from dipod_jax.runs import CheckpointError, RunFolder, latest_checkpoint, restore_checkpoint, saved_shapes
+from dipod_jax.runs import CheckpointError, RunFolder, find_checkpoint, restore_checkpoint, saved_shapes
 from dipod_jax.serialisation import from_json
 from dipod_jax.training.evaluation import make_act
 from dipod_jax.training.statistics import RunningStatistics
@@ -40,23 +40,25 @@ class _State(NamedTuple):
     learner: _Learner
 
 
-def restore_policy(run_dir: str | Path, seed: int | None = None) -> TrainedPolicy:
-    """Read the newest checkpoint of a run.
+def restore_policy(run_dir: str | Path, seed: int | None = None, which: str = "latest") -> TrainedPolicy:
+    """Read a policy of a run.
 
     Args:
         run_dir: a run folder.
         seed: which of the run's seeds; its first where None.
+        which: "latest", or "best" for the one that the seed's evaluations liked best. It was chosen for being high:
+            evaluate it afresh before you report it.
 
     Raises:
         RunFolderError, CheckpointError: not a run folder, or no checkpoint that is whole.
-        ValueError: a seed that the run did not train.
+        ValueError: a seed that the run did not train, or another `which`.
     """
     folder = RunFolder.open(Path(run_dir))
     config = from_json(folder.config)
     seeds = config.all_seeds
     if seed is not None and seed not in seeds:
         raise ValueError(f"--seed {seed} is not allowed: the run in {run_dir} trained {', '.join(map(str, seeds))}")
-    checkpoint = latest_checkpoint(folder.checkpoints)
+    checkpoint = find_checkpoint(folder.checkpoints, which)
     if checkpoint is None:
         raise CheckpointError(
             f"{run_dir} holds no complete checkpoint yet; let the run go on, or continue it with --resume"
@@ -77,12 +79,13 @@ def restore_policy(run_dir: str | Path, seed: int | None = None) -> TrainedPolic
     return TrainedPolicy(config, policy, learner.params["policy"], learner.obs_statistics)
 
 
-def load_policy(run_dir: str | Path, seed: int | None = None) -> ActFn:
+def load_policy(run_dir: str | Path, seed: int | None = None, which: str = "latest") -> ActFn:
     """A jitted `act(obs, key)` of a trained policy.
 
     Args:
         run_dir: a run folder; nothing else is needed, not even Playground.
         seed: which of the run's seeds; its first where None.
+        which: "latest" or "best", as in `restore_policy`.
 
     Returns:
         `act(obs (..., O), key) -> action (..., d)` in (-1, 1); the key draws the base noise, independent for each row.
@@ -91,7 +94,7 @@ def load_policy(run_dir: str | Path, seed: int | None = None) -> ActFn:
     Raises:
         RunFolderError, CheckpointError, ValueError: as `restore_policy`.
     """
-    trained = restore_policy(run_dir, seed)
+    trained = restore_policy(run_dir, seed, which)
     act = make_act(trained.policy, trained.params, trained.statistics)
 
     def act_with_key(obs: jax.Array, key: jax.Array) -> jax.Array:

@@ -28,8 +28,6 @@ def train(
     *,
     started: float | None = None,
     programs: Programs | None = None,
-    keep_checkpoints: int = 2,
-    strict_resume: bool = False,
 ) -> dict[str, Any]:
     """Train as `config` says, and leave everything in its run folder.
 
@@ -37,9 +35,6 @@ def train(
         config: resolved; preset and backend are not "auto", `out` is set.
         started: `time.perf_counter()` at which the clock of the run began; now where None.
         programs: compiled ones to use again, made for a config that differs in `Tunables` and folders only.
-        keep_checkpoints: how many of the newest stay.
-        strict_resume: refuse to go back to an older checkpoint where the newest is damaged, and to go on from records
-            with holes.
 
     Returns:
         What `result.json` holds.
@@ -51,8 +46,7 @@ def train(
             an evaluation or the drawing of pictures, the process ends instead, as saved; a second one ends it at once.
     """
     started = time.perf_counter() if started is None else started
-    options = {"keep_checkpoints": keep_checkpoints, "strict_resume": strict_resume}
-    with stop_requested() as stop, contextlib.closing(Run(config, started, programs, stop=stop, **options)) as run:
+    with stop_requested() as stop, contextlib.closing(Run(config, started, programs, stop=stop)) as run:
         run.start()
         while run.iteration < config.num_iterations:
             run.iterate()
@@ -72,8 +66,6 @@ class Run:
         programs: Programs | None = None,
         *,
         stop: StopRequest | None = None,
-        keep_checkpoints: int = 2,
-        strict_resume: bool = False,
     ):
         assert config.out is not None
         self.config, self.seeds, self.stop = config, config.all_seeds, stop or StopRequest()
@@ -92,11 +84,10 @@ class Run:
         self.evaluations: list[dict[str, Any]] = []
         self.iteration, self._timed_iterations = 0, 0
         self._last_return: float | None = None
-        self._strict = strict_resume
         self.holes: str | None = None
         self._mujoco_log = MujocoLog(self.folder.path, self.progress.line)
         self._best = BestKeeper(self.folder.checkpoints / BEST, self.progress.line)
-        self._saver = Saver(self.folder.checkpoints, keep=keep_checkpoints, say=self.progress.line)
+        self._saver = Saver(self.folder.checkpoints, keep=config.keep_checkpoints, say=self.progress.line)
 
     @property
     def wall_clock_s(self) -> float:
@@ -114,7 +105,7 @@ class Run:
         with self.stop.abandonable(self.leave_unchanged):
             self.programs = self._given or make_programs(self.config, self.seeds)
             if self.config.resume:
-                self._take_up(resume(self.config, self.folder, self.programs, self._strict, self.progress.line))
+                self._take_up(resume(self.config, self.folder, self.programs, self.progress.line))
             else:
                 self.state = fresh_state(self.config, self.programs)
             self.logger = make_logger(

@@ -32,7 +32,7 @@ class Resumed(NamedTuple):
     """the records that it lacks, in words"""
 
 
-def resume(config: Config, folder: RunFolder, programs: Programs, strict: bool, say: Callable[[str], None]) -> Resumed:
+def resume(config: Config, folder: RunFolder, programs: Programs, say: Callable[[str], None]) -> Resumed:
     """Go on from the newest whole checkpoint, or begin again where there is none.
 
     Nothing is changed in the folder before everything is found fit.
@@ -41,12 +41,12 @@ def resume(config: Config, folder: RunFolder, programs: Programs, strict: bool, 
         config: the run's own, but for what may change when a run is resumed.
         folder: locked.
         programs: of `config`.
-        strict: refuse a checkpoint that is not the newest, and records with holes.
         say: told, a line each, what is not as it was left.
 
     Raises:
-        CheckpointError, RunFolderError: nothing to go on from, or `strict`.
+        CheckpointError, RunFolderError: nothing to go on from, or `strict_resume`.
     """
+    strict = config.strict_resume
     checkpoint = latest_checkpoint(folder.checkpoints, strict=strict, say=say)
     if checkpoint is None:
         _adopt_config(config, folder, 0)

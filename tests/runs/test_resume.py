@@ -27,9 +27,9 @@ def run(tmp_path, monkeypatch):
     """Trains into `tmp_path / "run"`, without pictures; returns the folder."""
     monkeypatch.setattr(loop, "write_artifacts", lambda *_: None)
 
-    def train(keywords=None, **options):
+    def train(**options):
         config = fake_config(tmp_path / "run", **options)
-        loop.train(config, programs=FakePrograms(config.all_seeds), **(keywords or {}))
+        loop.train(config, programs=FakePrograms(config.all_seeds))
         return RunFolder.open(tmp_path / "run")
 
     train.path = tmp_path / "run"
@@ -98,7 +98,7 @@ def test_a_best_policy_that_cannot_be_read_is_sought_anew_and_that_is_said(run, 
 
 
 def test_as_many_of_the_newest_are_kept_as_asked(run):
-    folder = run(keywords={"keep_checkpoints": 4})
+    folder = run(keep_checkpoints=4)
     assert sorted(p.name[-2:] for p in folder.checkpoints.glob("step_*")) == ["07", "08", "09", "10"]
     with pytest.raises(ValueError, match="--which newest is not allowed: latest or best"):
         find_checkpoint(folder.checkpoints, "newest")
@@ -110,7 +110,7 @@ def test_a_damaged_newest_checkpoint_is_said_and_the_run_ends_in_the_same_bits(r
     (folder.path / "result.json").unlink()
     (folder.checkpoints / f"step_{ITERATIONS:012d}" / "leaves.json").unlink()
     with pytest.raises(CheckpointError, match="--strict-resume"):
-        run(resume=True, keywords={"strict_resume": True})
+        run(resume=True, strict_resume=True)
     capsys.readouterr()
     run(resume=True)
     (line,) = [line for line in capsys.readouterr().out.splitlines() if "warning" in line]
@@ -121,7 +121,7 @@ def test_a_damaged_newest_checkpoint_is_said_and_the_run_ends_in_the_same_bits(r
 def test_a_foreign_file_in_the_newest_checkpoint_changes_nothing(run, capsys):
     folder = run(total_steps=16 * 4)
     (folder.checkpoints / "step_000000000004" / ".DS_Store").touch()
-    run(resume=True, keywords={"strict_resume": True})
+    run(resume=True, strict_resume=True)
     assert "warning" not in capsys.readouterr().out
     train = [r["iteration"] for r in folder.read_metrics() if r["kind"] == "train"]
     assert train == list(range(1, ITERATIONS + 1))
@@ -132,7 +132,7 @@ def test_holes_in_the_records_are_named_and_refused_where_that_is_asked(run, cap
     metrics = folder.path / "metrics.jsonl"
     metrics.write_bytes(metrics.read_bytes()[: metrics.stat().st_size // 3])
     with pytest.raises(RunFolderError, match=r"lacks .* --strict-resume does not go on"):
-        run(resume=True, seed_list=(4, 2), keywords={"strict_resume": True})
+        run(resume=True, seed_list=(4, 2), strict_resume=True)
     capsys.readouterr()
     run(resume=True, seed_list=(4, 2))
     (line,) = [line for line in capsys.readouterr().out.splitlines() if "warning" in line]
