@@ -14,6 +14,7 @@ COMMANDS = {
     "ablation": "train the recipe, and the recipe with one part removed or replaced at a time",
     "compare": "draw several runs side by side",
     "report": "write a run's report.html again from what its folder holds",
+    "export": "write a saved policy as StableHLO and ONNX, and check both",
     "language": "post-train a small masked-diffusion language model",
     "twotoken": "run the exact two-token toy",
     "tinydiffusion": "study exact masked diffusion over all sequences of a small vocabulary",
