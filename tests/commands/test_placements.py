@@ -1,20 +1,19 @@
-"""The command line of experiments.placements."""
+"""The command line of dipod placements."""
 
 import json
 
 import pytest
 
-from dipod_jax.cli import run_cli
+from dipod_jax.commands import placements
 from dipod_jax.presets import make_config
 from dipod_jax.runs import RunFolder
 from dipod_jax.serialisation import to_json
-from experiments import placements
 
 TINY = ["--num-draws", "2", "--batch", "4", "--redraws", "8", "--fit-steps", "2"]
 
 
 def command(arguments) -> None:
-    run_cli(placements.parse, placements.main, arguments)
+    placements.main(arguments)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The command lines that lay runs beside each other: experiments.sweep and experiments.compare."""
+"""The command lines that lay runs beside each other: dipod sweep and dipod compare."""
 
 import json
 import subprocess
@@ -7,11 +7,11 @@ from unittest.mock import Mock
 
 import pytest
 
+from dipod_jax.commands import ablation, compare, sweep
 from dipod_jax.config import differences
 from dipod_jax.presets import make_config, smoke
 from dipod_jax.runs import RunFolder
 from dipod_jax.serialisation import to_json
-from experiments import ablation, compare, sweep
 
 
 def errors_of(command, arguments, capsys) -> str:

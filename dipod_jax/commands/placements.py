@@ -1,17 +1,18 @@
 """Where to put (t, eps): noise of the bounds and of their gradients.
 
-    python -m experiments.placements --run runs/ballincup    # a trained policy
-    python -m experiments.placements                         # a small network fitted here
+    dipod placements --run runs/ballincup    # a trained policy
+    dipod placements                         # a small network fitted here
 
 Prints a table and writes DIR/result.json.
 """
 
 import dataclasses
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from dipod_jax.checks import require
-from dipod_jax.cli import parse_options, run_cli
+from dipod_jax.cli import command_name, parse_options, run_cli
 from dipod_jax.runs import RunFolder, check_unused, check_writable
 from dipod_jax.studies.placements.options import Config
 from dipod_jax.tables import table
@@ -19,7 +20,7 @@ from dipod_jax.tables import table
 
 def parse(argv: list[str]) -> Config:
     """The configuration in the arguments, its folder named and free and its run a flow policy's."""
-    config = parse_options(Config, argv, prog="python -m experiments.placements")
+    config = parse_options(Config, argv, prog=command_name("placements"))
     if config.run is not None:
         stored = RunFolder.open(config.run).config
         from dipod_jax.serialisation import from_json
@@ -32,7 +33,12 @@ def parse(argv: list[str]) -> Config:
     return dataclasses.replace(config, out=out)
 
 
-def main(config: Config) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parse a command line and measure."""
+    run_cli(parse, run, argv)
+
+
+def run(config: Config) -> None:
     """Measure every placement, print the table, write the result."""
     from dipod_jax.studies.placements.measurement import cells, measure
     from dipod_jax.studies.placements.policies import fitted, trained
@@ -46,4 +52,4 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    run_cli(parse, main)
+    main()

@@ -1,6 +1,6 @@
 """The exact two-token toy: every curve of DiPOD's figure 1, from both initialisations.
 
-    python -m experiments.twotoken --out DIR
+    dipod twotoken --out DIR
 
 writes DIR/result.json, DIR/curves.npz, DIR/drift.png and DIR/drift.gif.
 """

@@ -1,6 +1,6 @@
 """Post-train a masked diffusion on a small verifiable task.
 
-    python -m experiments.language --task sudoku --objective fpo --beta 0.05 --seeds 3
+    dipod language --task sudoku --objective fpo --beta 0.05 --seeds 3
 
 pretrains (once, cached), post-trains, and leaves a run folder.
 """
@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from dipod_jax.cli import parse_options, run_cli
+from dipod_jax.cli import command_name, parse_options, run_cli
 from dipod_jax.language.config import LanguageConfig, make_config
 from dipod_jax.language.methods import available_methods
 from dipod_jax.runs import check_unused, check_writable
@@ -39,9 +39,7 @@ def parse(arguments: list[str]) -> LanguageConfig:
         f"Post-train a masked diffusion. --task sudoku|countdown; --objective NAME, one of: {methods}. "
         "Options and defaults below are those of the task and the objective named on the command line."
     )
-    config = parse_options(
-        LanguageConfig, rest, default=start, prog="python -m experiments.language", description=description
-    )
+    config = parse_options(LanguageConfig, rest, default=start, prog=command_name("language"), description=description)
     if config.test_file is not None:
         config.problems.read(config.test_file)  # a mistake in it is said before anything is trained
     out = config.out or Path("runs") / config.task / f"{config.method}-beta{config.beta}" / time.strftime(

@@ -6,9 +6,9 @@ from typing import get_args
 import numpy as np
 import pytest
 
+from dipod_jax.commands import tinydiffusion
 from dipod_jax.toys import models
 from dipod_jax.toys.options import STUDIES, Model
-from experiments import tinydiffusion
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 
-from experiments import twotoken
+from dipod_jax.commands import twotoken
 
 RUN = [sys.executable, "-m", "experiments.twotoken"]
 FINAL_KEYS = {"mean_gap", "max_gap", "gap", "expected_reward", "gradient_cosine", "logits", "probabilities"}
@@ -68,7 +68,7 @@ def test_a_folder_that_holds_something_is_refused_and_left_alone(tmp_path, capsy
 
 def test_help_and_refusal_do_not_import_jax():
     code = (
-        "import sys, experiments.twotoken as e\n"
+        "import sys, dipod_jax.commands.twotoken as e\n"
         "for a in (['--help'], ['--beta', 'nan']):\n"
         "    try: e.main(a)\n"
         "    except SystemExit: pass\n"

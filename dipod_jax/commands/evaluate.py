@@ -1,8 +1,7 @@
-"""Return of a saved policy, and a new video: `python -m experiments.evaluate RUN_DIR`."""
+"""Return of a saved policy, and a new video: `dipod evaluate RUN_DIR`."""
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import Annotated, Literal
 import tyro
 
 from dipod_jax.checks import require
-from dipod_jax.cli import parse_options, run_cli
+from dipod_jax.cli import command_name, parse_options, run_cli
 from dipod_jax.config import Backend
 
 
@@ -47,11 +46,11 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def parse(arguments: list[str]) -> EvaluateConfig:
     """The options, with the run folder and the seed checked before jax is imported."""
+    from dipod_jax.presets import check_backend
     from dipod_jax.runs import RunFolder, check_writable
     from dipod_jax.serialisation import from_json
-    from experiments.train import check_backend
 
-    config = parse_options(EvaluateConfig, arguments, prog="python -m experiments.evaluate")
+    config = parse_options(EvaluateConfig, arguments, prog=command_name("evaluate"))
     seeds = from_json(RunFolder.open(config.run_dir).config).all_seeds
     trained = f"the run in {config.run_dir} trained {', '.join(map(str, seeds))}"
     require(config.seed is None or config.seed in seeds, "seed", config.seed, trained)
@@ -62,41 +61,21 @@ def parse(arguments: list[str]) -> EvaluateConfig:
 
 def evaluate(options: EvaluateConfig) -> None:
     """Print the result, write it to RUN_DIR/evaluation.json, and film."""
-    from dipod_jax.presets import choose
+    from dipod_jax import api
     from dipod_jax.runs import RunFolder
-    from dipod_jax.serialisation import from_json
-    from dipod_jax.training.setup import available_cores, prepare_jax
 
-    folder = RunFolder.open(options.run_dir)
-    _, backend, _ = choose("cpu", options.backend)
-    prepare_jax(dataclasses.replace(from_json(folder.config), backend=backend))
-    import jax
-
-    from dipod_jax import envs
-    from dipod_jax.training.artifacts import write_policy_video
-    from dipod_jax.training.evaluation import evaluate as run_episodes
-    from dipod_jax.training.loading import restore_policy
-    from dipod_jax.training.results import start_note, summarise
-
-    trained = restore_policy(options.run_dir, options.seed, options.which)
-    env = envs.make(trained.config.task, backend, episode_length=1000, num_threads=available_cores())
-    returns_key, video_key = jax.random.split(jax.random.key(options.evaluation_seed))
-    policy = trained.policy, trained.params, trained.statistics
-    returns = jax.device_get(jax.jit(lambda key: run_episodes(env, *policy, key, options.episodes))(returns_key))
-    result = {
-        "task": trained.config.task,
-        "seed": trained.config.all_seeds[0] if options.seed is None else options.seed,
-        "which": options.which,
-        "backend": backend,
-        "episodes": options.episodes,
-        "return": summarise(returns.random_noise[None]),
-        "return_zero_noise": summarise(returns.zero_noise[None]),
-        "note": start_note(trained.config.task),
-    }
+    video = options.run_dir / "evaluation.mp4" if options.video else None
+    result = api.evaluate(
+        options.run_dir,
+        episodes=options.episodes,
+        seed=options.seed,
+        which=options.which,
+        evaluation_seed=options.evaluation_seed,
+        backend=options.backend,
+        video=video,
+    )
     print(json.dumps(result, indent=1))
-    folder.write_json("evaluation.json", result)
-    if options.video and write_policy_video(env, *policy, options.run_dir / "evaluation.mp4", video_key, print):
-        print(f"video: {options.run_dir / 'evaluation.mp4'}")
+    RunFolder.open(options.run_dir).write_json("evaluation.json", result)
 
 
 if __name__ == "__main__":

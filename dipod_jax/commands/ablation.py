@@ -1,4 +1,4 @@
-"""The recipe with a part removed or replaced: `python -m experiments.ablation --task BallInCup --seeds 3`."""
+"""The recipe with a part removed or replaced: `dipod ablation --task BallInCup --seeds 3`."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import time
 from collections.abc import Sequence
 
 from dipod_jax.checks import require
+from dipod_jax.commands._arms import parse_arm, refuse_options, run_command, split_arguments
 from dipod_jax.config import Config
 from dipod_jax.studies.ablation import PARTS, RECIPE, without_effect
 from dipod_jax.studies.arms import run_arms
-from experiments._arms import parse_arm, refuse_options, run_command, split_arguments
 
 STARTED = time.perf_counter()
-USAGE = f"""usage: python -m experiments.ablation [--parts PART [PART ...]] [--out DIR] [options of experiments.train]
+USAGE = f"""usage: dipod ablation [--parts PART [PART ...]] [--out DIR] [options of dipod train]
 
 Train the `cpu` preset and the same with one part removed or replaced, each into DIR/<part>, one after the other, then
 draw DIR/returns.png and DIR/drift.png. Parts, by default all that change the task's recipe:
 {", ".join(PARTS)}.
-A run that is finished is left as it is and one that is not is continued. `python -m experiments.train --help` lists the
+A run that is finished is left as it is and one that is not is continued. `dipod train --help` lists the
 other options.
 """
 

@@ -1,9 +1,10 @@
-"""Does self-distillation keep the entropy? `python -m experiments.contraction --out DIR`.
+"""Does self-distillation keep the entropy? `dipod contraction --out DIR`.
 
 Writes DIR/result.json and DIR/contraction.png.
 """
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 from dipod_jax.cli import parse_with_folder, run_cli
@@ -16,7 +17,12 @@ def parse(argv: list[str]) -> Config:
     return parse_with_folder(Config, "contraction", argv)
 
 
-def main(config: Config) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parse a command line and measure."""
+    run_cli(parse, run, argv)
+
+
+def run(config: Config) -> None:
     """Run every arm from the same fitted policy; print the table and where it is written."""
     from dipod_jax.runs import RunFolder
     from dipod_jax.studies.contraction.distillation import Distillation
@@ -36,4 +42,4 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    run_cli(parse, main)
+    main()

@@ -1,4 +1,4 @@
-"""Runs beside each other: `python -m experiments.compare RUN_DIR RUN_DIR ... --out DIR`."""
+"""Runs beside each other: `dipod compare RUN_DIR RUN_DIR ... --out DIR`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import tyro
 
 from dipod_jax.checks import require
-from dipod_jax.cli import parse_options, run_cli
+from dipod_jax.cli import command_name, parse_options, run_cli
 from dipod_jax.runs import RunFolder, check_writable
 
 
@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def parse(arguments: list[str]) -> CompareConfig:
     """The options, with the folders checked."""
-    config = parse_options(CompareConfig, arguments, prog="python -m experiments.compare")
+    config = parse_options(CompareConfig, arguments, prog=command_name("compare"))
     for path in config.run_dirs:
         RunFolder.open(path)
     check_writable(config.out)

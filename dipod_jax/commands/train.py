@@ -1,20 +1,20 @@
-"""Train a policy on a MuJoCo Playground task or one of your own: `python -m experiments.train --task CheetahRun`."""
+"""Train a policy on a MuJoCo Playground task or one of your own: `dipod train --task CheetahRun`."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-import os
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from dipod_jax.api import default_folder
 from dipod_jax.checks import require
-from dipod_jax.cli import parse_options, run_cli
-from dipod_jax.config import Backend, Config, differences
+from dipod_jax.cli import command_name, parse_options, run_cli
+from dipod_jax.config import Config, differences
 from dipod_jax.objectives import OBJECTIVES
-from dipod_jax.presets import accelerator, make_config
+from dipod_jax.presets import check_backend, make_config
 from dipod_jax.serialisation import VERSION, from_json
 
 STARTED = time.perf_counter()
@@ -33,10 +33,11 @@ def main(argv: Sequence[str] | None = None, *, task: str | None = None) -> None:
 def parse(arguments: list[str], task: str | None = None) -> Config:
     """The config of a command line: a preset's, or with --resume the run's own, under the options given."""
     start, announcement, rest = _starting_config(arguments, task)
-    prog = f"python -m experiments.{task.lower() if task else 'train'}"
+    prog = command_name(task.lower() if task else "train")
     config = parse_options(Config, rest, default=start, prog=prog, description=_description(task, start))
     if task is not None and config.task != task:
-        raise ValueError(f"--task {config.task} is not allowed: this command trains {task}; use experiments.train")
+        instead = command_name("train")
+        raise ValueError(f"--task {config.task} is not allowed: this command trains {task}; use {instead}")
     if announcement:
         print(announcement, file=sys.stderr)
     return _check_folder(config, start)
@@ -102,17 +103,11 @@ def _check_folder(config: Config, start: Config) -> Config:
             print(RATE_WARNING.format(start.total_steps, config.total_steps), file=sys.stderr)
         return config
     if config.out is None:
-        config = dataclasses.replace(config, out=config.default_out / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}")
+        config = dataclasses.replace(config, out=default_folder(config))
     assert config.out is not None
     check_writable(config.out)
     check_unused(config.out)
     return config
-
-
-def check_backend(backend: Backend) -> None:
-    """Raise ValueError where the backend's device is missing."""
-    if backend == "warp" and accelerator() != "cuda":
-        raise ValueError("--backend warp is not allowed: it needs CUDA and none was found; use native or mjx")
 
 
 def _train(config: Config) -> None:

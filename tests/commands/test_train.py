@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # Runs a command's main and tells on the last line of stdout whether physics came with it.
 PROBE = """
     import sys
-    from experiments.{module} import main
+    from dipod_jax.commands.{module} import main
     try:
         main(sys.argv[1:]{keywords})
     finally:
@@ -154,7 +154,7 @@ def test_help_shows_the_defaults_of_the_preset_that_is_named(tmp_path):
 
 
 def test_resume_takes_the_runs_own_options_and_lets_it_go_further(folders):
-    from experiments.train import parse
+    from dipod_jax.commands.train import parse
 
     out = str(folders / "run")
     config = parse(["--resume", "--out", out, "--total-steps", "99999"])
@@ -164,7 +164,7 @@ def test_resume_takes_the_runs_own_options_and_lets_it_go_further(folders):
 
 
 def test_the_default_folder_names_task_objective_and_beta(tmp_path, monkeypatch):
-    from experiments.train import parse
+    from dipod_jax.commands.train import parse
 
     monkeypatch.chdir(tmp_path)
     config = parse(["--preset", "cpu", "--backend", "native", "--task", "FishSwim", "--beta", "2e-3"])

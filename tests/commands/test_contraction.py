@@ -1,18 +1,17 @@
-"""The command line of experiments.contraction."""
+"""The command line of dipod contraction."""
 
 import json
 
 import pytest
 
-from dipod_jax.cli import run_cli
+from dipod_jax.commands import contraction
 from dipod_jax.studies.contraction.distillation import Distillation
-from experiments import contraction
 
 TINY = ["--rounds", "2", "--steps", "2", "--batch", "8", "--fit-steps", "2", "--samples", "256"]
 
 
 def command(arguments) -> None:
-    run_cli(contraction.parse, contraction.main, arguments)
+    contraction.main(arguments)
 
 
 @pytest.mark.parametrize(

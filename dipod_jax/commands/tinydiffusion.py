@@ -1,6 +1,6 @@
 """Exact masked diffusion over V^L: what the two-token toy leaves open.
 
-    python -m experiments.tinydiffusion --length 4 --vocab 2 --study compare length monotone interleave beta monte-carlo
+    dipod tinydiffusion --length 4 --vocab 2 --study compare length monotone interleave beta monte-carlo
 
 writes DIR/<study>.png, DIR/<study>.md (the table) and DIR/<study>.npz for every study, and DIR/config.json.
 """

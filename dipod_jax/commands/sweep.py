@@ -1,4 +1,4 @@
-"""One run per beta, in one program: `python -m experiments.sweep --betas 0 0.02 0.05 --task BallInCup --seeds 4`."""
+"""One run per beta, in one program: `dipod sweep --betas 0 0.02 0.05 --task BallInCup --seeds 4`."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import time
 from collections.abc import Sequence
 
 from dipod_jax.checks import check_selection
+from dipod_jax.commands._arms import parse_arm, refuse_options, run_command, split_arguments
 from dipod_jax.config import Config
 from dipod_jax.studies.arms import run_arms
-from experiments._arms import parse_arm, refuse_options, run_command, split_arguments
 
 STARTED = time.perf_counter()
-USAGE = """usage: python -m experiments.sweep --betas BETA [BETA ...] [--out DIR] [any option of experiments.train]
+USAGE = """usage: dipod sweep --betas BETA [BETA ...] [--out DIR] [options of dipod train]
 
 Train one run per beta (a number, or auto) into DIR/beta<beta>, one after the other in one compiled program, then draw
 DIR/returns.png and DIR/drift.png. A run that is finished is left as it is and one that is not is continued, so a sweep
-that was stopped goes on with the same command. `python -m experiments.train --help` lists the other options.
+that was stopped goes on with the same command. `dipod train --help` lists the other options.
 """
 
 

@@ -1,4 +1,4 @@
-"""Command lines of studies: options of their own, those of `experiments.train`, and a config for every arm."""
+"""Command lines of studies: options of their own, those of `dipod train`, and a config for every arm."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from typing import Any
 
 from dipod_jax.checks import check_selection, require
 from dipod_jax.cli import run_cli
+from dipod_jax.commands import train as train_command
 from dipod_jax.config import Config, differences
 from dipod_jax.runs import check_writable
-from experiments import train as train_command
 
 
 def run_command(
     usage: str, parse: Callable[[list[str]], Any], main: Callable[[Any], None], argv: Sequence[str] | None
 ) -> None:
-    """`run_cli` for a command whose options are those of `experiments.train` and its own: --help prints `usage`."""
+    """`run_cli` for a command whose options are those of `dipod train` and its own: --help prints `usage`."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if {"-h", "--help"} & set(arguments):
         run_cli(lambda _: usage, lambda text: print(text, end=""), arguments)
@@ -30,7 +30,7 @@ def run_command(
 def split_arguments(
     arguments: list[str], listed: str, command: str, values: Sequence[str] = ()
 ) -> tuple[list[str], Path, list[str]]:
-    """The values after `--<listed>`, the folder of all arms, and what is left for `experiments.train`.
+    """The values after `--<listed>`, the folder of all arms, and what is left for `dipod train`.
 
     Args:
         arguments: of the command line.
@@ -55,7 +55,7 @@ def split_arguments(
 
 
 def refuse_options(rest: Sequence[str], names: Sequence[str], why: str) -> None:
-    """Refuse options of `experiments.train` that a study sets itself."""
+    """Refuse options of `dipod train` that a study sets itself."""
     given = {word.partition("=")[0] for word in rest}
     for name in names:
         if f"--{name}" in given:
