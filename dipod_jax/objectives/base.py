@@ -30,6 +30,8 @@ class Objective:
     """name of the policy family that it trains (`dipod_jax.policies`)"""
     exact_action: ClassVar[bool] = False
     """whether its score is of the action as the policy drew it, so that no other (clipped, perturbed) has one"""
+    trust_region: ClassVar[tuple[str, ...]] = ("clip_epsilon",)
+    """its options that bound how far one rollout carries, numbers in every preset: what a grid over methods scales"""
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """what it changes of a preset, by option: {"cpu": {"objective.clip_epsilon": 0.15, "beta": 0.05}}; `smoke` takes
     what `cpu` does"""
