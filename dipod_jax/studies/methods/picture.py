@@ -21,7 +21,7 @@ def draw(panels: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> None:
 
     Args:
         panels: task -> runs, each with `objective`, `beta`, `return` (mean; None: no number) and `returns` (of each
-            seed). Methods are ordered by their best mean on the first task.
+            seed). Methods are ordered by their best mean on any task.
         path: where the picture goes; replaced atomically.
     """
     order = _order([run for runs in panels.values() for run in runs])

@@ -94,7 +94,7 @@ def make_unit(options: Config, task: str, objective: str, setting: Setting, *, r
             "learning.learning_rate": setting.rate * first,
             "learning.final_learning_rate": None if last is None else setting.rate * last,
             "evaluation.num_episodes": 32,
-            "evaluation.num_episodes_during": 8,
+            "evaluation.num_episodes_during": 16,
             "drift.interval": 1 if reported else 0,  # the study says when; 0 compiles no meter
         },
     )
