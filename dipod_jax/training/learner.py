@@ -19,6 +19,8 @@ from dipod_jax.training.sharding import Layout
 from dipod_jax.training.state import LearnerState
 from dipod_jax.types import Evidence, Metrics, Params, Scores, Transition, matched
 
+RATE_FACTOR, RATE_RANGE = 1.5, (1e-5, 1e-2)  # of `--learning.kl-target`
+
 
 class Batch(NamedTuple):
     """What a gradient step is computed from; leading axes (M,), or (M, U), M segments, where advantages are computed in
@@ -101,13 +103,15 @@ class Learner:
 
         num_epochs = self.config.learning.num_epochs
         keys = jnp.stack([jax.random.split(k, num_epochs) for k in (shuffle_key, entropy_key)], 1)
-        trained, metrics = jax.lax.scan(epoch, (state.params, state.optimizer), keys)
+        start = state.params, state.optimizer, learning_rate(state)
+        trained, metrics = jax.lax.scan(epoch, start, keys)
         params = cast(dict[str, Params], trained[0])
         taken = metrics["skipped_updates"] == 0.0
         metrics = {name: _summarise(name, values, taken) for name, values in metrics.items()}
         state = state._replace(
             params=params,
             optimizer=trained[1],
+            tunables=state.tunables if self.config.learning.kl_target is None else state.tunables.with_rate(trained[2]),
             reference=self._move_reference(state.reference, params["policy"]),
             obs_statistics=state.obs_statistics.update(_swap(rollout.obs)),
         )
@@ -176,13 +180,16 @@ class Learner:
 
     def _step(self, carry, batch: Batch, state: LearnerState, key: jax.Array):
         """One gradient step of policy and critic on one minibatch."""
-        params, optimizer = carry
+        params, optimizer, rate = carry
         (_, metrics), gradient = jax.value_and_grad(self._loss, has_aux=True)(params, batch, state, key)
         metrics["policy_gradient_norm"] = jnp.linalg.norm(as_vectors(gradient)["policy"])
+        if (target := self.config.learning.kl_target) is not None:
+            rate = adapted_rate(rate, metrics["kl"], target)
+            metrics["learning_rate"] = rate
         updates, optimizer = self.optimizer.update(gradient, optimizer, params)
-        params = optax.apply_updates(params, optax.tree.scale(-learning_rate(state), updates))
+        params = optax.apply_updates(params, optax.tree.scale(-rate, updates))
         metrics["skipped_updates"] = 1.0 - optimizer.last_finite
-        return (params, optimizer), metrics
+        return (params, optimizer, rate), metrics
 
     def _loss(self, params: dict[str, Params], batch: Batch, state: LearnerState, key: jax.Array):
         tunables, segment = state.tunables, batch.segment
@@ -204,6 +211,8 @@ class Learner:
             total += regulariser(Terms(new, old, reference, entropy))
         metrics = metrics | {"policy_loss": policy_loss, "value_loss": value_loss}
         metrics["unknown_likelihood"] = 1.0 - new.known.mean()
+        if self.config.learning.kl_target is not None:
+            metrics["kl"] = tunables.objective.divergence(new, old).mean()
         if entropy is not None:
             metrics["entropy"] = entropy.mean()
         return total, metrics
@@ -234,6 +243,20 @@ def learning_rate(state: LearnerState) -> jax.Array:
     t = state.tunables
     progress = jnp.clip(state.iteration / jnp.maximum(t.num_iterations - 1.0, 1.0), 0.0, 1.0)
     return t.learning_rate + progress * (t.final_learning_rate - t.learning_rate)
+
+
+def adapted_rate(rate: jax.Array, kl: jax.Array, target: float) -> jax.Array:
+    """The rate of the next step: divided by 1.5 where the KL is over twice the target, times 1.5 where it is under half
+    of it and not 0, as it is at an iteration's first step; within [1e-5, 1e-2] (rsl_rl's rule; arXiv 2109.11978).
+
+    Args:
+        rate: () present step size.
+        kl: () >= 0, mean over the minibatch; NaN changes nothing.
+        target: > 0, in the KL's unit, which is not the same for all methods.
+    """
+    factor = jnp.where(kl > 2.0 * target, 1.0 / RATE_FACTOR, 1.0)
+    factor = jnp.where((kl > 0.0) & (kl < 0.5 * target), RATE_FACTOR, factor)
+    return jnp.clip(rate * factor, *RATE_RANGE)
 
 
 def _swap(x: jax.Array) -> jax.Array:

@@ -57,6 +57,8 @@ def resume(config: Config, folder: RunFolder, programs: Programs, say: Callable[
     tunables = Tunables.of(config)
     if config.beta == "auto":  # where the controller left it
         tunables = tunables.with_beta(state.learner.tunables.beta)
+    if config.learning.kl_target is not None:  # likewise
+        tunables = tunables.with_rate(state.learner.tunables.learning_rate)
     state = programs.with_tunables(state, tunables)
     iteration = int(np.asarray(state.learner.iteration)[0])
     holes = _find_holes(config, folder, iteration, strict, say)
