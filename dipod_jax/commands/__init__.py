@@ -12,6 +12,7 @@ COMMANDS = {
     "evaluate": "measure the return of a saved policy, and film it",
     "sweep": "train one run per beta, in one compiled program",
     "ablation": "train the recipe, and the recipe with one part removed or replaced at a time",
+    "comparison": "train every objective with and without DiPOD, on equal terms",
     "compare": "draw several runs side by side",
     "report": "write a run's report.html again from what its folder holds",
     "export": "write a saved policy as StableHLO and ONNX, and check both",

@@ -6,7 +6,7 @@ command goes on where it was stopped; with other objectives, tasks or lengths it
 
 from collections.abc import Sequence
 
-from dipod_jax.cli import parse_options, run_cli
+from dipod_jax.cli import command_name, parse_options, run_cli
 from dipod_jax.commands.train import check_backend
 from dipod_jax.presets import make_config
 from dipod_jax.runs import check_writable
@@ -16,7 +16,7 @@ from dipod_jax.studies.methods.study import check_settings
 
 def parse(argv: list[str]) -> Config:
     """The study in the arguments, every one of its configs validated."""
-    options = parse_options(Config, argv, prog="python -m experiments.comparison")
+    options = parse_options(Config, argv, prog=command_name("comparison"))
     check_writable(options.out)
     check_backend(options.backend)
     check_settings(options)

@@ -22,7 +22,7 @@ from dipod_jax.commands import comparison
 def test_bad_input_is_one_line_that_names_the_option_and_exit_2(arguments, words, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as stopped:
-        comparison.run_cli(comparison.parse, comparison.main, arguments)
+        comparison.main(arguments)
     assert stopped.value.code == 2
     line = capsys.readouterr().err
     assert line.count("\n") == 1 and all(word in line for word in words)
@@ -36,7 +36,7 @@ def test_the_command_runs_the_study_and_prints_its_table(tmp_path, monkeypatch, 
     monkeypatch.setattr("dipod_jax.training.setup.prepare_jax", lambda config: None)
     monkeypatch.setattr("dipod_jax.studies.methods.training.Trainer.train", fails)
     arguments = ["--objectives", "ppo", "--tasks", "BallInCup", "--out", str(tmp_path / "c"), "--backend", "native"]
-    comparison.run_cli(comparison.parse, comparison.main, arguments)
+    comparison.main(arguments)
     printed = capsys.readouterr().out
     assert "ppo on BallInCup: no tuning run has a return" in printed and "RuntimeError: no device" in printed
     assert printed.splitlines()[-1].startswith(f"written to {tmp_path / 'c'}: comparison.md")
