@@ -65,13 +65,15 @@ class Scores(NamedTuple):
     """(..., N) time of each draw in [0, 1], where the draws are of a flow; 1 is noise"""
     velocity: jax.Array | None = None
     """(..., N, d) what the network predicted at each draw, where the draws are of a flow"""
+    denoised: jax.Array | None = None
+    """(..., N, d) the action that the network predicts from each draw, x_t - t v, where the draws are of a flow"""
     tokens: TokenScores | None = None
     """where the policy is over tokens"""
 
     def kept(self) -> Scores:
         """What an update keeps of scores under fixed parameters; the draws' weights have no batch axis and are the
         same under all."""
-        return self._replace(weight=None, bound=None, penalty=None)
+        return self._replace(weight=None, bound=None, penalty=None, denoised=None)
 
     def mean(self) -> jax.Array:
         """(...) weighted mean loss over the draws."""

@@ -189,7 +189,8 @@ class FlowPolicy:
         """(..., N) CFM loss of each draw, which is the bound as well."""
         loss, velocity = self._losses(params, obs, action, evidence)
         scores = make_scores(loss, weight=self.draw_weights, bound=loss @ self.draw_weights)
-        return scores._replace(time=evidence.t, velocity=velocity)
+        denoised = interpolate(action, evidence.t, evidence.eps) - evidence.t[..., None] * velocity
+        return scores._replace(time=evidence.t, velocity=velocity, denoised=denoised)
 
     def cfm_loss(self, params: Params, obs: jax.Array, action: jax.Array, draws: Draws) -> jax.Array:
         """(..., N) CFM loss of each draw, in the options' form and reduction, or its share of the negative ELBO."""
