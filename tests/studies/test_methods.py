@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 from PIL import Image
-from small import of_objective, probe_programs, quick_compilation
+from small import of_objective, probe_programs
 
 from dipod_jax.objectives import OBJECTIVES
 from dipod_jax.presets import make_config
@@ -296,8 +296,7 @@ def test_a_unit_is_trained_under_its_own_tunables_and_seeds_by_a_program_of_othe
     unit = make_unit(options, "BallInCup", "ppo", Setting(), reported=True)
     of = lambda **changes: replace(unit, config=replace(config, total_steps=3 * 512, seed_list=(5, 6), **changes))
     trainer = training.Trainer()
-    with quick_compilation():
-        one, two = trainer.train(of()), trainer.train(of(learning=replace(config.learning, learning_rate=1e-9)))
+    one, two = trainer.train(of()), trainer.train(of(learning=replace(config.learning, learning_rate=1e-9)))
     assert made == [(5, 6)]
     assert [e["env_steps"] for e in one["evaluations"]] == [512, 1024, 1536] and one["env_steps"] == 1536
     assert [m["env_steps"] for m in one["drift"]] == [0, 512, 1024]

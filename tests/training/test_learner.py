@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
-from small import BASE, as_numbers, assert_same_bits, of_objective, quick_compilation
+from small import BASE, as_numbers, assert_same_bits, of_objective
 
 from dipod_jax.objectives.ppo import ExactPpo
 from dipod_jax.policies.critic import Critic
@@ -129,8 +129,7 @@ def test_blocks_that_are_shuffled_are_as_many_on_one_device_as_on_two():
 def test_an_update_under_a_kl_target_moves_the_rate_at_every_step_after_the_first_and_keeps_it(gaussian):
     make, state, rollout = gaussian
     learner = make(minibatch_size=512, num_epochs=3, policy_gradient_clip=None, kl_target=1e3)
-    with quick_compilation():
-        after, metrics = jax.jit(learner.update)(state, rollout, jax.random.key(0))
+    after, metrics = jax.jit(learner.update)(state, rollout, jax.random.key(0))
     # the KL is 0 at the first of the three steps
     assert_allclose(after.tunables.learning_rate, 1.5**2 * 3e-3, rtol=1e-5)
     assert after.tunables.final_learning_rate == after.tunables.learning_rate

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from probe_tasks import TargetTask
-from small import TINY, probe_programs, quick_compilation
+from small import TINY, probe_programs
 
 from dipod_jax.config import DistillationConfig, DriftConfig
 from dipod_jax.training import artifacts
@@ -59,7 +59,7 @@ class FilmedTask(TargetTask):
 def keys(tmp_path_factory):
     """Bytes of every key by what it was used for, over two seeds, two initial phases, two iterations and a video."""
     seen = defaultdict(list)
-    with quick_compilation(), pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         write_down = lambda name, key: jax.debug.callback(
             lambda data: seen[name].append(np.asarray(data).tobytes()), jax.random.key_data(key)
         )
