@@ -66,13 +66,15 @@ class Scores(NamedTuple):
     """(..., N) time of each draw in [0, 1], for flows; 1 is noise"""
     velocity: jax.Array | None = None
     """(..., N, d) predicted velocity at each draw, for flows"""
+    denoised: jax.Array | None = None
+    """(..., N, d) the action that the network predicts from each draw, x_t - t v, for flows"""
     tokens: TokenScores | None = None
     """for policies over tokens"""
 
     def kept(self) -> Scores:
         """The part of the scores of a fixed policy that an update keeps; the draws' weights have no batch axis and are
         the same for all policies."""
-        return self._replace(weight=None, bound=None, penalty=None)
+        return self._replace(weight=None, bound=None, penalty=None, denoised=None)
 
     def mean(self) -> jax.Array:
         """(...) weighted mean loss over the draws."""

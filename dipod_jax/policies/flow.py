@@ -190,7 +190,8 @@ class FlowPolicy:
         """(..., N) CFM loss of each draw, which is also the bound."""
         loss, velocity = self._losses(params, obs, action, evidence)
         scores = make_scores(loss, weight=self.draw_weights, bound=loss @ self.draw_weights)
-        return scores._replace(time=evidence.t, velocity=velocity)
+        denoised = interpolate(action, evidence.t, evidence.eps) - evidence.t[..., None] * velocity
+        return scores._replace(time=evidence.t, velocity=velocity, denoised=denoised)
 
     def cfm_loss(self, params: Params, obs: jax.Array, action: jax.Array, draws: Draws) -> jax.Array:
         """(..., N) CFM loss of each draw, in the form and reduction of the options, or the draw's share of the negative

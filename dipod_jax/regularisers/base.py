@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal, NamedTuple, TypeVar
+from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
 
 import jax
 
@@ -12,9 +12,9 @@ from dipod_jax.options import register_options
 from dipod_jax.registry import Registry
 from dipod_jax.types import Scores
 
-Need = Literal["bound", "entropy", "reference", "velocity", "steps"]
+Need = Literal["bound", "entropy", "reference", "velocity", "steps", "denoised"]
 """What a regulariser needs from a policy: `velocity` at its draws or the `steps` that made an action, each together
-with those of a reference policy."""
+with those of a reference policy; or `denoised`, the network's prediction from each draw."""
 
 
 class Terms(NamedTuple):
@@ -47,6 +47,10 @@ class Regulariser:
         check = Checked(self, f"regularisers.{self.name}")
         check.choices()
         check.number("weight")
+
+    def check_policy(self, policy: Any) -> None:
+        """Refuse options of a policy that has what it `needs`, with one line; called where it has a weight."""
+        del policy
 
     @property
     def needs_reference(self) -> bool:
