@@ -14,7 +14,7 @@ from dipod_jax.types import Scores
 
 Need = Literal["bound", "entropy", "reference", "velocity", "steps", "denoised"]
 """What a regulariser needs from a policy: `velocity` at its draws or the `steps` that made an action, each together
-with those of a reference policy; or `denoised`, the network's prediction from each draw."""
+with those of a reference policy; `denoised`, the action that the network predicts from each draw."""
 
 
 class Terms(NamedTuple):
