@@ -75,7 +75,7 @@ def write_api(app) -> None:
 def plain_text(app, what, name, obj, options, lines: list[str]) -> None:
     """Docstrings are plain text with code in backticks: what reStructuredText would read as markup is escaped."""
     if what in ("attribute", "property", "data"):
-        lines.insert(0, "")  # or napoleon takes what stands before a colon in the first line for a type
+        lines[:0] = ["..", ""]  # else napoleon takes what precedes a colon in the first line for a type
     code = re.compile(r"(``.+?``|`.+?`)")
     for number, line in enumerate(lines):
         parts = code.split(line)
