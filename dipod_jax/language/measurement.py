@@ -36,7 +36,7 @@ def measure_drift(
     - `decoder_gap`: log-likelihood of the acting decoder minus the exact ELBO, of either sign;
     - `entropy`: entropy of the acting decoder: minus its mean log-likelihood;
     - `gradient_cosine`: cosine between the gradients of `loss_fn` and of `-mean A log p`, with the exact log p under
-    random order;
+      random order;
     - `gradient_norm_ratio`: norm of the first gradient over that of the second.
 
     Args:
