@@ -58,6 +58,7 @@ def acted():
     return policy, rollout, learner
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", ["fresh-noise", "pre-image"])
 def test_distilling_fits_the_actions_and_touches_nothing_else(acted, target):
     policy, rollout, learner = acted

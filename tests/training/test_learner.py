@@ -66,6 +66,7 @@ def one_step(gaussian):
     return jax.jit(gaussian[0](**WHOLE).update)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("advantages", ["iteration", "minibatch"])
 def test_an_update_on_two_devices_is_that_on_one(gaussian, advantages):
     make, state, rollout = gaussian
@@ -85,6 +86,7 @@ def test_an_update_on_two_devices_is_that_on_one(gaussian, advantages):
         assert_allclose(value, two_metrics[name], rtol=1e-4, atol=1e-5)  # a mean near 0 is the most rounded
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("field", ["reward", "action"])
 def test_a_non_finite_gradient_skips_its_update_and_is_counted(gaussian, one_step, field):
     _, state, transitions = gaussian
@@ -126,6 +128,7 @@ def test_blocks_that_are_shuffled_are_as_many_on_one_device_as_on_two():
         assert [layout.num_blocks(sizes(envs, minibatch)) for layout in layouts] == [blocks, blocks]
 
 
+@pytest.mark.slow
 def test_an_update_under_a_kl_target_moves_the_rate_at_every_step_after_the_first_and_keeps_it(gaussian):
     make, state, rollout = gaussian
     learner = make(minibatch_size=512, num_epochs=3, policy_gradient_clip=None, kl_target=1e3)
