@@ -168,9 +168,12 @@ def test_a_full_disk_ends_the_study(options):
 def test_the_best_setting_has_the_highest_mean_and_a_return_that_is_no_number_is_never_it(options):
     cells = grid(options, "BallInCup", "fpo")
     assert best_of(cells) is None
-    for unit, value in zip(cells, (5.0, 7.0, math.nan, 7.0), strict=False):
+    for unit, value in zip(cells, (5.0, 7.0, math.nan, 6.0), strict=False):
         unit.write(outcome(unit, value))
-    assert best_of(cells) == cells[1].setting
+    assert best_of(cells) == cells[1].setting == Setting(0.3, 1.0)
+    # of equals the one that is nearest to the preset
+    cells[3].write(outcome(cells[3], 7.0))
+    assert best_of(cells) == cells[3].setting == Setting(1.0, 0.5)
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,11 @@ class Setting:
     """factor on what bounds a step"""
     beta: float = 0.0
 
+    @property
+    def distance(self) -> float:
+        """From the preset's own rate and trust region, in logarithms of both."""
+        return abs(math.log(self.rate)) + abs(math.log(self.trust))
+
     def __str__(self) -> str:
         return f"rate{self.rate:g}-trust{self.trust:g}-beta{self.beta:g}"
 
@@ -133,10 +138,10 @@ def with_betas(options: Config, task: str, objective: str, best: Setting) -> lis
 
 
 def best_of(units: Iterable[Unit]) -> Setting | None:
-    """The setting whose seeds' mean return at the end is the highest; the first of equals. None: no unit has a return
-    that is a number."""
+    """The setting whose seeds' mean return at the end is the highest; of equals, as where nothing was learned, the one
+    nearest to the preset's, then the first. None: no unit has a return that is a number."""
     scored = [(score, unit.setting) for unit in units if (score := _score(unit.read())) > -math.inf]
-    return max(scored, key=lambda x: x[0])[1] if scored else None
+    return max(scored, key=lambda x: (x[0], -x[1].distance))[1] if scored else None
 
 
 def _score(result: dict[str, Any] | None) -> float:
