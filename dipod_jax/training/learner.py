@@ -15,6 +15,7 @@ from dipod_jax.config import Config, LearningConfig
 from dipod_jax.policies import Critic, Policy
 from dipod_jax.regularisers import Terms
 from dipod_jax.training.sharding import Layout
+from dipod_jax.training.soundness import keep_sound, without_gradient
 from dipod_jax.training.state import LearnerState
 from dipod_jax.types import Evidence, Metrics, Params, Scores, Transition, matched
 
@@ -23,6 +24,7 @@ class Batch(NamedTuple):
     """What a gradient step is computed from; leading axes (M,), or (U, M) where advantages are computed in it."""
 
     segment: Segment  # observations normalised, rewards scaled
+    sound: jax.Array  # (...) bool; the others have finite numbers and no weight
     action: jax.Array  # (..., d)
     evidence: Evidence  # (...) what a score needs besides
     old: Scores  # (...) under the acting policy, as `Scores.kept`
@@ -61,11 +63,14 @@ class Learner:
     def update(self, state: LearnerState, rollout: Transition, key: jax.Array) -> tuple[LearnerState, Metrics]:
         """Learn from one rollout (T, B, ...); observation statistics move only afterwards, so the first ratio is 1.
 
+        A transition with a number that is none takes part in nothing: gradient and advantage 0 (`soundness`).
+
         Returns:
             The new state and scalar metrics.
         """
         draws_key, shuffle_key, entropy_key = jax.random.split(key, 3)
-        batch = self.layout.whole(self._prepare(state, rollout, draws_key))
+        kept, sound = keep_sound(rollout, state.obs_statistics)
+        batch = self.layout.whole(self._prepare(state, kept, sound, draws_key))
         columns, per_minibatch = batch.advantage.shape[-1], self.config.columns_per_minibatch
         axis = batch.advantage.ndim - 1
 
@@ -91,19 +96,21 @@ class Learner:
             reference=self._move_reference(state.reference, params["policy"]),
             obs_statistics=state.obs_statistics.update(rollout.obs),
         )
-        return state, metrics | self._rollout_metrics(rollout, batch)
+        metrics["skipped_in_a_row"] = state.optimizer.notfinite_count.astype(jnp.float32)  # pyright: ignore
+        return state, metrics | self._rollout_metrics(kept, sound, batch)
 
-    def _prepare(self, state: LearnerState, rollout: Transition, key: jax.Array) -> Batch:
+    def _prepare(self, state: LearnerState, rollout: Transition, sound: jax.Array, key: jax.Array) -> Batch:
         """Scores under the acting parameters, and advantages where they are computed once."""
         segment, acting = self._segment(state, rollout), state.params["policy"]
         evidence = self.policy.prepare(acting, key, segment.obs, rollout.trace)
         score = lambda params: self.policy.score(params, segment.obs, rollout.action, evidence)
-        nothing = jnp.zeros_like(rollout.reward)
+        nothing, old = jnp.zeros_like(rollout.reward), score(acting).kept()
         batch = Batch(
             segment=segment,
+            sound=sound,
             action=rollout.action,
             evidence=evidence,
-            old=score(acting).kept(),
+            old=old._replace(known=old.known & sound[..., None]),
             reference=None if state.reference is None else score(state.reference).kept(),
             advantage=nothing,
             value_target=nothing,
@@ -112,7 +119,7 @@ class Learner:
         if self.estimator.per_minibatch:
             return jax.tree.map(partial(_cut, length=self.config.learning.unroll_length), batch)
         value = self.critic.value(state.params["critic"], segment.obs)
-        advantage, target, weight = self._estimate(self.estimator, state.params["critic"], segment, value)
+        advantage, target, weight = self._estimate(self.estimator, state.params["critic"], segment, sound, value)
         batch = batch._replace(advantage=advantage, value_target=target, value_weight=weight)
         return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), self.layout.whole(batch))
 
@@ -122,23 +129,40 @@ class Learner:
         return Segment(obs, next_obs, reward, rollout.terminated, rollout.truncated)
 
     def _estimate(
-        self, estimator: AdvantageEstimator, critic_params: Params, segment: Segment, value: jax.Array
+        self,
+        estimator: AdvantageEstimator,
+        critic_params: Params,
+        segment: Segment,
+        sound: jax.Array,
+        value: jax.Array,
     ) -> Estimate:
-        """Advantages standardised and clipped, value targets and their weights."""
+        """Advantages standardised and clipped, value targets and their weights.
+
+        An unsound step is given the reward that its value expects, and ends there: its error is 0, and the steps before
+        it look no further than its value.
+        """
         c = self.config.learning
+        segment = segment._replace(
+            reward=jnp.where(sound, segment.reward, value),
+            terminated=segment.terminated | ~sound,
+            truncated=segment.truncated & sound,
+        )
         value_fn = partial(self.critic.value, critic_params)
         found = estimator(segment, value, value_fn, discount=c.discount, gae_lambda=c.gae_lambda)
         advantage = standardise(found.advantage)
         if c.advantage_clip is not None:
             advantage = jnp.clip(advantage, -c.advantage_clip, c.advantage_clip)
-        return found._replace(advantage=advantage)
+        return found._replace(
+            advantage=jnp.where(sound, advantage, 0.0), value_weight=jnp.where(sound, found.value_weight, 0.0)
+        )
 
     def advantages(self, state: LearnerState, rollout: Transition) -> jax.Array:
         """(T, B) standardised advantages of a whole rollout under the present critic, bootstrapped from the true next
         observation whatever training's estimator is: what the drift meter weighs both gradients by."""
-        segment, critic = self._segment(state, rollout), state.params["critic"]
+        kept, sound = keep_sound(rollout, state.obs_statistics)
+        segment, critic = self._segment(state, kept), state.params["critic"]
         value = self.critic.value(critic, segment.obs)
-        return self._estimate(ADVANTAGES["iteration"](), critic, segment, value).advantage
+        return self._estimate(ADVANTAGES["iteration"](), critic, segment, sound, value).advantage
 
     def _move_reference(self, reference: Params | None, policy: Params) -> Params | None:
         if reference is None:
@@ -162,13 +186,14 @@ class Learner:
         advantage, target, weight = batch.advantage, batch.value_target, batch.value_weight
         if self.estimator.per_minibatch:
             fixed = jax.lax.stop_gradient((params["critic"], value))
-            advantage, target, weight = self._estimate(self.estimator, fixed[0], segment, fixed[1])
+            advantage, target, weight = self._estimate(self.estimator, fixed[0], segment, batch.sound, fixed[1])
         new = self.policy.score(params["policy"], segment.obs, batch.action, batch.evidence)
+        new = without_gradient(new._replace(weight=None), batch.sound)._replace(weight=new.weight)
         old = batch.old._replace(weight=new.weight)
         reference = None if batch.reference is None else batch.reference._replace(weight=new.weight)
         new, old = matched(new, old)
         noise = jax.random.normal(key, (*advantage.shape, *self.policy.noise_shape))
-        entropy = self.policy.entropy(params["policy"], segment.obs, noise)
+        entropy = without_gradient(self.policy.entropy(params["policy"], segment.obs, noise), batch.sound)
         policy_loss, metrics = tunables.objective(new, old, reference, advantage)
         value_loss = jnp.square((target - value) * weight).mean()
         total = policy_loss + self.config.learning.value_coefficient * value_loss
@@ -180,15 +205,16 @@ class Learner:
             metrics["entropy"] = entropy.mean()
         return total, metrics
 
-    def _rollout_metrics(self, rollout: Transition, batch: Batch) -> Metrics:
+    def _rollout_metrics(self, rollout: Transition, sound: jax.Array, batch: Batch) -> Metrics:
         ended = rollout.episode_length > 0
         episodes = ended.sum().astype(jnp.float32)
         some = jnp.maximum(episodes, 1.0)
         nan_if_none = lambda x: jnp.where(episodes > 0, x.sum().astype(jnp.float32) / some, jnp.nan)
         return {
             self.policy.score_name: batch.old.loss.mean(where=batch.old.known),
-            "action_magnitude": jnp.abs(rollout.action).mean(),
-            "reward": rollout.reward.mean(),
+            "action_magnitude": jnp.abs(rollout.action).mean(where=sound[..., None]),
+            "reward": rollout.reward.mean(where=sound),
+            "left_out_transitions": (~sound).sum().astype(jnp.float32),
             "episodes": episodes,
             "episode_return": nan_if_none(rollout.episode_return),
             "episode_length": nan_if_none(rollout.episode_length),

@@ -69,7 +69,7 @@ def restore_policy(run_dir: str | Path, seed: int | None = None, which: str = "l
     one_seed = _State(
         _Learner(
             {"policy": jax.eval_shape(policy.init, jax.random.key(0))},
-            jax.eval_shape(lambda: RunningStatistics.zeros(observation_size)),
+            jax.eval_shape(lambda: RunningStatistics.zeros(observation_size, clip=config.rollout.observation_clip)),
         )
     )
     stack = lambda x: jax.ShapeDtypeStruct((len(seeds), *x.shape), x.dtype)
