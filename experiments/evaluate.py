@@ -14,6 +14,7 @@ import tyro
 from dipod_jax.checks import require
 from dipod_jax.cli import parse_options, run_cli
 from dipod_jax.config import Backend
+from dipod_jax.memory import check_evaluation
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,9 @@ def parse(arguments: list[str]) -> EvaluateConfig:
     from experiments.train import check_backend
 
     config = parse_options(EvaluateConfig, arguments, prog="python -m experiments.evaluate")
-    seeds = from_json(RunFolder.open(config.run_dir).config).all_seeds
+    trained_as = from_json(RunFolder.open(config.run_dir).config)
+    check_evaluation(config.episodes, trained_as)
+    seeds = trained_as.all_seeds
     trained = f"the run in {config.run_dir} trained {', '.join(map(str, seeds))}"
     require(config.seed is None or config.seed in seeds, "seed", config.seed, trained)
     check_backend(config.backend)

@@ -13,6 +13,7 @@ from pathlib import Path
 from dipod_jax.checks import require
 from dipod_jax.cli import parse_options, run_cli
 from dipod_jax.config import Backend, Config, differences
+from dipod_jax.memory import check_training
 from dipod_jax.objectives import OBJECTIVES
 from dipod_jax.presets import accelerator, make_config
 from dipod_jax.serialisation import VERSION, from_json
@@ -89,6 +90,7 @@ def _check_folder(config: Config, start: Config) -> Config:
 
     check_logger(config.logger)
     check_backend(config.backend)
+    check_training(config)
     if config.preset == "auto":
         config = dataclasses.replace(config, preset=start.preset)
     if config.backend == "auto":
