@@ -155,8 +155,7 @@ def test_no_preset_is_refused_on_a_machine_of_eight_gigabytes(monkeypatch):
 
 
 def test_an_estimate_is_the_arrays_that_a_run_holds():
-    """Parameters, Adam's two moments, those of distillation's Adam, and a gradient; counted by hand for small layers."""
-    config, _ = presets.make_config("smoke", "BallInCup", "fpo", "native")
+    """Parameters, Adam's two moments, those of distillation's Adam, and a gradient; counted by hand."""
     sizes = {
         "seeds": 3,
         "rollout.num-envs": 10,
