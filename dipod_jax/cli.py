@@ -98,15 +98,22 @@ def parse_options(
     return options
 
 
+def command_name(name: str) -> str:
+    """A command as its user called it: `dipod train`, or `python -m experiments.train` in the repository."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    in_repository = spec is not None and spec.name.startswith("experiments.")
+    return f"python -m experiments.{name}" if in_repository else f"dipod {name}"
+
+
 def parse_with_folder(options_class: type[Config], name: str, arguments: Sequence[str]) -> Config:
-    """The options of `python -m experiments.<name>`, their `out` filled in (runs/<name>/<time>).
+    """The options of `dipod <name>`, their `out` filled in (runs/<name>/<time>).
 
     Raises:
         ValueError: as `parse_options`. RunFolderError: `out` holds something or cannot be written.
     """
     from dipod_jax.runs import check_unused, check_writable
 
-    options: Any = parse_options(options_class, arguments, prog=f"python -m experiments.{name}")
+    options: Any = parse_options(options_class, arguments, prog=command_name(name))
     out = options.out or Path("runs") / name / time.strftime("%Y%m%d-%H%M%S")
     check_writable(out)
     check_unused(out)

@@ -90,6 +90,10 @@ class LearningConfig:
     """bound on the policy gradient's global norm, > 0; none: unbounded"""
     critic_gradient_clip: float | None = None
     """bound on the critic gradient's global norm, > 0; none: unbounded"""
+    kl_target: float | None = None
+    """KL of the present to the acting policy, mean over a minibatch, as the objective measures it
+    (`Objective.divergence`), to which the learning rate is adapted: times 1.5 under half of it, by 1.5 over twice, from
+    1e-5 to 1e-2; > 0; none: the rate is as scheduled"""
     reference_decay: float = 1.0
     """an objective or regulariser over a reference policy: how much of it an iteration keeps, the rest is the present
     policy, in [0, 1]; 1 keeps the initial one, 0 takes the last iteration's"""
@@ -100,7 +104,9 @@ class LearningConfig:
         check.number("minibatch_size", "unroll_length", "num_epochs", low=1)
         check.number("discount", "gae_lambda", "reference_decay", high=1.0)
         check.positive("learning_rate", "final_learning_rate", "reward_scale", "value_coefficient")
-        check.positive("advantage_clip", "policy_gradient_clip", "critic_gradient_clip")
+        check.positive("advantage_clip", "policy_gradient_clip", "critic_gradient_clip", "kl_target")
+        what = "none with --learning.kl-target, by which the rate is set"
+        check.require(self.kl_target is None or self.final_learning_rate is None, "final_learning_rate", what)
 
 
 @dataclass(frozen=True)
@@ -271,6 +277,9 @@ class Config:
         require(fits, "policy", policy.name, f"{objective.policy}, which the objective {objective.name} trains")
         if objective.exact_action:
             policy.check_exact_action()
+        what = f"none with the objective {objective.name}: it does not compare with the acting policy"
+        measured = objective.has_divergence or self.learning.kl_target is None
+        Checked(self.learning, "learning").require(measured, "kl_target", what)
         offers = {"bound": policy.has_bound, "entropy": policy.has_entropy, "velocity": policy.has_velocity}
         offers |= {"steps": policy.has_steps}
         for regulariser in vars(self.regularisers).values():

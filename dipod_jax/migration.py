@@ -21,7 +21,7 @@ def from_version_1(values: Mapping[str, Any]) -> dict[str, Any]:
         name, sections = options.pop("objective"), {n: dict(options.pop(n)) for n in ("fpo", "ppo")}
         policy = dict(options.pop("policy"))
         entropy = sections["ppo"].pop("entropy_cost")
-        learning = {"reference_decay": 1.0, **options.pop("learning")}
+        learning = {"reference_decay": 1.0, "kl_target": None, **options.pop("learning")}
         rollout = {"observation_clip": None, **options.pop("rollout")}
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"config.json lacks options of version 1 ({error}): {WAY_OUT}") from None

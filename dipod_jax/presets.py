@@ -134,6 +134,12 @@ def accelerator() -> str | None:
     return "tpu" if Path("/dev/accel0").exists() and find_spec("libtpu") else None
 
 
+def check_backend(backend: Backend) -> None:
+    """Raise ValueError where the backend's device is missing."""
+    if backend == "warp" and accelerator() != "cuda":
+        raise ValueError("--backend warp is not allowed: it needs CUDA and none was found; use native or mjx")
+
+
 def choose(preset: Preset, backend: Backend) -> tuple[str, Backend, str | None]:
     """Resolve `auto`: the preset, the backend, and one line saying what was chosen and why (None: nothing was)."""
     device = accelerator()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import replace
 
 import jax
@@ -59,17 +58,6 @@ def of_objective(name: str, config: Config = BASE) -> Config:
     if cls.exact_action:
         options |= {"action_clip": None} if "action_clip" in options else {}
     return replace(config, objective=cls(), policy=family(**options))
-
-
-@contextlib.contextmanager
-def quick_compilation():
-    """Leaves XLA's optimiser out, where programs are compiled for one call: the results are the same up to rounding."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    try:
-        yield
-    finally:
-        jax.config.update("jax_disable_most_optimizations", before)
 
 
 def copy(tree):

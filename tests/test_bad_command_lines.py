@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from dipod_jax import memory, presets
-from dipod_jax.cli import run_cli
+from dipod_jax import commands, memory, presets
 from dipod_jax.envs.tasks import TASKS
 from dipod_jax.runs import RunFolder
 from dipod_jax.serialisation import to_json
@@ -75,6 +74,14 @@ evaluate | run --evaluation-seed -1 | --evaluation-seed -1
 compare | | RUN_DIRS
 compare | run --labels a b | --labels a b
 compare | file | file
+comparison | --betas 0 | --betas
+comparison | --objectives sac | --objectives sac
+comparison | --tasks BallInCup BallInCup | --tasks
+export | | RUN_DIR required
+export | run --formats pickle | --formats
+export | run --seed 5 | --seed 5
+report | nowhere | nowhere
+report | file | file
 sweep | --betas | --betas
 sweep | --betas 0 0 | --betas 0 0
 sweep | --betas 0 --beta 1 | --beta
@@ -113,14 +120,8 @@ def folder(tmp_path_factory):
 
 def command(name, arguments):
     """Run a command as its module does."""
-    module = importlib.import_module(f"experiments.{name}")
-    task = {task.lower(): task for task in TASKS}.get(name)
-    if task is not None:
-        module.main(arguments, task=task)
-    elif name in ("contraction", "placements"):  # whose main takes the options
-        run_cli(module.parse, module.main, arguments)
-    else:
-        module.main(arguments)
+    task = {task.lower(): {"task": task} for task in TASKS}.get(name, {})
+    importlib.import_module(f"dipod_jax.commands.{'train' if task else name}").main(arguments, **task)
 
 
 @pytest.mark.parametrize(("name", "arguments", "words"), CASES, ids=[f"{n} {a}" for n, a, _ in CASES])
@@ -142,8 +143,8 @@ def test_a_bad_command_line_is_one_line_and_status_2(folder, monkeypatch, capsys
 
 
 def test_there_are_sixty_of_them_over_every_command():
-    commands = {path.stem for path in Path("experiments").glob("[a-z]*.py")}
-    assert len(CASES) >= 60 and {name for name, _, _ in CASES} >= commands - {"train"}
+    folder = Path(commands.__file__).parent
+    assert len(CASES) >= 60 and {name for name, _, _ in CASES} >= {path.stem for path in folder.glob("[a-z]*.py")}
 
 
 def test_no_preset_is_refused_on_a_machine_of_eight_gigabytes(monkeypatch):

@@ -28,15 +28,6 @@ from dipod_jax.diagnostics.synthetic import gaussian_velocity
 STD = 0.3
 
 
-@pytest.fixture(autouse=True, scope="module")
-def quick_compilation():
-    """Most of the time here is compilation: leave the optimiser out, whose results are the same up to rounding."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
-
-
 def entropy(std, action_size=1):
     return 0.5 * action_size * math.log(2 * math.pi * math.e * std**2)
 

@@ -14,15 +14,6 @@ from dipod_jax.diagnostics.synthetic import gaussian_velocity
 ORDERS = {"euler": 1, "midpoint": 2, "heun": 2}
 
 
-@pytest.fixture(autouse=True, scope="module")
-def quick_compilation():
-    """Most of the time here is compilation: leave the optimiser out, whose results are the same up to rounding."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
-
-
 def contraction(std, num_steps, method="euler", kind="uniform"):
     """Standard deviation that the sampler of the optimal field of N(0, std^2) returns, over std."""
     times = time_grid(num_steps, kind=kind, data_std=std)

@@ -86,7 +86,7 @@ def test_a_mistake_is_one_line_that_names_the_option_and_what_is_allowed(capsys,
 
 
 def test_an_argument_without_a_flag_that_is_missing_is_named(capsys):
-    from experiments import evaluate
+    from dipod_jax.commands import evaluate
 
     with pytest.raises(SystemExit):
         evaluate.main([])

@@ -14,6 +14,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from dipod_jax.advantages import ADVANTAGES, Segment, standardise
+from dipod_jax.commands.train import parse
 from dipod_jax.objectives import OBJECTIVES
 from dipod_jax.options import as_arrays, override
 from dipod_jax.policies import POLICIES, Policy
@@ -21,7 +22,6 @@ from dipod_jax.presets import PRESETS, make_config
 from dipod_jax.regularisers import REGULARISERS, Terms
 from dipod_jax.serialisation import from_json, to_json
 from dipod_jax.types import Evidence, matched
-from experiments.train import parse
 
 BATCH, OBS, ACTION = 8, 3, 2
 WITH_WEIGHT = sorted(set(REGULARISERS) - {"dipod"})  # dipod's is --beta

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from dipod_jax import load_policy
+from dipod_jax.commands.train import parse
 from dipod_jax.regularisers.entropy import Entropy
 from dipod_jax.runs import RunFolder
 from dipod_jax.serialisation import from_json
-from experiments.train import parse
 
 GOLDEN = Path(__file__).parent / "golden"
 

@@ -105,3 +105,7 @@ class Awm(Objective):
         assert reference is not None, "a config with a KL keeps a reference"
         kl = velocity_kl(new, reference, self.kl).mean()
         return losses.mean() + self.kl_weight * kl, metrics | {"reference_kl": kl}
+
+    def divergence(self, new: Scores, old: Scores) -> jax.Array:
+        """(...) its KL of velocities, to the acting policy: mean (v_new - v_old)^2."""
+        return velocity_kl(new, old, self.kl)

@@ -13,6 +13,7 @@ from jax.typing import ArrayLike
 from dipod_jax.checks import Checked
 from dipod_jax.options import register_options
 from dipod_jax.registry import Registry
+from dipod_jax.regularisers.k2 import kl_estimate
 from dipod_jax.types import Metrics, Scores
 
 
@@ -30,6 +31,10 @@ class Objective:
     """name of the policy family that it trains (`dipod_jax.policies`)"""
     exact_action: ClassVar[bool] = False
     """whether its score is of the action as the policy drew it, so that no other (clipped, perturbed) has one"""
+    trust_region: ClassVar[tuple[str, ...]] = ("clip_epsilon",)
+    """its options that bound how far one rollout carries, numbers in every preset: what a grid over methods scales"""
+    has_divergence: ClassVar[bool] = True
+    """whether it compares with the acting policy, so that `--learning.kl-target` has something to hold"""
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """what it changes of a preset, by option: {"cpu": {"objective.clip_epsilon": 0.15, "beta": 0.05}}; `smoke` takes
     what `cpu` does"""
@@ -58,6 +63,17 @@ class Objective:
             advantage: (...) standardised.
         """
         raise NotImplementedError
+
+    def divergence(self, new: Scores, old: Scores) -> jax.Array:
+        """(...) KL(acting || present) of each action, as this method measures it: what `--learning.kl-target` holds.
+
+        Where the policy acts by Gaussian steps, in closed form: that of the path, sum_k KL(N_old_k || N_new_k), in
+        nats. Else k3 = rho - 1 - log rho, log rho = mean_n l_old - mean_n l_new, in the scores' own unit, which is
+        never negative; over likelihoods its mean is the KL, the actions being the acting policy's.
+        """
+        if new.steps is not None and old.steps is not None:
+            return jnp.where(new.known, old.steps.divergence(new.steps), 0.0).sum(-1)
+        return kl_estimate(new.mean() - old.mean(), "k3")
 
 
 OBJECTIVES: Registry[Objective] = Registry("objective")

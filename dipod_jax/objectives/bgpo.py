@@ -26,6 +26,7 @@ class Bgpo(Objective):
     On tokens: sequence scores.
     """
 
+    trust_region: ClassVar[tuple[str, ...]] = ("stop_epsilon",)
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         name: {"objective.stop_epsilon": stop, "policy.num_draws": num_draws, "policy.draws_at_once": 4}
         for name, stop, num_draws in (("paper", 0.05, 16), ("cpu", 0.15, 8))

@@ -62,3 +62,7 @@ class D1(Objective):
         assert reference is not None, "a config with a KL keeps a reference"
         kl = (kl_estimate(log_ratio_to(reference, new, per_draw=True), "k3") @ new.weight).mean()
         return loss + self.kl_weight * kl, metrics | {"reference_kl": kl}
+
+    def divergence(self, new: Scores, old: Scores) -> jax.Array:
+        """(...) k3 of each ratio, in a mean over them."""
+        return kl_estimate(new.loss - old.loss, "k3") @ new.weight

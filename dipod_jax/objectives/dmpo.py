@@ -37,6 +37,8 @@ class Dmpo(Objective):
     `negative_loss_clamp` stops it. On tokens: sequence scores.
     """
 
+    has_divergence: ClassVar[bool] = False
+    trust_region: ClassVar[tuple[str, ...]] = ("temperature",)
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         name: {"policy.draws": "antithetic", "objective.negative_loss_clamp": 3.0} for name in ("paper", "cpu")
     }

@@ -25,6 +25,7 @@ class Espo(Objective):
     being no pretrained one, and their clip FPO's. On tokens: sequence scores over their length.
     """
 
+    trust_region: ClassVar[tuple[str, ...]] = ("clip_epsilon_low", "clip_epsilon_high")
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         name: {
             "objective.clip_epsilon_low": clip,

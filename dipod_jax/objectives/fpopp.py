@@ -77,3 +77,10 @@ class FpoPlusPlus(Objective):
         ratio = jnp.exp(clamp_straight_through(log_ratio, None, self.log_ratio_clip))
         losses = aspo(ratio, sign, self.clip_epsilon)
         return (losses @ new.weight).mean(), ratio_metrics(log_ratio, self.clip_epsilon)
+
+    def divergence(self, new: Scores, old: Scores) -> jax.Array:
+        """(...) mean squared change of the predicted noise, ((1 - t) (v_new - v_old))^2, over draws and dimensions (its
+        code, with a target of 1e-4): in units of the noise, not nats."""
+        assert new.time is not None and new.velocity is not None and old.velocity is not None, "scores of a flow"
+        change = (1.0 - new.time[..., None]) * (new.velocity - old.velocity)
+        return jnp.square(change).mean(-1) @ new.weight

@@ -20,8 +20,9 @@ class Genpo(Objective):
     """GenPO (arXiv 2505.18763): a clipped ratio of the density of a pair of actions, executed as their mean, and a
     penalty on the distance of the two.
 
-    The Jacobian of its coupled sampler is constant, so none is computed, where published code takes a determinant. Its
-    rate follows a KL there; the weight of its entropy is 0 there and left out here.
+    The Jacobian of its coupled sampler is constant, so none is computed, where published code takes a determinant. That
+    code adapts the rate to a KL (`--learning.kl-target .01`), in an estimate of both signs where k3 is taken here; the
+    weight of its entropy is 0 and left out here.
     """
 
     policy: ClassVar[str] = "coupled-flow"

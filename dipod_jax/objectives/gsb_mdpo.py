@@ -27,6 +27,7 @@ class GsbMdpo(Objective):
 
     policy: ClassVar[str] = "noisy-flow"
     exact_action: ClassVar[bool] = True
+    trust_region: ClassVar[tuple[str, ...]] = ("path_kl_weight",)
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 
     path_kl_weight: float = 1.0

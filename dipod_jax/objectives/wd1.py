@@ -23,6 +23,8 @@ class Wd1(Objective):
     without a reference. On tokens: d1's one-step scores of sequences, summed over tokens.
     """
 
+    has_divergence: ClassVar[bool] = False
+    trust_region: ClassVar[tuple[str, ...]] = ("negative_loss_clamp",)
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         name: {"objective.negative_loss_clamp": 3.0} for name in ("paper", "cpu")
     }

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 REPORT = "report.html"
+EVALUATION_STEPS = 1000
 # A longer film is linked, not embedded: a page of this size still opens at once and passes through mail.
 MAX_EMBEDDED_BYTES = 12_000_000
 # Objectives of folders from before an objective held its own options -> the section that held them.
@@ -78,7 +79,7 @@ def _content(folder: RunFolder) -> dict[str, Any]:
         "title": _title(folder.config),
         "subtitle": _subtitle(folder, ended=result is not None),
         "numbers": _numbers(result or {}),
-        "notes": _notes(result or {}),
+        "notes": _notes(folder.config, result or {}),
         "seeds": _seeds(result or {}),
         "returns": _embedded(folder.path / "returns.png", "image/png"),
         "film": _embedded(folder.path / "policy.mp4", "video/mp4"),
@@ -108,9 +109,7 @@ def _numbers(result: dict[str, Any]) -> list[tuple[str, str]]:
     for key, label in (("final_return", "final return"), ("final_return_zero_noise", "final return, zero noise")):
         final = result.get(key)
         if isinstance(final, dict) and isinstance(final.get("mean"), (int, float)):
-            bounds = final.get("ci95")
-            interval = f" ± {(bounds[1] - bounds[0]) / 2:.0f}" if bounds is not None else ""
-            items.append((f"{final['mean']:.0f}{interval}", label))
+            items.append((f"{final['mean']:.0f}{_interval(final)}", label))
     for key, label, text in (
         ("env_steps", "env steps", short_number),
         ("wall_clock_s", "wall-clock time", duration),
@@ -121,12 +120,31 @@ def _numbers(result: dict[str, Any]) -> list[tuple[str, str]]:
     return items
 
 
-def _notes(result: dict[str, Any]) -> list[str]:
+def _interval(final: dict[str, Any]) -> str:
+    """` ± 12`, half the width of the interval of a mean; nothing where there is none or all returns are equal."""
+    bounds = final.get("ci95")
+    half = 0.0 if bounds is None else (bounds[1] - bounds[0]) / 2
+    return "" if half == 0 else f" ± {half:.0f}" if half >= 1 else f" ± {half:.1g}"
+
+
+def _notes(config: dict[str, Any], result: dict[str, Any]) -> list[str]:
     """What has to be said beside the numbers."""
     final = result.get("final_return")
     notes = []
     if isinstance(final, dict) and final.get("ci95") is not None and final.get("ci95_over"):
-        notes.append(f"± is the 95 % interval of the mean over {final['ci95_over']}.")
+        over = final["ci95_over"]
+        if _interval(final):
+            notes.append(f"± is the 95 % interval of the mean over {over}.")
+        elif final["mean"] == 0:
+            notes.append(f"All {over} returned exactly 0: the policy was never rewarded.")
+        else:
+            notes.append(f"All {over} returned the same.")
+    length = (config.get("rollout") or {}).get("episode_length")
+    if result and length is not None and length != EVALUATION_STEPS:
+        notes.append(
+            f"Returns here are sums over episodes of {EVALUATION_STEPS} steps. Training truncates its episodes after "
+            f"{length}, so episode_return in metrics.jsonl and in the event log is smaller."
+        )
     if result.get("note"):
         notes.append(f"{result['note']}.")
     return notes

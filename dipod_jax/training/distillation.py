@@ -61,7 +61,7 @@ def distil(
         params, moments = carry
         index_key, draws_key = jax.random.split(key)
         rows = usable[jax.random.randint(index_key, (size,), 0, sound.sum())]
-        x, a, noise = layout.rows((obs[rows], action[rows], base_noise[rows]), 0)
+        x, a, noise = layout.rows((obs[rows], action[rows], base_noise[rows]))
         draws = policy.sample_draws(draws_key, (size,))
         if config.target == "pre-image":
             noise = jnp.where(jnp.isnan(noise), draws.eps[:, 0], noise)  # an action without a pre-image

@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small import quick_compilation
 
 from dipod_jax.bounds import cutoff_floor, evaluation_times, integrate, log_prob_of_noise, sample_draws, time_grid
 from dipod_jax.diagnostics import (
@@ -31,8 +30,7 @@ TIMES = time_grid(STEPS, kind="uniform")
 @pytest.fixture(autouse=True, scope="module")
 def quickly_compiled():
     """Most of the time here is compilation."""
-    with quick_compilation():
-        yield
+    yield
 
 
 def growth(params, obs, x, t):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from small import BASE, as_numbers, probe_programs, quick_compilation
+from small import BASE, as_numbers, probe_programs
 
 from dipod_jax.runs import restore_checkpoint, save_checkpoint
 from dipod_jax.training import programs as programs_module
@@ -64,5 +64,4 @@ def main(counts):
 
 
 if __name__ == "__main__":
-    with quick_compilation():
-        main([int(word) for word in sys.argv[1:]])
+    main([int(word) for word in sys.argv[1:]])

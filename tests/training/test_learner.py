@@ -11,7 +11,7 @@ from small import BASE, as_numbers, assert_same_bits, of_objective
 
 from dipod_jax.objectives.ppo import ExactPpo
 from dipod_jax.policies.critic import Critic
-from dipod_jax.training.learner import Learner, _cut, _summarise, learning_rate
+from dipod_jax.training.learner import Learner, _summarise, learning_rate, shuffled
 from dipod_jax.training.sharding import Layout
 from dipod_jax.training.state import LearnerState, Tunables
 from dipod_jax.training.statistics import RunningStatistics
@@ -153,10 +153,30 @@ def test_the_learning_rate_falls_linearly_to_its_last_value(gaussian):
     assert constant.learning_rate == constant.final_learning_rate
 
 
-def test_segments_hold_consecutive_steps_of_one_environment():
-    rollout = jnp.arange(6)[:, None] * 10 + jnp.arange(2)  # entry 10 t + b
-    columns = np.asarray(_cut(rollout, 3)).T
-    assert {tuple(c) for c in columns} == {(0, 10, 20), (1, 11, 21), (30, 40, 50), (31, 41, 51)}
+def test_a_shuffle_holds_every_row_once_and_another_key_shuffles_otherwise():
+    one, other = (np.asarray(shuffled(jax.random.key(k), 1000)) for k in (0, 1))
+    assert_array_equal(np.sort(one), np.arange(1000))
+    assert 0.4 < (one < other).mean() < 0.6 and abs(np.corrcoef(one, np.arange(1000))[0, 1]) < 0.1
+
+
+def test_blocks_that_are_shuffled_are_as_many_on_one_device_as_on_two():
+    layouts = [Layout.on(np.array(jax.devices()[:n])[None]) for n in (1, 2)]
+    sizes = lambda envs, minibatch: replace(
+        BASE, rollout=replace(BASE.rollout, num_envs=envs), learning=replace(BASE.learning, minibatch_size=minibatch)
+    )
+    for envs, minibatch, blocks in ((16, 64, 8), (16, 4, 4), (24, 12, 6)):
+        assert [layout.num_blocks(sizes(envs, minibatch)) for layout in layouts] == [blocks, blocks]
+
+
+def test_an_update_under_a_kl_target_moves_the_rate_at_every_step_after_the_first_and_keeps_it(gaussian):
+    make, state, rollout = gaussian
+    learner = make(minibatch_size=512, num_epochs=3, policy_gradient_clip=None, kl_target=1e3)
+    after, metrics = jax.jit(learner.update)(state, rollout, jax.random.key(0))
+    # the KL is 0 at the first of the three steps
+    assert_allclose(after.tunables.learning_rate, 1.5**2 * 3e-3, rtol=1e-5)
+    assert after.tunables.final_learning_rate == after.tunables.learning_rate
+    assert_allclose(metrics["learning_rate"], 3e-3 * (1 + 1.5 + 1.5**2) / 3, rtol=1e-5)
+    assert 0 < metrics["kl"] < 1 and state.tunables.learning_rate == jnp.float32(3e-3)
 
 
 def test_means_over_an_iteration_leave_skipped_steps_out():

@@ -17,7 +17,6 @@ from small import (
     copy,
     of_objective,
     probe_programs,
-    quick_compilation,
 )
 
 from dipod_jax.config import DistillationConfig, DriftConfig
@@ -107,7 +106,7 @@ def on_one_and_two_devices():
         distillation=DistillationConfig(interval=1, num_steps=8, minibatch_size=64, actions="redrawn"),
     )
     found = []
-    with quick_compilation(), pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(drift, "MeterSettings", partial(MeterSettings, refit_steps=0))
         for devices in (1, 2):
             on = Layout.on(np.array(jax.devices()[:devices])[None])

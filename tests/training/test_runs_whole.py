@@ -15,11 +15,11 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from dipod_jax import load_policy
+from dipod_jax.commands import evaluate
 from dipod_jax.runs import CheckpointError, RunFolder, latest_checkpoint
 from dipod_jax.serialisation import from_json
 from dipod_jax.training import setup
 from dipod_jax.training.loading import restore_policy
-from experiments import evaluate
 
 ROOT = Path(__file__).resolve().parents[2]
 ITERATIONS = 6

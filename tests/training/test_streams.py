@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from probe_tasks import TargetTask
-from small import TINY, probe_programs, quick_compilation
+from small import TINY, probe_programs
 
 from dipod_jax.config import DistillationConfig, DriftConfig
 from dipod_jax.training import artifacts
@@ -18,7 +18,7 @@ from dipod_jax.training.evaluation import record
 from dipod_jax.training.learner import Learner
 from dipod_jax.training.loop import Run
 
-ENDS = ("normal", "uniform", "randint", "permutation")
+ENDS = ("normal", "uniform", "randint", "permutation", "bits")
 STEMS = ("split", "fold_in")
 CONFIG = replace(
     TINY,
@@ -59,7 +59,7 @@ class FilmedTask(TargetTask):
 def keys(tmp_path_factory):
     """Bytes of every key by what it was used for, over two seeds, two initial phases, two iterations and a video."""
     seen = defaultdict(list)
-    with quick_compilation(), pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         write_down = lambda name, key: jax.debug.callback(
             lambda data: seen[name].append(np.asarray(data).tobytes()), jax.random.key_data(key)
         )
@@ -114,8 +114,8 @@ def test_what_was_done_is_what_a_run_does(keys):
     counts = {name[3:]: len(values) for name, values in keys.items() if name.startswith("to ")}
     # of each of two seeds: two initial phases, two iterations, three evaluations of two chunks, one video
     assert counts == {"rollout": 8, "measure_drift": 4, "distil": 8, "update": 4, "evaluate": 12, "video": 2}
-    # an update shuffles once an epoch, a measurement twice: its rows, and these once more
-    assert len(keys["permutation"]) == 4 * 2 + 4 * 2
+    # an update shuffles each of 4 blocks once an epoch; a measurement takes rows at random and shuffles these once more
+    assert len(keys["bits"]) == 4 * 2 * 4 and len(keys["permutation"]) == 4 * 2
     assert len(keys["normal"]) > 500 and len(keys["randint"]) > 500
 
 

@@ -3,13 +3,13 @@
 import jax
 import numpy as np
 import pytest
+from experiments.train import main
 
 from dipod_jax import envs, load_policy
 from dipod_jax.runs import RunFolder, latest_checkpoint, restore_checkpoint
 from dipod_jax.serialisation import from_json
 from dipod_jax.training.programs import make_programs
 from dipod_jax.training.setup import available_cores
-from experiments.train import main
 
 EPISODES = 1024
 
