@@ -6,6 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEVELOPER := $(VENV)/.developer
+DOCS := $(VENV)/.docs
 # requirements.lock holds the versions the project was tested with on Python 3.11; others take the newest that fit.
 LOCKED := $(shell $(PYTHON) -c 'import sys; print("-c requirements.lock" if sys.version_info[:2] == (3, 11) else "")' 2>/dev/null)
 
@@ -17,7 +18,7 @@ JOBS ?= auto
 # Compiled test programs are kept, so that worker and child processes share them and a second run is quick.
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.jax_cache
 
-.PHONY: setup ballincup test test-all check gpu bench clean
+.PHONY: setup ballincup test test-all check docs gpu bench clean
 
 # What training needs is installed first; `setup`, the tests and the benchmarks add the developer's tools.
 setup: $(DEVELOPER)
@@ -40,7 +41,7 @@ ballincup: $(READY)
 	$(BIN)/python -m experiments.ballincup $(if $(BETA),--beta $(BETA)) --seeds $(SEEDS) $(ARGS)
 
 test: $(DEVELOPER)
-	$(BIN)/python -m pytest -n $(JOBS) -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slow" $(ARGS)
 
 test-all: $(DEVELOPER)
 	$(BIN)/python -m pytest -n $(JOBS) $(ARGS)
@@ -49,6 +50,15 @@ check: $(DEVELOPER)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
+
+$(DOCS): $(READY)
+	$(BIN)/python -m pip install -e ".[docs]" $(LOCKED)
+	@touch $@
+
+# The documentation as a site, built without a network; a warning, such as a link to nothing, is an error.
+docs: $(DOCS)
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --builder html docs docs/_build/html
+	@echo "open docs/_build/html/index.html"
 
 # Nine minutes on one accelerator: its tests, its speed, a run of the paper preset; a JSON and a table.
 gpu: $(DEVELOPER)
@@ -65,7 +75,7 @@ $(BENCHMARKS:%=bench-%): bench-%: $(READY)
 	$(BIN)/python -m benchmarks.$* --out $(BENCH) $(ARGS)
 
 clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) build docs/_build docs/api *.egg-info .pytest_cache .ruff_cache
 
 # A run's folder; one that was begun is continued, so that a target that was stopped goes on.
 run = --out $(1)$(if $(wildcard $(1)/config.json), --resume)

@@ -1,4 +1,4 @@
-"""Run folders of earlier versions: their options under today's names."""
+"""Reading run folders of earlier versions: their options under the current names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Configs as JSON, and back: what `config.json` of a run folder holds. Another version's is migrated or refused."""
+"""Configs to JSON and back, as in `config.json` of a run folder. Configs of other versions are migrated or refused."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ WAY_OUT = "start a new run, or read it with the version that wrote it"
 
 
 def to_json(config: Config) -> dict[str, Any]:
-    """Config as plain JSON values, with the version of this layout."""
+    """The config as JSON values, with the version of this layout."""
     regularisers = {name: _plain(r) for name, r in vars(config.regularisers).items() if r.weight != 0}
     return {"version": VERSION, **_plain(config), "regularisers": regularisers}
 
@@ -36,7 +36,7 @@ def from_json(values: Mapping[str, Any]) -> Config:
 
     Raises:
         ValueError: one line, with the way out: an option that is missing, unknown, of another type or out of range.
-            Nothing is defaulted in silence, so that a folder of another version does not load as something else.
+            Nothing is silently filled with a default, so that a folder of another version is not misread.
     """
     version = values.get("version", 1)
     if version == 1:

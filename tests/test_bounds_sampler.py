@@ -68,6 +68,7 @@ def test_the_uniform_grid_has_equal_steps_and_the_refined_one_small_steps_near_z
     assert np.all(np.diff(np.diff(times)) > 0.0)  # every step is shorter than the one before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_the_error_against_diffrax_shrinks_with_the_order_of_the_method(method):
     import diffrax

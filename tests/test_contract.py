@@ -274,7 +274,10 @@ def test_the_page_of_objectives_has_a_row_for_each_and_for_no_other():
 
 
 # A method whose scores have what a regulariser needs.
-OFFERS = {None: "fpo", "bound": "fpo", "reference": "fpo", "velocity": "fpo", "steps": "dppo", "entropy": "ppo"}
+OFFERS = dict.fromkeys((None, "bound", "reference", "velocity", "denoised"), "fpo") | {
+    "steps": "dppo",
+    "entropy": "ppo",
+}
 
 
 @functools.cache

@@ -36,7 +36,7 @@ def split_arguments(
         arguments: of the command line.
         listed: name of the option that chooses arms.
         command: name of the command, for the default folder.
-        values: the arms there are, also the default; empty where any value may be asked for and one must be.
+        values: the possible arms, all of them by default; empty if any value is allowed and at least one is required.
 
     Raises:
         ValueError: one line for the user.
@@ -66,8 +66,8 @@ def parse_arm(rest: list[str], own: Sequence[str], out: Path) -> Config:
     """The config of one arm: `rest` is common to all, `own` comes after it; an arm begun before is resumed.
 
     Raises:
-        ValueError: one line for the user; also where that arm was begun with other options, which would make two
-            experiments of one comparison.
+        ValueError: one line for the user; also if the arm was begun with other options, which would mix two experiments
+            in one comparison.
     """
     if not (out / "config.json").exists():
         return train_command.parse([*rest, *own, "--out", str(out)])

@@ -1,4 +1,4 @@
-"""Runs beside each other: `dipod compare RUN_DIR RUN_DIR ... --out DIR`."""
+"""Runs side by side: `dipod compare RUN_DIR RUN_DIR ... --out DIR`."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ from dipod_jax.runs import RunFolder, check_writable
 
 @dataclass(frozen=True)
 class CompareConfig:
-    """Draw returns.png and drift.png of several runs of a task, a colour each, and print a table."""
+    """Draw returns.png and drift.png of several runs, one colour each, and print a table."""
 
     run_dirs: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """run folders, one or more"""
     out: Path = Path("runs/comparison")
-    """folder of the pictures"""
+    """folder for the pictures"""
     labels: tuple[str, ...] | None = None
-    """a name for each run, default objective and beta; runs of one name are drawn as seeds of one curve"""
+    """a name for each run, by default its objective and beta; runs with the same name are drawn as seeds of one
+    curve"""
     title: str | None = None
-    """heading; default the task"""
+    """heading; none: the task"""
     x: Literal["wall_clock_s", "env_steps"] = "env_steps"
     """horizontal axis of returns.png"""
 

@@ -25,9 +25,9 @@ class EvaluateConfig:
     episodes: int = 128
     """episodes of each kind, >= 1"""
     seed: int | None = None
-    """which of the run's seeds; its first where none"""
+    """which of the run's seeds; none: the first"""
     which: Literal["latest", "best"] = "latest"
-    """which checkpoint: the newest, or the policy that the seed's own evaluations liked best"""
+    """which checkpoint: the newest, or the one with the seed's best evaluation return"""
     evaluation_seed: int = 0
     """seed of the start states and the base noise, >= 0"""
     backend: Backend = "auto"

@@ -24,11 +24,11 @@ class ExportConfig:
     run_dir: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN_DIR")]
     """a run folder"""
     out: Path | None = None
-    """folder of the files; default RUN_DIR/export"""
+    """folder for the files; none: RUN_DIR/export"""
     seed: int | None = None
-    """which of the run's seeds; default its first"""
+    """which of the run's seeds; none: the first"""
     which: Literal["latest", "best"] = "latest"
-    """which checkpoint: the newest, or the policy with the best evaluation of that seed"""
+    """which checkpoint: the newest, or the one with the seed's best evaluation return"""
     formats: tuple[Literal["stablehlo", "onnx"], ...] = ("stablehlo", "onnx")
     """one or both of stablehlo (for jax) and onnx (for onnxruntime; needs the extra `export`)"""
 

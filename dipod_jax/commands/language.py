@@ -53,7 +53,7 @@ def parse(arguments: list[str]) -> LanguageConfig:
 
 
 def run(config: LanguageConfig) -> None:
-    """Train, on the processor unless JAX finds something better."""
+    """Train, on an accelerator if JAX finds one, else on the CPU."""
     from dipod_jax.language.loop import train
 
     train(config, say=lambda line: print(line, flush=True))

@@ -38,7 +38,7 @@ class Config:
     learning_rate: float = 2.0
     """Step size of plain gradient ascent, > 0. (The toy's 0.1 on log-odds is 0.05 here.)"""
     beta: float = 0.2
-    """Weight of DiPOD's regulariser where a study does not sweep it, >= 0; rewards lie in [0.7, 1]."""
+    """Weight of DiPOD's regulariser in studies that do not sweep it, >= 0; rewards lie in [0.7, 1]."""
     seeds: int = 5
     """Number of random reward tables, >= 1; seed s draws table s."""
     baseline: Baseline = "on-policy"
@@ -52,7 +52,7 @@ class Config:
     num_draws: int = 1
     """Masks per sequence and step of a Monte-Carlo estimator, >= 1; even for antithetic."""
     memory_limit: float = 4.0
-    """GiB that training may take by estimate, > 0; larger problems are refused before anything is compiled."""
+    """Estimated memory that training may use, in GiB, > 0; larger problems are refused before anything is compiled."""
     out: Path | None = None
     """Folder for the results, new or empty. Default: runs/tinydiffusion/<time>."""
 

@@ -27,12 +27,13 @@ RESUMABLE = ("total-steps", "logger", "checkpoint-interval", "keep-checkpoints",
 
 
 def main(argv: Sequence[str] | None = None, *, task: str | None = None) -> None:
-    """Parse a command line and train; `task` is fixed by the command where it has one."""
+    """Parse a command line and train; a command for one task passes `task`."""
     run_cli(lambda arguments: parse(arguments, task), _train, argv)
 
 
 def parse(arguments: list[str], task: str | None = None) -> Config:
-    """The config of a command line: a preset's, or with --resume the run's own, under the options given."""
+    """The config of a command line: that of a preset, or with --resume that of the run, overridden by the options
+    given."""
     start, announcement, rest = _starting_config(arguments, task)
     prog = command_name(task.lower() if task else "train")
     config = parse_options(Config, rest, default=start, prog=prog, description=_description(task, start))
@@ -54,9 +55,9 @@ def _description(task: str | None, start: Config) -> str:
 
 
 def _starting_config(arguments: list[str], task: str | None) -> tuple[Config, str | None, list[str]]:
-    """Where the defaults come from, read off the few options that decide it, and the arguments that are left.
+    """The config that the defaults come from, chosen by a few of the options, and the remaining arguments.
 
-    The objective decides which options there are: its name is taken out, every other option is left for tyro to judge.
+    The objective determines which options exist, so its name is taken out; tyro parses all the others.
     """
     peek = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     peek.add_argument("--task", default=task or "BallInCup")
@@ -86,7 +87,7 @@ def _starting_config(arguments: list[str], task: str | None) -> tuple[Config, st
 
 
 def _check_folder(config: Config, start: Config) -> Config:
-    """Fill in the folder, and refuse what cannot be written or resumed, before anything is compiled."""
+    """Fill in the folder, and refuse one that cannot be written or resumed, before anything is compiled."""
     from dipod_jax.runs import check_logger, check_unused, check_writable
 
     check_logger(config.logger)

@@ -29,7 +29,7 @@ class Config:
     methods: tuple[Method, ...] = PAPER_METHODS
     """Methods, one or more of: policy-gradient fpo spg policy-gradient+dipod fpo+dipod spg+dipod."""
     init_logit: tuple[float, ...] = (0.5, 0.0)
-    """Common initial value of the six logits, one run for each; finite. 0.5 is the paper's text read literally."""
+    """Common initial value of the six logits, one run per value; finite. 0.5 follows the paper's text literally."""
     baseline: Baseline = "on-policy"
     """Advantage: on-policy (r - E r), uniform (r - mean of the four rewards), none (r), group-std."""
     learning_rate: float = 0.1
@@ -89,7 +89,8 @@ def summarise(curves, config: Config) -> dict:
 
 
 def stop_if_diverged(curves, config: Config) -> None:
-    """Exit with 1 and one line naming the first run that left the finite numbers; a result with nan helps nobody."""
+    """Exit with status 1 and one line that names the first run that is no longer finite, instead of writing a result
+    with NaN."""
     import numpy as np
 
     # False for nan as well; beyond _DRAWABLE no axis holds them.

@@ -1,4 +1,4 @@
-"""PolicyFlow: PPO over a flow's terminal noise."""
+"""PolicyFlow: PPO on a flow's terminal noise."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from dipod_jax.types import Metrics, Scores
 @register_objective("policyflow")
 @dataclass(frozen=True)
 class PolicyFlow(Objective):
-    """PolicyFlow (arXiv 2602.01156): a clipped ratio of the terminal noise's density, whose mean is shifted by the
+    """PolicyFlow (arXiv 2602.01156): a clipped ratio of the density of the terminal noise, whose mean shifts by the
     change of velocity at a point of the path, with an entropy bonus and the Brownian regulariser.
 
     Its settings on these tasks are not published: the weights are its code's defaults. That code adapts the rate to a
@@ -38,7 +38,7 @@ class PolicyFlow(Objective):
     }
 
     clip_epsilon: float = 0.2
-    """half width of every draw's trust region, > 0"""
+    """half width of the trust region of every draw's ratio, > 0"""
     entropy_weight: float = 0.01
     """weight of the terminal noise's entropy in nats, >= 0"""
     brownian_weight: float = 0.01

@@ -51,7 +51,7 @@ class GaussianPolicy:
         return mean, jax.nn.softplus(raw) + MIN_STD
 
     def sample(self, params: Params, obs: jax.Array, noise: jax.Array) -> tuple[jax.Array, tuple[()]]:
-        """Pre-tanh action mu + sigma * noise, (..., d); noise 0 gives the mean action. Nothing is remembered."""
+        """Pre-tanh action mu + sigma * noise, (..., d); noise 0 gives the mean action. The trace is empty."""
         mean, std = self.distribution(params, obs)
         return mean + std * noise, ()
 

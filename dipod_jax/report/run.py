@@ -1,4 +1,4 @@
-"""One page that shows a run: what was asked, what came out, and its pictures."""
+"""One page that shows a run: its configuration, its result, and its pictures."""
 
 import base64
 from collections.abc import Mapping
@@ -24,8 +24,8 @@ _OLD_SECTIONS = {"fpo": "fpo", "ppo": "ppo", "exact-ppo": "ppo"}
 def write_report(folder: RunFolder) -> Path:
     """Write `report.html` into the run's folder and return its path.
 
-    The page needs nothing beside it: curves, drift plot and film are embedded (a film of more than 12 MB is linked).
-    What the run has not written (yet) is left out. Shows `config.json` and `result.json` as they are; computes nothing.
+    The page is self-contained: curves, drift plot and film are embedded (a film of more than 12 MB is linked). Whatever
+    the run has not written yet is left out. `config.json` and `result.json` are shown as they are; nothing is computed.
     """
     path = folder.path / REPORT
     write_text(path, _environment().get_template("run.html").render(_content(folder)))
@@ -33,7 +33,7 @@ def write_report(folder: RunFolder) -> Path:
 
 
 def objective_of(config: Mapping[str, Any]) -> tuple[str | None, dict[str, Any]]:
-    """The objective's name (None where there is none) and its options, from a stored config.
+    """The objective's name (None if there is none) and its options, from a stored config.
 
     Two forms are read: `{"objective": {"name": "fpo", "clip_epsilon": 0.05}}`, and that of older folders,
     `{"objective": "fpo", "fpo": {"clip_epsilon": 0.05}}`.
@@ -57,7 +57,7 @@ def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
 
 @cache
 def _environment() -> "Environment":
-    """Templates of this package, in which every value is text: `<` comes out as `&lt;`."""
+    """The templates of this package, with every value escaped: `<` becomes `&lt;`."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     loader = PackageLoader("dipod_jax.report")
@@ -70,7 +70,7 @@ def _environment() -> "Environment":
 
 
 def _content(folder: RunFolder) -> dict[str, Any]:
-    """What the template asks for."""
+    """The variables of the template."""
     result = folder.read_result()
     provenance = dict(folder.provenance)
     command = provenance.pop("command", None)
@@ -104,7 +104,7 @@ def _subtitle(folder: RunFolder, *, ended: bool) -> str:
 
 
 def _numbers(result: dict[str, Any]) -> list[tuple[str, str]]:
-    """(number, what it is) of what one asks for first. One that the result lacks is left out."""
+    """(number, label) of the headline figures; one that the result lacks is omitted."""
     items = []
     for key, label in (("final_return", "final return"), ("final_return_zero_noise", "final return, zero noise")):
         final = result.get(key)
@@ -128,7 +128,7 @@ def _interval(final: dict[str, Any]) -> str:
 
 
 def _notes(config: dict[str, Any], result: dict[str, Any]) -> list[str]:
-    """What has to be said beside the numbers."""
+    """Remarks that the numbers need."""
     final = result.get("final_return")
     notes = []
     if isinstance(final, dict) and final.get("ci95") is not None and final.get("ci95_over"):
@@ -151,7 +151,7 @@ def _notes(config: dict[str, Any], result: dict[str, Any]) -> list[str]:
 
 
 def _seeds(result: dict[str, Any]) -> dict[str, list[str]]:
-    """Column -> one cell per seed: final returns, and the time to each return that was watched for."""
+    """Column -> one cell per seed: final returns, and the time to each return threshold."""
     seeds = result.get("seeds")
     if not isinstance(seeds, list):
         return {}
@@ -181,7 +181,7 @@ def _text(value: Any) -> str:
 
 
 def _embedded(path: Path, kind: str) -> str | None:
-    """The file as a data URI; its name where it is too large, None where it does not exist."""
+    """The file as a data URI; its name if it is too large, None if it does not exist."""
     if not path.exists():
         return None
     if path.stat().st_size > MAX_EMBEDDED_BYTES:

@@ -16,7 +16,7 @@ class StorageError(OSError):
 
 
 class NumbersError(ArithmeticError):
-    """Training has come to numbers that are none and does not find back; the command ends with `EXIT_STATUS`."""
+    """Gradients are no longer finite and training cannot go on; the command ends with `EXIT_STATUS`."""
 
     EXIT_STATUS = 65  # EX_DATAERR of sysexits.h
 

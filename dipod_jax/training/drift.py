@@ -33,8 +33,8 @@ def measure_drift(
         num_samples: transitions taken, even.
 
     Returns:
-        Scalars named `drift/...` (see `diagnostics.drift_metrics`). Transitions with a number that is none are not
-        taken while there are others. The gradient compared with the true one is the
+        Scalars named `drift/...` (see `diagnostics.drift_metrics`). Transitions that are not sound
+        (`soundness`) are taken only where there are no others. The gradient compared with the true one is the
         objective's alone, without the regularisers, and both have the advantages of the whole rollout
         (`Learner.advantages`), also where training computes them in each minibatch. With the loss form `elbo`, the CFM
         losses are the velocity's. A policy that acts otherwise than by the deterministic flow of its velocity is

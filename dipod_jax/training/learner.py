@@ -83,7 +83,7 @@ class Learner:
     def update(self, state: LearnerState, rollout: Transition, key: jax.Array) -> tuple[LearnerState, Metrics]:
         """Learn from one rollout (T, B, ...); observation statistics move only afterwards, so the first ratio is 1.
 
-        A transition with a number that is none takes part in nothing: gradient and advantage 0 (`soundness`).
+        A transition that is not sound (`soundness`) takes part in nothing: its gradient and advantage are 0.
 
         Returns:
             The new state and scalar metrics.

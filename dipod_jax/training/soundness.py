@@ -1,4 +1,4 @@
-"""Transitions that nothing can be learned from, because a number in them is not one."""
+"""Transitions that nothing can be learned from, because they hold non-finite or impossible numbers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def keep_sound(rollout: Transition, statistics: RunningStatistics) -> tuple[Tran
     """A rollout of finite numbers, and which of its transitions are to be learned from.
 
     A transition is sound where observations, action, trace and reward are numbers of at most 10^10, and the
-    observations within 10^5 deviations of those before. In the others what is not a number is replaced, observations by
+    observations within 10^5 deviations of those before. In the others such numbers are replaced, observations by
     the mean, else by 0: whoever learns from the rollout gives them no weight. Where no transition is sound none is
     replaced and all are to be learned from, so that every update is skipped, and counted.
 

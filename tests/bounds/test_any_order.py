@@ -64,6 +64,7 @@ def enumerated(request):
     return table, np.stack([log_path_probs(model, x) for x in sequences])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", [0.5, 1.0, 2.0])
 def test_power_mean_over_orders_equals_enumeration(enumerated, order):
     table, paths = enumerated
@@ -116,6 +117,7 @@ def test_all_bounds_agree_where_a_token_does_not_depend_on_the_context():
             np.testing.assert_allclose(bound, np.log(1 / 64), rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_a_blank_that_is_none_changes_nothing(enumerated):
     table, _ = enumerated
     length = table.shape[-1]
@@ -223,6 +225,7 @@ def test_prompt_masking_hides_given_tokens_and_scores_none_of_them():
     assert (draws.coefficient == blank[:, None]).all()
 
 
+@pytest.mark.slow
 def test_every_placement_has_weights_that_sum_to_1_and_repeats_with_its_key():
     blank = jnp.ones((3, 5), bool)
     for placement in MASK_PLACEMENTS:
@@ -241,6 +244,7 @@ def test_draws_that_cannot_be_are_refused(placement, message):
         sample_mask_draws(jax.random.key(0), jnp.ones((1, 4), bool), 5, placement=placement)
 
 
+@pytest.mark.slow
 def test_estimated_eubo_tends_to_the_exact_one_and_has_finite_gradients(enumerated):
     table = enumerated[0][7].astype(jnp.float32)
     length = table.shape[-1]

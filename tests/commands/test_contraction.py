@@ -34,6 +34,7 @@ def test_bad_input_is_one_line_that_names_the_option_and_exit_2(arguments, words
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_an_interrupt_keeps_the_arms_that_are_done(tmp_path, monkeypatch, capsys):
     run = Distillation.run
 

@@ -45,6 +45,7 @@ def test_a_run_of_a_gaussian_policy_is_refused(tmp_path, capsys):
     assert line.startswith("error: --run") and "flow" in line and line.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_the_result_holds_every_placement_that_was_printed(tmp_path, capsys):
     command([*TINY, "--out", str(tmp_path / "p")])
     rows = json.loads((tmp_path / "p" / "result.json").read_text())["rows"]

@@ -57,6 +57,7 @@ def test_a_mistake_in_an_ablation_is_one_line_and_writes_nothing(arguments, word
     assert not out.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("task", "has"),
     [
@@ -74,6 +75,7 @@ def test_every_arm_of_an_ablation_differs_from_the_recipe_in_its_own_options_alo
     assert changed == {part: options(part) for part in arms}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command, listed, arm", [(sweep, ["--betas", "0", "0.05"], "beta0"), (ablation, [], "no-beta")]
 )

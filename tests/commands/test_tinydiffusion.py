@@ -48,6 +48,7 @@ def test_the_names_the_command_line_knows_are_those_of_the_library():
     assert set(tinydiffusion._RUNS_PER_SEED) == set(STUDIES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "studies",
     [
@@ -72,6 +73,7 @@ def test_a_study_writes_its_table_its_figure_and_its_arrays(studies, tmp_path, c
                 assert np.isfinite(arrays[name]).all(), (study, name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "extra",
     [

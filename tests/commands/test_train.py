@@ -104,8 +104,10 @@ MISTAKES = {
     "unwritable folder": (["--out", "/proc/nothing/run"], ["--out", "/proc/nothing/run"]),
 }
 
+QUICK = ("unknown task", "beta nan", "batch that does not divide", "resume into another config", "folder in use")
 
-@pytest.mark.parametrize("name", MISTAKES)
+
+@pytest.mark.parametrize("name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in MISTAKES])
 def test_a_mistake_is_one_line_that_names_the_option_and_what_is_allowed(folders, name):
     arguments, words = MISTAKES[name]
     before = {path: path.stat().st_mtime_ns for path in folders.rglob("*")}

@@ -79,6 +79,7 @@ def test_help_and_refusal_do_not_import_jax():
     assert "--eubo-order" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_run_writes_every_curve_and_prints_where(tmp_path, capsys):
     options = ["--methods", "fpo", "spg+dipod", "--init-logit", "0.5", "--steps", "40", "--optimizer", "adam"]
     twotoken.main([*options, "--out", str(tmp_path)])

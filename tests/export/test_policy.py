@@ -29,6 +29,7 @@ def exported(run):
     return export_policy(run)
 
 
+@pytest.mark.slow
 def test_examples_are_the_actions_of_the_loaded_policy(run, exported):
     with np.load(exported / "examples.npz") as file:
         obs, noise, action = (file[name] for name in ("obs", "noise", "action"))

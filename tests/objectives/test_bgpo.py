@@ -67,6 +67,7 @@ def update_gradient(num_draws, at_once):
     return jax.jit(jax.value_and_grad(loss)).lower(*arguments).compile(), arguments
 
 
+@pytest.mark.slow
 def test_draws_in_groups_of_four_give_the_same_gradient_in_memory_that_is_constant_but_for_the_draws_themselves():
     grouped = {num_draws: update_gradient(num_draws, 4)[0] for num_draws in (8, 32, 128)}
     at_once, arguments = update_gradient(128, None)

@@ -167,7 +167,9 @@ def test_an_evaluation_that_a_stop_cut_off_is_made_up_for(run, monkeypatch, kill
     assert records(run(resume=True)) == whole
 
 
-@pytest.mark.parametrize("loss", ["removed", "renamed", "emptied"])
+@pytest.mark.parametrize(
+    "loss", ["removed", *(pytest.param(name, marks=pytest.mark.slow) for name in ("renamed", "emptied"))]
+)
 def test_the_loss_of_the_folder_ends_the_run_in_one_line(tmp_path, loss):
     out = tmp_path / "run"
     process = subprocess.Popen(**command(out, act=0.05, total_steps=10**6), stdout=-1, stderr=-1)

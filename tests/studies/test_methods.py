@@ -258,6 +258,7 @@ def made(monkeypatch):
     return made
 
 
+@pytest.mark.slow
 def test_units_of_one_method_share_a_program_and_another_method_gets_its_own(options, made):
     trainer = training.Trainer()
     for unit in [*grid(options, "BallInCup", "fpo"), make_unit(options, "BallInCup", "fpo", Setting(), reported=True)]:

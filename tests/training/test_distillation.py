@@ -58,6 +58,7 @@ def acted():
     return policy, rollout, learner
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", ["fresh-noise", "pre-image"])
 def test_distilling_fits_the_actions_and_touches_nothing_else(acted, target):
     policy, rollout, learner = acted
@@ -73,7 +74,7 @@ def test_distilling_fits_the_actions_and_touches_nothing_else(acted, target):
     assert int(jax.tree.leaves(after.distiller)[0]) == 200  # its own optimiser counted every step
 
 
-def test_transitions_with_a_number_that_is_none_are_not_distilled(acted):
+def test_unsound_transitions_are_not_distilled(acted):
     policy, rollout, learner = acted
     config = DistillationConfig(interval=1, num_steps=3, learning_rate=3e-3, minibatch_size=256)
     run = jax.jit(lambda rollout: distil(config, policy, ONE_DEVICE, learner, rollout, jax.random.key(1)))

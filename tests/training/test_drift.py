@@ -94,7 +94,7 @@ def test_a_slice_is_no_larger_than_the_rollout_and_even(fpo):
     assert sizes == [98, 512]
 
 
-def test_a_transition_with_a_number_that_is_none_is_not_measured(fed):
+def test_an_unsound_transition_is_not_measured(fed):
     rollout, _, given, measure = fed
     rows = rows_of(rollout, given["batch"])
     reward = rollout.reward.reshape(-1).copy()

@@ -20,6 +20,7 @@ from dipod_jax.training.programs import make_programs
 from dipod_jax.training.statistics import RunningStatistics
 
 
+@pytest.mark.slow
 def test_an_evaluation_is_reproducible_and_leaves_training_as_it_was(fpo):
     state = fpo.init()
     silent, _ = fpo.iterate(copy(state))

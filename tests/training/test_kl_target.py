@@ -47,6 +47,7 @@ def test_the_rate_stays_in_its_range():
     assert_allclose(adapted_rate(jnp.float32(1.1e-5), jnp.float32(1.0), 0.01), 1e-5, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_ppo_takes_the_gaussians_kl_in_closed_form():
     policy = of_objective("ppo").policy.build(2, 1)
     obs, action = jnp.ones((1, 2)), jnp.zeros((1, 1))

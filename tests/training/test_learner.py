@@ -66,6 +66,7 @@ def one_step(gaussian):
     return jax.jit(gaussian[0](**WHOLE).update)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("advantages", ["iteration", "minibatch"])
 def test_an_update_on_two_devices_is_that_on_one(gaussian, advantages):
     make, state, rollout = gaussian
@@ -85,6 +86,7 @@ def test_an_update_on_two_devices_is_that_on_one(gaussian, advantages):
         assert_allclose(value, two_metrics[name], rtol=1e-4, atol=1e-5)  # a mean near 0 is the most rounded
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("field", ["reward", "action"])
 def test_where_no_transition_is_sound_the_update_is_skipped_and_counted(gaussian, one_step, field):
     _, state, transitions = gaussian
@@ -104,7 +106,7 @@ def test_where_no_transition_is_sound_the_update_is_skipped_and_counted(gaussian
 
 @pytest.mark.parametrize("field", ["obs", "next_obs", "action", "reward"])
 @pytest.mark.parametrize("value", [np.nan, -np.inf, 1e11])
-def test_a_transition_with_a_number_that_is_none_is_left_out_alone(gaussian, one_step, field, value):
+def test_an_unsound_transition_is_left_out_alone(gaussian, one_step, field, value):
     """Whatever else stands in it makes no difference, and the others are learned from."""
     _, state, transitions = gaussian
     where = (slice(3, 5), 7)  # in the middle of an episode, or at its end
@@ -168,6 +170,7 @@ def test_blocks_that_are_shuffled_are_as_many_on_one_device_as_on_two():
         assert [layout.num_blocks(sizes(envs, minibatch)) for layout in layouts] == [blocks, blocks]
 
 
+@pytest.mark.slow
 def test_an_update_under_a_kl_target_moves_the_rate_at_every_step_after_the_first_and_keeps_it(gaussian):
     make, state, rollout = gaussian
     learner = make(minibatch_size=512, num_epochs=3, policy_gradient_clip=None, kl_target=1e3)

@@ -1,4 +1,4 @@
-"""Numbers that are none, from the task to the end of the run."""
+"""Non-finite numbers, from the task to the end of the run."""
 
 import jax
 import numpy as np

@@ -27,7 +27,9 @@ from dipod_jax.training.sharding import Layout
 from dipod_jax.training.state import Tunables
 
 
-@pytest.fixture(scope="module", params=["fpo", "exact-ppo", "ppo"])
+@pytest.fixture(
+    scope="module", params=["fpo", *(pytest.param(name, marks=pytest.mark.slow) for name in ("exact-ppo", "ppo"))]
+)
 def trained(request, fpo):
     """Trainer, evaluation before, state, metrics of every iteration, evaluation after."""
     programs = fpo if request.param == "fpo" else probe_programs(of_objective(request.param))
@@ -123,6 +125,7 @@ def on_one_and_two_devices():
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("program", ["act", "learn", "measure", "distil"])
 def test_a_program_on_two_devices_gives_what_it_gives_on_one(on_one_and_two_devices, program):
     one, two = (found[program] for found in on_one_and_two_devices)
@@ -177,6 +180,7 @@ def two_seeds():
     return programs, state, metrics
 
 
+@pytest.mark.slow
 def test_a_seed_learns_the_same_bits_whatever_is_trained_beside_it(two_seeds):
     programs, state, _ = two_seeds
     swapped = programs.init_state(jnp.asarray((5, 3), jnp.uint32))
@@ -200,6 +204,7 @@ def test_two_seeds_in_one_program_are_those_trained_alone_to_rounding(two_seeds)
         assert_allclose(a, b, rtol=1e-4, atol=1e-5)  # two compiled programs; measured 2e-9
 
 
+@pytest.mark.slow
 def test_advantages_computed_in_the_minibatch_keep_the_first_ratio_at_one(two_seeds):
     metrics = two_seeds[2]
     assert (metrics["first_ratio_error"] < 1e-5).all() and (metrics["skipped_updates"] == 0).all()
@@ -222,6 +227,7 @@ def test_shards_hold_different_environments_and_the_same_learner(fpo):
         assert_array_equal(first, second)
 
 
+@pytest.mark.slow
 def test_the_cosine_of_exact_likelihood_ppo_with_the_exact_policy_gradient_is_one():
     config = replace(of_objective("exact-ppo"), drift=DriftConfig(interval=1, num_samples=64))
     programs = probe_programs(config)
