@@ -11,6 +11,7 @@ from typing import Any
 
 from dipod_jax.checks import require
 from dipod_jax.config import Backend, Config, Preset
+from dipod_jax.memory import check_evaluation, check_training
 from dipod_jax.options import override
 from dipod_jax.presets import check_backend, choose
 from dipod_jax.presets import make_config as preset_config
@@ -50,15 +51,15 @@ def make_config(
 def train(config: Config) -> Path:
     """Train as `config` says.
 
-    It prepares JAX first: on a CPU one device per core, and a cache of compiled programs. Where JAX was used before,
-    its devices are what there is.
+    It prepares JAX first: on a CPU one device per core, single precision, and a cache of compiled programs. Where JAX
+    was used before, its devices are what there is.
 
     Returns:
         The run folder: `config.json`, `metrics.jsonl`, `result.json`, checkpoints, pictures, a film, `report.html`.
 
     Raises:
-        ValueError: a backend whose device is missing.
-        RunFolderError, CheckpointError, StorageError, Stopped: as `dipod_jax.training.loop.train`.
+        ValueError: a backend whose device is missing, or a run that no memory here holds.
+        RunFolderError, CheckpointError, StorageError, NumbersError, Stopped: as `dipod_jax.training.loop.train`.
     """
     from dipod_jax.training.setup import prepare_jax
 
@@ -67,6 +68,7 @@ def train(config: Config) -> Path:
     out = config.out or default_folder(config)
     config = dataclasses.replace(config, preset=preset, backend=backend, out=out)
     check_backend(config.backend)
+    check_training(config)
     prepare_jax(config)
     from dipod_jax.training.loop import train
 
@@ -117,7 +119,9 @@ def evaluate(
     require(episodes >= 1, "episodes", episodes, "at least 1")
     check_backend(backend)
     _, backend, _ = choose("cpu", backend)
-    prepare_jax(dataclasses.replace(from_json(RunFolder.open(Path(run_dir)).config), backend=backend))
+    config = dataclasses.replace(from_json(RunFolder.open(Path(run_dir)).config), backend=backend)
+    check_evaluation(episodes, config)
+    prepare_jax(config)
     import jax
 
     from dipod_jax import envs

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from dipod_jax.checks import require
-from dipod_jax.runs.errors import CheckpointError, RunFolderError, StorageError, reason_of
+from dipod_jax.runs.errors import CheckpointError, NumbersError, RunFolderError, StorageError, reason_of
 
 Config = TypeVar("Config")
 
@@ -29,7 +29,8 @@ def run_cli(
     A user's mistake is reported as one line on standard error, `error: --flag value is not allowed: ...`, and exit
     status 2: a ValueError of `parse` (`parse_options` and validation included), a RunFolderError or CheckpointError of
     `parse` or `main`. A ValueError of `main` is a bug and keeps its traceback. Ctrl-C is one line and exit status 130,
-    a run that saved on another signal 143; an OSError, as of a full disk, one line and exit status 74.
+    a run that saved on another signal 143; an OSError, as of a full disk, one line and exit status 74; a run whose
+    numbers are no longer finite, one line and exit status 65.
 
     Args:
         parse: from arguments (without the program's name) to a validated configuration. It imports nothing slow:
@@ -50,6 +51,8 @@ def run_cli(
                 sys.stdout.flush()  # here, where a reader that has left is answered, and not at exit
     except (RunFolderError, CheckpointError) as error:
         _fail(str(error))
+    except NumbersError as error:
+        _fail(str(error), error.EXIT_STATUS)
     except KeyboardInterrupt as interrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(getattr(interrupt, "exit_status", INTERRUPTED))
@@ -132,9 +135,9 @@ def _parse(parse: Callable[[list[str]], Config], arguments: list[str]) -> Config
     return config
 
 
-def _fail(message: str) -> NoReturn:
+def _fail(message: str, status: int = USAGE_ERROR) -> NoReturn:
     print("error:", " ".join(message.split()), file=sys.stderr)
-    sys.exit(USAGE_ERROR)
+    sys.exit(status)
 
 
 @contextlib.contextmanager

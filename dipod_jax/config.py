@@ -49,9 +49,14 @@ class RolloutConfig:
     """steps after which a training episode is truncated, >= 1; evaluation always takes 1000"""
     stagger: bool = False
     """start the environments at clock times spread over an episode"""
+    observation_clip: float | None = None
+    """bound on the absolute value of a normalised observation, in standard deviations, > 0; none: unbounded, as in the
+    FPO code; 10 is common elsewhere and protects from outliers, but also cuts off sensors that are rarely active"""
 
     def __post_init__(self):
-        Checked(self, "rollout").number("num_envs", "num_steps", "episode_length", low=1)
+        check = Checked(self, "rollout")
+        check.number("num_envs", "num_steps", "episode_length", low=1)
+        check.positive("observation_clip")
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ def from_version_1(values: Mapping[str, Any]) -> dict[str, Any]:
         policy = dict(options.pop("policy"))
         entropy = sections["ppo"].pop("entropy_cost")
         learning = {"reference_decay": 1.0, "kl_target": None, **options.pop("learning")}
+        rollout = {"observation_clip": None, **options.pop("rollout")}
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"config.json lacks options of version 1 ({error}): {WAY_OUT}") from None
     family = OBJECTIVES.choose(name).policy if isinstance(name, str) else ""
@@ -38,5 +39,6 @@ def from_version_1(values: Mapping[str, Any]) -> dict[str, Any]:
         "objective": {"name": name, **sections["fpo" if name == "fpo" else "ppo"]},
         "policy": {"name": family, **policy},
         "learning": learning,
+        "rollout": rollout,
         "regularisers": {"entropy": {"name": "entropy", "weight": entropy}} if entropy else {},
     }

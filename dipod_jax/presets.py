@@ -124,11 +124,13 @@ PRESETS = {"paper": paper, "cpu": cpu, "smoke": smoke}
 def accelerator() -> str | None:
     """The accelerator that JAX would use, found without importing it: "cuda", "tpu" or None."""
     platforms = os.environ.get("JAX_PLATFORMS", "")
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "all").strip()
     if platforms.split(",")[0] == "cpu":
         return None
     from importlib.util import find_spec
 
-    if Path("/dev/nvidia0").exists() and (find_spec("jax_cuda12_plugin") or find_spec("jax_cuda13_plugin")):
+    seen = visible != "" and not visible.startswith("-")  # CUDA stops at the first number that is no device's
+    if seen and Path("/dev/nvidia0").exists() and (find_spec("jax_cuda12_plugin") or find_spec("jax_cuda13_plugin")):
         return "cuda"
     return "tpu" if Path("/dev/accel0").exists() and find_spec("libtpu") else None
 

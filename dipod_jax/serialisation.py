@@ -14,6 +14,7 @@ from dipod_jax.policies import POLICIES
 from dipod_jax.regularisers import REGULARISERS
 
 VERSION = 2
+MOST_SEEDS = 2**16  # of a folder, whose seeds are listed where it is read
 WAY_OUT = "start a new run, or read it with the version that wrote it"
 
 
@@ -50,7 +51,10 @@ def from_json(values: Mapping[str, Any]) -> Config:
     if isinstance(regularisers := options.get("regularisers"), Mapping):  # those that a folder does not name were off
         off = {name: _plain(cls()) for name, cls in REGULARISERS.items() if name != "dipod"}
         options["regularisers"] = {**off, **regularisers}
-    return _read(Config(objective(), POLICIES[objective.policy]()), options, "")
+    config = _read(Config(objective(), POLICIES[objective.policy]()), options, "")
+    if config.seeds > MOST_SEEDS:
+        raise ValueError(f"config.json: seeds is {config.seeds}, more than {MOST_SEEDS}: {WAY_OUT}")
+    return config
 
 
 def _name(options: Mapping[str, Any], group: str) -> str:

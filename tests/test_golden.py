@@ -29,6 +29,17 @@ def test_a_policy_of_version_1_acts_as_version_1_did(folder):
     np.testing.assert_allclose(action, expected, rtol=1e-5)
 
 
+def test_a_loaded_policy_acts_the_same_where_the_caller_computes_in_double_precision(folder):
+    obs, key = np.linspace(-1, 1, 3), jax.random.key(5)
+    single = load_policy(folder)(obs, key)
+    with jax.enable_x64(True):
+        double = load_policy(folder)(obs, key)
+        traced = jax.jit(load_policy(folder))(obs, key)
+        assert np.zeros(1, np.float32).dtype == double.dtype == single.dtype == traced.dtype
+    np.testing.assert_array_equal(single, double)
+    np.testing.assert_allclose(single, traced, rtol=1e-6)
+
+
 def test_options_of_version_1_are_read_under_todays_names(folder):
     config = from_json(RunFolder.open(folder).config)
     assert (config.objective.name, config.policy.hidden_sizes) == (folder.name, (4,))

@@ -13,6 +13,7 @@ import tyro
 from dipod_jax.checks import require
 from dipod_jax.cli import command_name, parse_options, run_cli
 from dipod_jax.config import Backend
+from dipod_jax.memory import check_evaluation
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,9 @@ def parse(arguments: list[str]) -> EvaluateConfig:
     from dipod_jax.serialisation import from_json
 
     config = parse_options(EvaluateConfig, arguments, prog=command_name("evaluate"))
-    seeds = from_json(RunFolder.open(config.run_dir).config).all_seeds
+    trained_as = from_json(RunFolder.open(config.run_dir).config)
+    check_evaluation(config.episodes, trained_as)
+    seeds = trained_as.all_seeds
     trained = f"the run in {config.run_dir} trained {', '.join(map(str, seeds))}"
     require(config.seed is None or config.seed in seeds, "seed", config.seed, trained)
     check_backend(config.backend)

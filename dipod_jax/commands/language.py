@@ -16,6 +16,7 @@ from pathlib import Path
 from dipod_jax.cli import command_name, parse_options, run_cli
 from dipod_jax.language.config import LanguageConfig, make_config
 from dipod_jax.language.methods import available_methods
+from dipod_jax.memory import check_post_training
 from dipod_jax.runs import check_unused, check_writable
 
 
@@ -40,6 +41,7 @@ def parse(arguments: list[str]) -> LanguageConfig:
         "Options and defaults below are those of the task and the objective named on the command line."
     )
     config = parse_options(LanguageConfig, rest, default=start, prog=command_name("language"), description=description)
+    check_post_training(config)
     if config.test_file is not None:
         config.problems.read(config.test_file)  # a mistake in it is said before anything is trained
     out = config.out or Path("runs") / config.task / f"{config.method}-beta{config.beta}" / time.strftime(

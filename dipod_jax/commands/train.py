@@ -13,6 +13,7 @@ from dipod_jax.api import default_folder
 from dipod_jax.checks import require
 from dipod_jax.cli import command_name, parse_options, run_cli
 from dipod_jax.config import Config, differences
+from dipod_jax.memory import check_training
 from dipod_jax.objectives import OBJECTIVES
 from dipod_jax.presets import check_backend, make_config
 from dipod_jax.serialisation import VERSION, from_json
@@ -91,6 +92,7 @@ def _check_folder(config: Config, start: Config) -> Config:
 
     check_logger(config.logger)
     check_backend(config.backend)
+    check_training(config)
     if config.preset == "auto":
         config = dataclasses.replace(config, preset=start.preset)
     if config.backend == "auto":

@@ -16,6 +16,7 @@ from dipod_jax.config import Config, LearningConfig
 from dipod_jax.policies import Critic, Policy
 from dipod_jax.regularisers import Terms
 from dipod_jax.training.sharding import Layout
+from dipod_jax.training.soundness import keep_sound, without_gradient
 from dipod_jax.training.state import LearnerState
 from dipod_jax.types import Evidence, Metrics, Params, Scores, Transition, matched
 
@@ -27,6 +28,7 @@ class Batch(NamedTuple):
     it. M comes first, so that it stays spread over devices where a network flattens the axes."""
 
     segment: Segment  # observations normalised, rewards scaled
+    sound: jax.Array  # (...) bool; the others have finite numbers and no weight
     action: jax.Array  # (..., d)
     evidence: Evidence  # (...) what a score needs besides
     old: Scores  # (...) under the acting policy, as `Scores.kept`
@@ -81,11 +83,14 @@ class Learner:
     def update(self, state: LearnerState, rollout: Transition, key: jax.Array) -> tuple[LearnerState, Metrics]:
         """Learn from one rollout (T, B, ...); observation statistics move only afterwards, so the first ratio is 1.
 
+        A transition that is not sound (`soundness`) takes part in nothing: its gradient and advantage are 0.
+
         Returns:
             The new state and scalar metrics.
         """
         draws_key, shuffle_key, entropy_key = jax.random.split(key, 3)
-        batch = self._prepare(state, rollout, draws_key)
+        kept, sound = keep_sound(rollout, state.obs_statistics)
+        batch = self._prepare(state, kept, sound, draws_key)
         blocks, columns = batch.advantage.shape[:2]
         num_minibatches = blocks * columns // self.config.columns_per_minibatch
 
@@ -115,21 +120,23 @@ class Learner:
             reference=self._move_reference(state.reference, params["policy"]),
             obs_statistics=state.obs_statistics.update(_swap(rollout.obs)),
         )
-        return state, metrics | self._rollout_metrics(rollout, batch)
+        metrics["skipped_in_a_row"] = state.optimizer.notfinite_count.astype(jnp.float32)  # pyright: ignore
+        return state, metrics | self._rollout_metrics(kept, sound, batch)
 
-    def _prepare(self, state: LearnerState, rollout: Transition, key: jax.Array) -> Batch:
+    def _prepare(self, state: LearnerState, rollout: Transition, sound: jax.Array, key: jax.Array) -> Batch:
         """Scores under the acting parameters, and advantages where they are computed once; in blocks of environments
         (blocks, columns, ...), of which every minibatch takes equally many columns."""
-        rollout = jax.tree.map(_swap, rollout)  # environments first: the axis that is spread over devices
+        rollout, sound = jax.tree.map(_swap, (rollout, sound))  # environments first: the axis spread over devices
         segment, acting = self._segment(state, rollout), state.params["policy"]
         evidence = self.policy.prepare(acting, key, segment.obs, rollout.trace)
         score = lambda params: self.policy.score(params, segment.obs, rollout.action, evidence)
-        nothing = jnp.zeros_like(rollout.reward)
+        nothing, old = jnp.zeros_like(rollout.reward), score(acting).kept()
         batch = Batch(
             segment=segment,
+            sound=sound,
             action=rollout.action,
             evidence=evidence,
-            old=score(acting).kept(),
+            old=old._replace(known=old.known & sound[..., None]),
             reference=None if state.reference is None else score(state.reference).kept(),
             advantage=nothing,
             value_target=nothing,
@@ -137,7 +144,7 @@ class Learner:
         )
         if not self.estimator.per_minibatch:
             critic = state.params["critic"]
-            estimate = self._estimate_rows(critic, segment, self.critic.value(critic, segment.obs))
+            estimate = self._estimate_rows(critic, segment, sound, self.critic.value(critic, segment.obs))
             batch = batch._replace(**dict(zip(Batch._fields[-3:], estimate, strict=True)))
         column = (self.config.learning.unroll_length,) if self.estimator.per_minibatch else ()
         blocks = self.layout.num_blocks(self.config)
@@ -149,28 +156,45 @@ class Learner:
         return Segment(obs, next_obs, reward, rollout.terminated, rollout.truncated)
 
     def _estimate(
-        self, estimator: AdvantageEstimator, critic_params: Params, segment: Segment, value: jax.Array
+        self,
+        estimator: AdvantageEstimator,
+        critic_params: Params,
+        segment: Segment,
+        sound: jax.Array,
+        value: jax.Array,
     ) -> Estimate:
-        """Advantages standardised and clipped, value targets and their weights."""
+        """Advantages standardised and clipped, value targets and their weights.
+
+        An unsound step is given the reward that its value expects, and ends there: its error is 0, and the steps before
+        it look no further than its value.
+        """
         c = self.config.learning
+        segment = segment._replace(
+            reward=jnp.where(sound, segment.reward, value),
+            terminated=segment.terminated | ~sound,
+            truncated=segment.truncated & sound,
+        )
         value_fn = partial(self.critic.value, critic_params)
         found = estimator(segment, value, value_fn, discount=c.discount, gae_lambda=c.gae_lambda)
         advantage = standardise(found.advantage)
         if c.advantage_clip is not None:
             advantage = jnp.clip(advantage, -c.advantage_clip, c.advantage_clip)
-        return found._replace(advantage=advantage)
+        return found._replace(
+            advantage=jnp.where(sound, advantage, 0.0), value_weight=jnp.where(sound, found.value_weight, 0.0)
+        )
 
-    def _estimate_rows(self, critic_params: Params, segment: Segment, value: jax.Array) -> Estimate:
+    def _estimate_rows(self, critic_params: Params, segment: Segment, sound: jax.Array, value: jax.Array) -> Estimate:
         """Training's estimate of segments that lie along the second axis."""
-        time_first = jax.tree.map(_swap, (segment, value))
+        time_first = jax.tree.map(_swap, (segment, sound, value))
         return jax.tree.map(_swap, self._estimate(self.estimator, critic_params, *time_first))
 
     def advantages(self, state: LearnerState, rollout: Transition) -> jax.Array:
         """(T, B) standardised advantages of a whole rollout under the present critic, bootstrapped from the true next
         observation whatever training's estimator is: what the drift meter weighs both gradients by."""
-        segment, critic = self._segment(state, rollout), state.params["critic"]
+        kept, sound = keep_sound(rollout, state.obs_statistics)
+        segment, critic = self._segment(state, kept), state.params["critic"]
         value = self.critic.value(critic, segment.obs)
-        return self._estimate(ADVANTAGES["iteration"](), critic, segment, value).advantage
+        return self._estimate(ADVANTAGES["iteration"](), critic, segment, sound, value).advantage
 
     def _move_reference(self, reference: Params | None, policy: Params) -> Params | None:
         if reference is None:
@@ -197,13 +221,14 @@ class Learner:
         advantage, target, weight = batch.advantage, batch.value_target, batch.value_weight
         if self.estimator.per_minibatch:
             fixed = jax.lax.stop_gradient((params["critic"], value))
-            advantage, target, weight = self._estimate_rows(fixed[0], segment, fixed[1])
+            advantage, target, weight = self._estimate_rows(fixed[0], segment, batch.sound, fixed[1])
         new = self.policy.score(params["policy"], segment.obs, batch.action, batch.evidence)
+        new = without_gradient(new._replace(weight=None), batch.sound)._replace(weight=new.weight)
         old = batch.old._replace(weight=new.weight)
         reference = None if batch.reference is None else batch.reference._replace(weight=new.weight)
         new, old = matched(new, old)
         noise = jax.random.normal(key, (*advantage.shape, *self.policy.noise_shape))
-        entropy = self.policy.entropy(params["policy"], segment.obs, noise)
+        entropy = without_gradient(self.policy.entropy(params["policy"], segment.obs, noise), batch.sound)
         policy_loss, metrics = tunables.objective(new, old, reference, advantage)
         value_loss = jnp.square((target - value) * weight).mean()
         total = policy_loss + self.config.learning.value_coefficient * value_loss
@@ -217,15 +242,16 @@ class Learner:
             metrics["entropy"] = entropy.mean()
         return total, metrics
 
-    def _rollout_metrics(self, rollout: Transition, batch: Batch) -> Metrics:
+    def _rollout_metrics(self, rollout: Transition, sound: jax.Array, batch: Batch) -> Metrics:
         ended = rollout.episode_length > 0
         episodes = ended.sum().astype(jnp.float32)
         some = jnp.maximum(episodes, 1.0)
         nan_if_none = lambda x: jnp.where(episodes > 0, x.sum().astype(jnp.float32) / some, jnp.nan)
         return {
             self.policy.score_name: batch.old.loss.mean(where=batch.old.known),
-            "action_magnitude": jnp.abs(rollout.action).mean(),
-            "reward": rollout.reward.mean(),
+            "action_magnitude": jnp.abs(rollout.action).mean(where=sound[..., None]),
+            "reward": rollout.reward.mean(where=sound),
+            "left_out_transitions": (~sound).sum().astype(jnp.float32),
             "episodes": episodes,
             "episode_return": nan_if_none(rollout.episode_return),
             "episode_length": nan_if_none(rollout.episode_length),

@@ -40,6 +40,7 @@ class _State(NamedTuple):
     learner: _Learner
 
 
+@jax.enable_x64(False)  # trained in single precision, whatever the caller computes in
 def restore_policy(run_dir: str | Path, seed: int | None = None, which: str = "latest") -> TrainedPolicy:
     """Read a policy of a run.
 
@@ -69,7 +70,7 @@ def restore_policy(run_dir: str | Path, seed: int | None = None, which: str = "l
     one_seed = _State(
         _Learner(
             {"policy": jax.eval_shape(policy.init, jax.random.key(0))},
-            jax.eval_shape(lambda: RunningStatistics.zeros(observation_size)),
+            jax.eval_shape(lambda: RunningStatistics.zeros(observation_size, clip=config.rollout.observation_clip)),
         )
     )
     stack = lambda x: jax.ShapeDtypeStruct((len(seeds), *x.shape), x.dtype)
@@ -80,7 +81,7 @@ def restore_policy(run_dir: str | Path, seed: int | None = None, which: str = "l
 
 
 def load_policy(run_dir: str | Path, seed: int | None = None, which: str = "latest") -> ActFn:
-    """A jitted `act(obs, key)` of a trained policy.
+    """`act(obs, key)` of a trained policy, jitted.
 
     Args:
         run_dir: a run folder; nothing else is needed, not even Playground.
@@ -89,7 +90,7 @@ def load_policy(run_dir: str | Path, seed: int | None = None, which: str = "late
 
     Returns:
         `act(obs (..., O), key) -> action (..., d)` in (-1, 1); the key draws the base noise, independent for each row.
-        For the noise-free action use `restore_policy`.
+        For the noise-free action use `restore_policy`. Single precision, also under JAX_ENABLE_X64.
 
     Raises:
         RunFolderError, CheckpointError, ValueError: as `restore_policy`.
@@ -97,8 +98,12 @@ def load_policy(run_dir: str | Path, seed: int | None = None, which: str = "late
     trained = restore_policy(run_dir, seed, which)
     act = make_act(trained.policy, trained.params, trained.statistics)
 
+    @jax.jit
     def act_with_key(obs: jax.Array, key: jax.Array) -> jax.Array:
-        obs = jnp.asarray(obs)
         return act(obs, jax.random.normal(key, (*obs.shape[:-1], *trained.policy.noise_shape)))
 
-    return jax.jit(act_with_key)
+    @jax.enable_x64(False)
+    def act_in_single_precision(obs: jax.Array, key: jax.Array) -> jax.Array:
+        return act_with_key(jnp.asarray(obs, jnp.float32), key)
+
+    return act_in_single_precision

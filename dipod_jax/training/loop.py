@@ -17,6 +17,7 @@ from dipod_jax.runs.signals import StopRequest, stop_requested
 from dipod_jax.serialisation import to_json
 from dipod_jax.training.artifacts import write_artifacts
 from dipod_jax.training.best import BestKeeper
+from dipod_jax.training.numbers import find_cause, stopped_by
 from dipod_jax.training.programs import Programs, make_programs
 from dipod_jax.training.results import best_and_last, evaluation_record, seconds_to, start_note, summarise
 from dipod_jax.training.resuming import Resumed, evaluation_is_due, fresh_state, resume
@@ -42,6 +43,7 @@ def train(
     Raises:
         RunFolderError, CheckpointError: the folder cannot be used.
         StorageError: what the run must leave behind cannot be written any more.
+        NumbersError: the last updates were skipped, as their gradients were not finite.
         Stopped: on SIGINT, SIGTERM or SIGHUP, after the running iteration was saved. Where one comes in a compilation,
             an evaluation or the drawing of pictures, the process ends instead, as saved; a second one ends it at once.
     """
@@ -85,6 +87,7 @@ class Run:
         self.iteration, self._timed_iterations = 0, 0
         self._last_return: float | None = None
         self.holes: str | None = None
+        self._cause: str | None = None
         self._mujoco_log = MujocoLog(self.folder.path, self.progress.line)
         self._best = BestKeeper(self.folder.checkpoints / BEST, self.progress.line)
         self._saver = Saver(self.folder.checkpoints, keep=config.keep_checkpoints, say=self.progress.line)
@@ -168,6 +171,9 @@ class Run:
             self._record("train", seed, _scalars(metrics, index) | {"training_s": elapsed})
             if drift:
                 self._record("drift", seed, _scalars(drift, index))
+        if self._cause is not None:
+            self._best.save()
+            raise stopped_by(self._cause, self.folder.checkpoints)
         total = len(self.seeds) * self.env_steps
         self.progress.update(total, len(self.seeds) * self.config.steps_per_iteration / elapsed, self._last_return)
         last = self.iteration == self.config.num_iterations
@@ -194,6 +200,7 @@ class Run:
         beta = np.asarray(learner.tunables.beta)
         learner, metrics = programs.learn(learner, transitions)
         self.state = TrainState(learner, actor)
+        self._cause = find_cause(self.seeds, metrics, transitions)
         failures = np.asarray(actor.env.num_failures).sum(1)
         return drift, {**jax.device_get(metrics), "beta": beta, "failed_simulations": failures}
 

@@ -195,7 +195,9 @@ class _SeedPrograms:
             optimizer=self.learner.optimizer.init(params),
             distiller=init_distiller(params["policy"]),
             reference=params["policy"] if self.config.needs_reference else None,
-            obs_statistics=RunningStatistics.zeros(self.env.observation_size),
+            obs_statistics=RunningStatistics.zeros(
+                self.env.observation_size, clip=self.config.rollout.observation_clip
+            ),
             tunables=Tunables.of(self.config),
             key=learner_key,
             iteration=jnp.zeros((), jnp.int32),

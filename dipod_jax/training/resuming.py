@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from dipod_jax.config import Config
@@ -63,9 +64,17 @@ def resume(config: Config, folder: RunFolder, programs: Programs, say: Callable[
     iteration = int(np.asarray(state.learner.iteration)[0])
     holes = _find_holes(config, folder, iteration, strict, say)
     _adopt_config(config, folder, iteration)
+    if (begun := _devices_at_the_start(folder)) not in (None, jax.device_count()):
+        say(f"begun on {begun} devices, going on with {jax.device_count()}: the same run but for rounding")
     set_newer_aside(folder.checkpoints, checkpoint_step(checkpoint))
     folder.truncate_metrics(after_iteration=iteration)
     return Resumed(state, folder.read_metrics(), holes)
+
+
+def _devices_at_the_start(folder: RunFolder) -> int | None:
+    """How many devices the run was begun on; None where its folder does not tell."""
+    count = folder.provenance.get("machine", {}).get("device_count")
+    return count if isinstance(count, int) else None
 
 
 def fresh_state(config: Config, programs: Programs) -> TrainState:

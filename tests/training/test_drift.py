@@ -21,7 +21,7 @@ def fed(fpo):
     _, transitions = fpo.act(state.learner, state.actor)
     learner, rollout = (jax.tree.map(lambda x: x[0], jax.device_get(tree)) for tree in (state.learner, transitions))
 
-    def measure(key):
+    def measure(rollout, key):
         given = {}
 
         def keep(velocity_fn, params, batch, key, *, times, loss_fn, settings):
@@ -33,7 +33,8 @@ def fed(fpo):
             drift.measure_drift(fpo.learner, fpo.policy.field, learner, rollout, key, NUM_SAMPLES)
         return given | {"advantage": fpo.learner.advantages(learner, rollout)}
 
-    return rollout, learner, jax.device_get(jax.jit(measure)(jax.random.key(3)))
+    measure = jax.jit(measure)
+    return rollout, learner, jax.device_get(measure(rollout, jax.random.key(3))), measure
 
 
 def rows_of(rollout, batch):
@@ -43,7 +44,7 @@ def rows_of(rollout, batch):
 
 
 def test_samples_are_different_transitions_from_all_over_the_rollout(fed):
-    rollout, _, given = fed
+    rollout, _, given, _ = fed
     rows = rows_of(rollout, given["batch"])
     steps, envs = rollout.reward.shape
     assert len(set(rows)) == NUM_SAMPLES < rollout.reward.size == steps * envs
@@ -53,7 +54,7 @@ def test_samples_are_different_transitions_from_all_over_the_rollout(fed):
 
 
 def test_observation_noise_action_and_advantage_are_of_one_transition(fed):
-    rollout, learner, given = fed
+    rollout, learner, given, _ = fed
     batch = given["batch"]
     rows = rows_of(rollout, batch)
     statistics = learner.obs_statistics
@@ -65,7 +66,7 @@ def test_observation_noise_action_and_advantage_are_of_one_transition(fed):
 
 
 def test_advantages_are_standardised_over_the_whole_rollout(fed):
-    rollout, _, given = fed
+    rollout, _, given, _ = fed
     advantage = np.float64(given["advantage"])
     assert advantage.shape == rollout.reward.shape
     assert_allclose((advantage.mean(), advantage.std()), (0.0, 1.0), atol=1e-4)
@@ -73,7 +74,7 @@ def test_advantages_are_standardised_over_the_whole_rollout(fed):
 
 
 def test_the_loss_that_is_differentiated_is_the_objective_at_a_ratio_of_one(fed):
-    _, _, given = fed
+    _, _, given, _ = fed
     assert_allclose(given["loss"], -given["batch"].advantage.mean(), atol=1e-5)
 
 
@@ -91,3 +92,14 @@ def test_a_slice_is_no_larger_than_the_rollout_and_even(fpo):
             reward = np.zeros(shape)
             of_seed.measure(learner, type("Rollout", (), {"reward": reward})())
     assert sizes == [98, 512]
+
+
+def test_an_unsound_transition_is_not_measured(fed):
+    rollout, _, given, measure = fed
+    rows = rows_of(rollout, given["batch"])
+    reward = rollout.reward.reshape(-1).copy()
+    reward[rows[:100]] = np.nan  # most of those that would be taken
+    spoilt = jax.device_get(measure(rollout._replace(reward=reward.reshape(rollout.reward.shape)), jax.random.key(3)))
+    taken = rows_of(rollout, spoilt["batch"])
+    assert not set(taken) & set(rows[:100]) and set(rows[100:]) < set(taken)
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(spoilt))
