@@ -73,6 +73,7 @@ def test_power_mean_over_orders_equals_enumeration(enumerated, order):
     np.testing.assert_allclose(found, np.log(np.exp(order * paths).mean(-1)) / order, rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_likelihood_sums_to_1_over_all_sequences(enumerated):
     with jax.enable_x64(True):
         np.testing.assert_allclose(jnp.exp(any_order.log_order_mean(enumerated[0])).sum(), 1.0, rtol=1e-10)
@@ -154,6 +155,7 @@ def expected_losses(table: jax.Array, placement: str, num_draws: int, samples: i
     return float(loss.mean()), float(loss.std() / math.sqrt(samples))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_draws", [2, 4])
 @pytest.mark.parametrize("placement", ["uniform", "stratified", "antithetic", "coupled", "quadrature"])
 def test_draws_estimate_the_exact_elbo_without_bias(enumerated, placement, num_draws):

@@ -67,6 +67,7 @@ def test_random_order_one_token_a_step_has_the_any_order_likelihood():
     np.testing.assert_allclose(found, any_order.log_order_mean(table), rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_ties_in_confidence_go_to_the_first_blank_in_sampler_and_likelihood():
     uniform = lambda tokens: jnp.zeros((*tokens.shape, 3))
     options = DecoderOptions("confidence", 1, None, 1.0)

@@ -16,6 +16,7 @@ def chain():
     return make(NoisyFlowOptions(**SMALL))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("direction", ["new", "old"])
 @pytest.mark.parametrize("mixing", [0.0, 0.3])
 def test_the_loss_is_a_loop_over_paths(chain, direction, mixing):

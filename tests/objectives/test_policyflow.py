@@ -63,6 +63,7 @@ def test_the_brownian_regulariser_has_a_gradient_where_the_ratio_has_none(policy
     assert norms[0] == 0.0 and norms[1] > 0.0
 
 
+@pytest.mark.slow
 def test_the_entropy_bonus_widens_the_noise(policy_and_params):
     policy, params = policy_and_params
     obs, action, _, evidence = acted(policy, params)

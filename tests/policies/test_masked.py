@@ -77,6 +77,7 @@ def test_exact_bounds_enclose_the_likelihood(params):
     assert (exact.renyi > exact.log_prob).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", ["confidence", "random", "entropy"])
 def test_the_acting_decoders_likelihood_sums_to_1_over_completions(params, order):
     policy = make_policy(decoder=DecoderOptions(order, 2, None, 0.9))

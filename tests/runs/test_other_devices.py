@@ -9,6 +9,7 @@ from fake_run import FakePrograms, fake_config
 from dipod_jax.training import loop
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("begun", [8, None, "many"])
 def test_a_resume_on_another_number_of_devices_says_so(tmp_path, monkeypatch, capsys, begun):
     monkeypatch.setattr(loop, "make_programs", lambda config, seeds: FakePrograms(seeds))

@@ -148,6 +148,7 @@ def test_a_run_without_holes_says_so(run):
     assert run().read_result()["missing_records"] is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("killed_in", ["evaluation", "final evaluation"])
 def test_an_evaluation_that_a_stop_cut_off_is_made_up_for(run, monkeypatch, killed_in):
     whole = records(run())

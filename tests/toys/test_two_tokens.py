@@ -198,6 +198,7 @@ def test_the_elbo_gradient_equals_its_closed_form():
     np.testing.assert_allclose(ours, expected, atol=1e-14)
 
 
+@pytest.mark.slow
 def test_the_true_policy_gradient_is_the_gradient_of_the_expected_reward_whatever_the_baseline():
     logits = jnp.asarray(random_logits(1)[0])
 

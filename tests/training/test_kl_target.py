@@ -136,6 +136,8 @@ def test_a_run_that_goes_on_takes_the_rate_that_it_had_come_to(monkeypatch, targ
     programs = SimpleNamespace(
         abstract_state=lambda: None, with_tunables=lambda _, tunables: taken.append(tunables) or state
     )
-    folder = SimpleNamespace(checkpoints=None, truncate_metrics=lambda after_iteration: None, read_metrics=list)
+    folder = SimpleNamespace(
+        checkpoints=None, provenance={}, truncate_metrics=lambda after_iteration: None, read_metrics=list
+    )
     resuming.resume(config, folder, programs, print)
     assert_allclose([taken[0].learning_rate, taken[0].final_learning_rate], rate, rtol=1e-6)
