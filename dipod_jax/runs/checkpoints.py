@@ -164,10 +164,10 @@ def _check_room(path: Path, leaves: list[tuple[str, Any]]) -> None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without orbax's warnings on standard error: what fails is raised, and said in one line."""
+    """Without orbax's own lines on standard error: what fails is raised, and said in one line."""
     logger = logging.getLogger("absl")
     level = logger.level
-    logger.setLevel(logging.ERROR)
+    logger.setLevel(logging.CRITICAL)
     try:
         yield
     finally:
