@@ -280,11 +280,9 @@ class Config:
         what = f"none with the objective {objective.name}: it does not compare with the acting policy"
         measured = objective.has_divergence or self.learning.kl_target is None
         Checked(self.learning, "learning").require(measured, "kl_target", what)
-        offers = {"bound": policy.has_bound, "entropy": policy.has_entropy, "velocity": policy.has_velocity}
-        offers |= {"steps": policy.has_steps, "denoised": policy.has_velocity}
         for regulariser in vars(self.regularisers).values():
             what = f"0 with the objective {objective.name}: its {policy.name} policy has no {regulariser.needs}"
-            possible = regulariser.weight == 0 or offers.get(regulariser.needs, True)
+            possible = regulariser.weight == 0 or regulariser.needs is None or policy.offers(regulariser.needs)
             require(possible, f"regularisers.{regulariser.name}.weight", regulariser.weight, what)
             if regulariser.weight != 0:
                 regulariser.check_policy(policy)

@@ -6,12 +6,16 @@ import dataclasses
 import types
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from dipod_jax.checks import require
 from dipod_jax.config import Config
 from dipod_jax.objectives import OBJECTIVES
 from dipod_jax.policies import POLICIES
 from dipod_jax.regularisers import REGULARISERS
+
+if TYPE_CHECKING:
+    from dipod_jax.runs import RunFolder
 
 VERSION = 2
 MOST_SEEDS = 2**16  # of a folder, whose seeds are listed where it is read
@@ -29,6 +33,18 @@ def _plain(value: Any) -> Any:
         name = {"name": value.name} if hasattr(value, "name") else {}  # pyright: ignore[reportAttributeAccessIssue]
         return name | {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
     return list(value) if isinstance(value, tuple) else str(value) if isinstance(value, Path) else value
+
+
+def trained_config(folder: RunFolder, seed: int | None = None) -> Config:
+    """The config of a run folder, once `seed`, where one is named, is found to be one that the run trained.
+
+    Raises:
+        ValueError: as `from_json`, or another seed.
+    """
+    config = from_json(folder.config)
+    trained = f"the run in {folder.path} trained {', '.join(map(str, config.all_seeds))}"
+    require(seed is None or seed in config.all_seeds, "seed", seed, trained)
+    return config
 
 
 def from_json(values: Mapping[str, Any]) -> Config:

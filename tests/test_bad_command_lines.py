@@ -1,14 +1,13 @@
-"""Sixty bad command lines over all commands: each is one line that names what is wrong, status 2, nothing written."""
+"""Bad command lines over all commands: each is one line that names what is wrong, status 2, nothing written."""
 
 import importlib
 from pathlib import Path
 
 import pytest
+from refusals import begun_run
 
 from dipod_jax import commands, memory, presets
 from dipod_jax.envs.tasks import TASKS
-from dipod_jax.runs import RunFolder
-from dipod_jax.serialisation import to_json
 
 # command, arguments, words of the line
 LINES = """
@@ -111,9 +110,7 @@ CASES = [tuple(part.strip() for part in line.split("|")) for line in LINES.strip
 def folder(tmp_path_factory):
     """A working folder with a run that has trained, and a file."""
     root = tmp_path_factory.mktemp("commands")
-    run = RunFolder.create(root / "run", to_json(presets.make_config("smoke", "BallInCup", "fpo", "native")[0]))
-    run.append_metrics({"kind": "train", "seed": 0, "iteration": 1, "env_steps": 1024, "wall_clock_s": 1.0})
-    run.close()
+    begun_run(root / "run")
     (root / "file").write_text("")
     return root
 

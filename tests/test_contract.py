@@ -245,8 +245,7 @@ def test_every_option_of_an_objective_goes_through_the_command_line_and_the_file
 def test_the_weight_of_every_regulariser_goes_through_the_command_line_and_the_file_and_back():
     for objective in ("fpo", "ppo", "dppo"):
         start, _ = make_config("smoke", "BallInCup", objective, "native")
-        needs = {n: {"denoised": "velocity"}.get(REGULARISERS[n].needs, REGULARISERS[n].needs) for n in WITH_WEIGHT}
-        names = [n for n in WITH_WEIGHT if getattr(start.policy, f"has_{needs[n]}", True)]
+        names = [n for n in WITH_WEIGHT if start.policy.offers(REGULARISERS[n].needs)]
         weights = sum(((f"--regularisers.{n}.weight", "0.25") for n in names), ())
         config = parse(["--objective", objective, "--preset", "smoke", "--backend", "native", *weights])
         assert [n for n, r in vars(config.regularisers).items() if r.weight == 0.25] == names

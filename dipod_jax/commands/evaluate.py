@@ -49,14 +49,10 @@ def parse(arguments: list[str]) -> EvaluateConfig:
     """The options, with the run folder and the seed checked before jax is imported."""
     from dipod_jax.presets import check_backend
     from dipod_jax.runs import RunFolder, check_writable
-    from dipod_jax.serialisation import from_json
+    from dipod_jax.serialisation import trained_config
 
     config = parse_options(EvaluateConfig, arguments, prog=command_name("evaluate"))
-    trained_as = from_json(RunFolder.open(config.run_dir).config)
-    check_evaluation(config.episodes, trained_as)
-    seeds = trained_as.all_seeds
-    trained = f"the run in {config.run_dir} trained {', '.join(map(str, seeds))}"
-    require(config.seed is None or config.seed in seeds, "seed", config.seed, trained)
+    check_evaluation(config.episodes, trained_config(RunFolder.open(config.run_dir), config.seed))
     check_backend(config.backend)
     check_writable(config.run_dir)
     return config

@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from dipod_jax.checks import check_selection, require
+from dipod_jax.checks import check_selection
 from dipod_jax.cli import command_name, parse_options, run_cli
 
 
@@ -45,13 +45,11 @@ def parse(arguments: list[str]) -> ExportConfig:
     """The options, with the run folder, the seed and the packages checked before jax is imported."""
     from dipod_jax.export.errors import check_formats
     from dipod_jax.runs import RunFolder, check_writable
-    from dipod_jax.serialisation import from_json
+    from dipod_jax.serialisation import trained_config
 
     options = parse_options(ExportConfig, arguments, prog=command_name("export"))
     check_formats(options.formats)
-    seeds = from_json(RunFolder.open(options.run_dir).config).all_seeds
-    trained = f"the run in {options.run_dir} trained {', '.join(map(str, seeds))}"
-    require(options.seed is None or options.seed in seeds, "seed", options.seed, trained)
+    trained_config(RunFolder.open(options.run_dir), options.seed)
     check_writable(options.out or options.run_dir)
     return options
 

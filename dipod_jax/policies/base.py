@@ -147,6 +147,11 @@ class PolicyOptions:
         rho = self.noise_correlation
         require(0.0 <= rho < 1.0, "policy.noise-correlation", rho, "at least 0 and less than 1")
 
+    def offers(self, need: str) -> bool:
+        """Whether scores come with what a regulariser `needs`: a prediction of the action with every velocity, and a
+        reference's scores from every family."""
+        return {"denoised": self.has_velocity, "reference": True}.get(need) or getattr(self, f"has_{need}", False)
+
     def check_exact_action(self) -> None:
         """Reject, with one line, options under which the stored action differs from the one the policy drew."""
 

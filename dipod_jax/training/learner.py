@@ -145,7 +145,7 @@ class Learner:
         if not self.estimator.per_minibatch:
             critic = state.params["critic"]
             estimate = self._estimate_rows(critic, segment, sound, self.critic.value(critic, segment.obs))
-            batch = batch._replace(**dict(zip(Batch._fields[-3:], estimate, strict=True)))
+            batch = batch._replace(**estimate._asdict())
         column = (self.config.learning.unroll_length,) if self.estimator.per_minibatch else ()
         blocks = self.layout.num_blocks(self.config)
         return self.layout.rows(jax.tree.map(lambda x: x.reshape(blocks, -1, *column, *x.shape[2:]), batch))

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from dipod_jax.config import Config
 from dipod_jax.policies import Policy
 from dipod_jax.runs import CheckpointError, RunFolder, find_checkpoint, restore_checkpoint, saved_shapes
-from dipod_jax.serialisation import from_json
+from dipod_jax.serialisation import trained_config
 from dipod_jax.training.evaluation import make_act
 from dipod_jax.training.statistics import RunningStatistics
 from dipod_jax.types import Params
@@ -55,10 +55,8 @@ def restore_policy(run_dir: str | Path, seed: int | None = None, which: str = "l
         ValueError: a seed that the run did not train, or another `which`.
     """
     folder = RunFolder.open(Path(run_dir))
-    config = from_json(folder.config)
+    config = trained_config(folder, seed)
     seeds = config.all_seeds
-    if seed is not None and seed not in seeds:
-        raise ValueError(f"--seed {seed} is not allowed: the run in {run_dir} trained {', '.join(map(str, seeds))}")
     checkpoint = find_checkpoint(folder.checkpoints, which)
     if checkpoint is None:
         raise CheckpointError(

@@ -3,15 +3,12 @@
 import json
 
 import pytest
+from refusals import errors_of
 
 from dipod_jax.commands import contraction
 from dipod_jax.studies.contraction.distillation import Distillation
 
 TINY = ["--rounds", "2", "--steps", "2", "--batch", "8", "--fit-steps", "2", "--samples", "256"]
-
-
-def command(arguments) -> None:
-    contraction.main(arguments)
 
 
 @pytest.mark.parametrize(
@@ -26,11 +23,8 @@ def command(arguments) -> None:
 )
 def test_bad_input_is_one_line_that_names_the_option_and_exit_2(arguments, words, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit) as stopped:
-        command(arguments)
-    assert stopped.value.code == 2
-    line = capsys.readouterr().err
-    assert line.count("\n") == 1 and all(word in line for word in words)
+    line = errors_of(contraction, arguments, capsys)
+    assert all(word in line for word in words)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -45,7 +39,7 @@ def test_an_interrupt_keeps_the_arms_that_are_done(tmp_path, monkeypatch, capsys
 
     monkeypatch.setattr(Distillation, "run", interrupted)
     with pytest.raises(SystemExit) as stopped:
-        command([*TINY, "--arms", "euler-10", "euler-64", "--out", str(tmp_path / "c")])
+        contraction.main([*TINY, "--arms", "euler-10", "euler-64", "--out", str(tmp_path / "c")])
     assert stopped.value.code == 130
     (arm,) = json.loads((tmp_path / "c" / "result.json").read_text())["arms"]
     assert arm["name"] == "euler-10" and len(arm["std"]) == 3 and arm["std"][-1] > 0

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from refusals import errors_of
 
 from dipod_jax.commands import placements
 from dipod_jax.presets import make_config
@@ -10,10 +11,6 @@ from dipod_jax.runs import RunFolder
 from dipod_jax.serialisation import to_json
 
 TINY = ["--num-draws", "2", "--batch", "4", "--redraws", "8", "--fit-steps", "2"]
-
-
-def command(arguments) -> None:
-    placements.main(arguments)
 
 
 @pytest.mark.parametrize(
@@ -28,26 +25,20 @@ def command(arguments) -> None:
 )
 def test_bad_input_is_one_line_that_names_the_option_and_exit_2(arguments, words, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit) as stopped:
-        command(arguments)
-    assert stopped.value.code == 2
-    line = capsys.readouterr().err
-    assert line.count("\n") == 1 and all(word in line for word in words)
+    line = errors_of(placements, arguments, capsys)
+    assert all(word in line for word in words)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_run_of_a_gaussian_policy_is_refused(tmp_path, capsys):
     RunFolder.create(tmp_path / "ppo", to_json(make_config("smoke", "BallInCup", "ppo", "native")[0]))
-    with pytest.raises(SystemExit) as stopped:
-        command(["--run", str(tmp_path / "ppo")])
-    assert stopped.value.code == 2
-    line = capsys.readouterr().err
-    assert line.startswith("error: --run") and "flow" in line and line.count("\n") == 1
+    line = errors_of(placements, ["--run", str(tmp_path / "ppo")], capsys)
+    assert line.startswith("error: --run") and "flow" in line
 
 
 @pytest.mark.slow
 def test_the_result_holds_every_placement_that_was_printed(tmp_path, capsys):
-    command([*TINY, "--out", str(tmp_path / "p")])
+    placements.main([*TINY, "--out", str(tmp_path / "p")])
     rows = json.loads((tmp_path / "p" / "result.json").read_text())["rows"]
     names = [(row["placement"], row["time_measure"]) for row in rows]
     assert len(names) == len(set(names)) == 9 and ("grid", "log-uniform") not in names

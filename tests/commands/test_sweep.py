@@ -6,21 +6,13 @@ import sys
 from unittest.mock import Mock
 
 import pytest
+from refusals import errors_of
 
 from dipod_jax.commands import ablation, compare, sweep
 from dipod_jax.config import differences
 from dipod_jax.presets import make_config, smoke
 from dipod_jax.runs import RunFolder
 from dipod_jax.serialisation import to_json
-
-
-def errors_of(command, arguments, capsys) -> str:
-    with pytest.raises(SystemExit) as stopped:
-        command.main(arguments)
-    assert stopped.value.code == 2
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 1
-    return lines[0]
 
 
 @pytest.mark.parametrize(

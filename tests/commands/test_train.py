@@ -9,10 +9,10 @@ import time
 from pathlib import Path
 
 import pytest
+from refusals import begun_run
 
 from dipod_jax import presets
 from dipod_jax.config import TASKS
-from dipod_jax.runs import RunFolder
 from dipod_jax.serialisation import to_json
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -53,9 +53,7 @@ def refused(arguments, cwd, **options):
 def folders(tmp_path_factory):
     """A working folder with a run, a folder of something else and one that cannot be written."""
     root = tmp_path_factory.mktemp("cli")
-    begun = RunFolder.create(root / "run", to_json(presets.make_config("smoke", "BallInCup", "fpo", "native")[0]))
-    begun.append_metrics({"kind": "train", "seed": 0, "iteration": 1, "env_steps": 1024, "wall_clock_s": 1.0})
-    begun.close()
+    begun_run(root / "run")
     (root / "other").mkdir()
     (root / "other" / "thesis.tex").write_text("years of work")
     (root / "file").write_text("")
