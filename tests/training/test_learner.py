@@ -86,7 +86,6 @@ def test_an_update_on_two_devices_is_that_on_one(gaussian, advantages):
         assert_allclose(value, two_metrics[name], rtol=1e-4, atol=1e-5)  # a mean near 0 is the most rounded
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("field", ["reward", "action"])
 def test_where_no_transition_is_sound_the_update_is_skipped_and_counted(gaussian, one_step, field):
     _, state, transitions = gaussian
