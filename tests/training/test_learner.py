@@ -9,6 +9,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from small import BASE, as_numbers, assert_same_bits, of_objective
 
+from dipod_jax.advantages import ADVANTAGES
 from dipod_jax.objectives.ppo import ExactPpo
 from dipod_jax.policies.critic import Critic
 from dipod_jax.training.learner import Learner, _summarise, learning_rate, shuffled
@@ -226,3 +227,10 @@ def test_an_update_takes_nothing_from_a_score_that_is_not_known(gaussian):
     (one, metrics), (other, _) = (jax.jit(x.update)(state, rollout, jax.random.key(0)) for x in learners)
     assert 0.2 < metrics["unknown_likelihood"] < 0.4
     assert_same_bits(one.params, other.params)
+
+
+def test_the_meters_advantages_are_of_the_whole_rollout_however_training_computes_them(gaussian):
+    make, state, rollout = gaussian
+    found = [jax.jit(make(advantages=way, unroll_length=4).advantages)(state, rollout) for way in ADVANTAGES]
+    assert len(found) == 2
+    assert_array_equal(*found)
