@@ -26,13 +26,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks._command import Options, check_each, run
-from dipod_jax.checks import check_choice, check_number, require
+from benchmarks._report import Row
+from benchmarks._timing import Sample, Spread, rate
+from dipod_jax.checks import Checked, check_number, check_selection, require
+from dipod_jax.envs.tasks import check_task
 
 if TYPE_CHECKING:
-    from benchmarks._report import Row
     from dipod_jax.training.programs import Programs
     from dipod_jax.training.state import TrainState
 
+BACKENDS = ("mjx", "warp")
 SPEED_SHARE = 0.5  # of the budget, up to which cells are begun
 TESTS_TIMEOUT_S = 150.0
 NUM_STEPS, NUM_MINIBATCHES = 30, 32  # of a cell's iteration; the paper preset has 480 steps and 32 minibatches
@@ -46,7 +49,7 @@ class GpuOptions(Options):
 
     task: str = "BallInCup"
     """one of Playground's DM-Control tasks"""
-    backends: tuple[str, ...] = ("mjx", "warp")
+    backends: tuple[str, ...] = BACKENDS
     """physics to measure: mjx, warp"""
     num_envs: tuple[int, ...] = (2048, 8192, 512)
     """environments of each seed, each a multiple of 32, in the order of measurement"""
@@ -63,12 +66,14 @@ class GpuOptions(Options):
 
     def __post_init__(self):
         super().__post_init__()
-        require(self.budget_s > 0, "budget-s", self.budget_s, "more than 0")
-        check_each(check_choice, "backends", self.backends, ("mjx", "warp"))
-        multiple = lambda flag, value: require(value > 0 and value % 32 == 0, flag, value, "a multiple of 32")
-        check_each(multiple, "num-envs", self.num_envs)
+        check_task(self.task)
+        Checked(self).number("budget_s", open_low=True)
+        check_selection("backends", self.backends, BACKENDS)
+        check_selection("num-envs", self.num_envs)
         check_each(check_number, "num-seeds", self.num_seeds, 1)
         check_each(check_number, "betas", self.betas, 0)
+        for num in self.num_envs:
+            require(num > 0 and num % NUM_MINIBATCHES == 0, "num-envs", num, f"a multiple of {NUM_MINIBATCHES}")
 
 
 def measure(options: GpuOptions) -> list[Row]:
@@ -125,9 +130,6 @@ def _speeds(options: GpuOptions, left: Callable[[], float]) -> Iterator[Row]:
 
 def _cell(options: GpuOptions, what: str, backend: str, num_envs: int, num_seeds: int) -> Iterator[Row]:
     """Acting, learning and the whole, timed one after the other; compilation is in the note."""
-    from benchmarks._report import Row
-    from benchmarks._timing import Sample, rate
-
     before = time.perf_counter()
     programs = _programs(options, backend, num_envs, num_seeds)
     state, work = programs.init(), float(num_seeds * num_envs * NUM_STEPS)
@@ -157,17 +159,17 @@ def _timed_iteration(programs: Programs, state: TrainState) -> tuple[TrainState,
 
 
 def _programs(options: GpuOptions, backend: Any, num_envs: int, num_seeds: int) -> Programs:
-    from dipod_jax.presets import PRESETS
-    from dipod_jax.training.programs import make_programs
+    from benchmarks._setup import programs_of
 
-    config = PRESETS["paper"](options.task, "fpo")
     minibatches = 1 if options.smoke else NUM_MINIBATCHES
-    learning = replace(config.learning, minibatch_size=num_envs * NUM_STEPS // minibatches)
+    changes = {
+        "rollout.num_envs": num_envs,
+        "rollout.num_steps": NUM_STEPS,
+        "learning.minibatch_size": num_envs * NUM_STEPS // minibatches,
+    }
     if options.smoke:
-        learning = replace(learning, num_epochs=1)
-    rollout = replace(config.rollout, num_envs=num_envs, num_steps=NUM_STEPS)
-    config = replace(config, backend=backend, rollout=rollout, learning=learning)
-    return make_programs(config, tuple(range(num_seeds)))
+        changes["learning.num_epochs"] = 1
+    return programs_of("paper", options.task, backend, changes, num_seeds=num_seeds)
 
 
 def _fastest(rows: list[Row], backends: tuple[str, ...]) -> str:
@@ -237,9 +239,6 @@ def _records(path: Path) -> list[dict[str, Any]]:
 
 
 def _row(what: str, variant: str, value: float, unit: str, note: str) -> Row:
-    from benchmarks._report import Row
-    from benchmarks._timing import Spread
-
     return Row(what, variant, Spread.of([value]), unit, note=note)
 
 

@@ -1,4 +1,4 @@
-"""The one sentence that refuses an option: its flag, its value, what is allowed. Imports nothing."""
+"""The one-line message that rejects an option: its flag, its value, what is allowed. Imports nothing."""
 
 from __future__ import annotations
 
@@ -8,35 +8,36 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 
 def require(allowed: bool, flag: str, value: Any, what: str) -> None:
-    """Raise ValueError with the one line that a command line shows.
+    """Raise ValueError with the line that a command line shows.
 
     Args:
         allowed: whether the value is.
         flag: the option's name without dashes, e.g. "policy.num-steps".
         value: as given.
-        what: what is allowed, and the way out where there is one.
+        what: what is allowed, and a way out if there is one.
     """
     if not allowed:
         raise ValueError(f"--{flag} {value} is not allowed: {what}")
 
 
 def check_number(flag: str, value: float, low: float, high: float = math.inf, *, open_low: bool = False) -> None:
-    """Refuse a number outside [low, high] (outside (low, high] with `open_low`), nan, and what no int64 holds."""
+    """Reject a number outside [low, high] (outside (low, high] with `open_low`), NaN, and anything an int64 cannot
+    hold."""
     inside = abs(value) < 2**63 and value <= high and (value > low if open_low else value >= low)
     bound = f"{'more than' if open_low else 'at least'} {low:g}" + (f" and at most {high:g}" if high < math.inf else "")
     require(inside, flag, value, f"a finite number, {bound}")
 
 
 def check_choice(flag: str, value: Any, choices: Iterable[str]) -> None:
-    """Refuse a word that is not one of `choices`."""
+    """Reject a word that is not one of `choices`."""
     choices = tuple(choices)
     require(value in choices, flag, value, f"one of {', '.join(choices)}")
 
 
 def check_selection(flag: str, values: Sequence[Any], choices: Iterable[Any] | None = None) -> None:
-    """Refuse anything but one or more different values, of `choices` where these are given.
+    """Reject anything but one or more different values, taken from `choices` if given.
 
-    The value that the sentence names are those that are no choice, or else all of them.
+    The message names the values that are not choices, or else all of them.
     """
     allowed = None if choices is None else tuple(choices)
     what = "one or more different values" if allowed is None else f"one or more of {', '.join(map(str, allowed))}"
@@ -68,7 +69,7 @@ class Checked:
         self.number(*names, open_low=True)
 
     def choices(self) -> None:
-        """Every `Literal` field holds one of its words: a misspelt choice must not mean another."""
+        """Every `Literal` field holds one of its words: a misspelt choice must not be read as another."""
         for name, hint in get_type_hints(type(self.options)).items():
             if get_origin(hint) is Literal:
                 check_choice(flag_of(self.group, name), getattr(self.options, name), get_args(hint))

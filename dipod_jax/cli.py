@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from dipod_jax.checks import require
-from dipod_jax.runs.errors import CheckpointError, RunFolderError, StorageError, reason_of
+from dipod_jax.runs.errors import CheckpointError, NumbersError, RunFolderError, StorageError, reason_of
 
 Config = TypeVar("Config")
 
@@ -26,14 +26,15 @@ def run_cli(
 ) -> None:
     """Parse `argv` with `parse` and hand the configuration to `main`.
 
-    A mistake of the user's is one line on standard error, `error: --flag value is not allowed: ...`, and exit status 2:
-    a ValueError of `parse` (`parse_options` and validation included), a RunFolderError or CheckpointError of `parse` or
-    `main`. A ValueError of `main` is a bug and keeps its traceback. Ctrl-C is one line and exit status 130,
-    a run that saved on another signal 143; an OSError, as of a full disk, one line and exit status 74.
+    A user's mistake is reported as one line on standard error, `error: --flag value is not allowed: ...`, and exit
+    status 2: a ValueError of `parse` (`parse_options` and validation included), a RunFolderError or CheckpointError of
+    `parse` or `main`. A ValueError of `main` is a bug and keeps its traceback. Ctrl-C is one line and exit status 130,
+    a run that saved on another signal 143; an OSError, as of a full disk, one line and exit status 74; a run whose
+    numbers are no longer finite, one line and exit status 65.
 
     Args:
         parse: from arguments (without the program's name) to a validated configuration. It imports nothing slow:
-            `--help` and mistakes are answered before jax is imported. What it says on standard error is shown once it
+            `--help` and mistakes are answered before jax is imported. Its output on standard error is shown after it
             has succeeded, each line once.
         main: the run itself; imports what it needs.
         argv: arguments; those of the process where None.
@@ -50,6 +51,8 @@ def run_cli(
                 sys.stdout.flush()  # here, where a reader that has left is answered, and not at exit
     except (RunFolderError, CheckpointError) as error:
         _fail(str(error))
+    except NumbersError as error:
+        _fail(str(error), error.EXIT_STATUS)
     except KeyboardInterrupt as interrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(getattr(interrupt, "exit_status", INTERRUPTED))
@@ -77,7 +80,7 @@ def parse_options(
         arguments: without the program's name.
         prog: the program's name in the help.
         description: the help's first lines; the class's docstring where None.
-        default: where the options start from; the class's own defaults where None.
+        default: the defaults of the options; those of the class where None.
 
     Raises:
         ValueError: one line that names the option, its value and what is allowed.
@@ -95,15 +98,22 @@ def parse_options(
     return options
 
 
+def command_name(name: str) -> str:
+    """A command as its user called it: `dipod train`, or `python -m experiments.train` in the repository."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    in_repository = spec is not None and spec.name.startswith("experiments.")
+    return f"python -m experiments.{name}" if in_repository else f"dipod {name}"
+
+
 def parse_with_folder(options_class: type[Config], name: str, arguments: Sequence[str]) -> Config:
-    """The options of `python -m experiments.<name>`, their `out` filled in (runs/<name>/<time>).
+    """The options of `dipod <name>`, their `out` filled in (runs/<name>/<time>).
 
     Raises:
         ValueError: as `parse_options`. RunFolderError: `out` holds something or cannot be written.
     """
     from dipod_jax.runs import check_unused, check_writable
 
-    options: Any = parse_options(options_class, arguments, prog=f"python -m experiments.{name}")
+    options: Any = parse_options(options_class, arguments, prog=command_name(name))
     out = options.out or Path("runs") / name / time.strftime("%Y%m%d-%H%M%S")
     check_writable(out)
     check_unused(out)
@@ -111,7 +121,7 @@ def parse_with_folder(options_class: type[Config], name: str, arguments: Sequenc
 
 
 def _parse(parse: Callable[[list[str]], Config], arguments: list[str]) -> Config:
-    """Run `parse`; turn what it rejects into one line and exit status 2."""
+    """Run `parse`; turn a rejection into one line and exit status 2."""
     stderr = io.StringIO()
     try:
         with contextlib.redirect_stderr(stderr):
@@ -125,9 +135,9 @@ def _parse(parse: Callable[[list[str]], Config], arguments: list[str]) -> Config
     return config
 
 
-def _fail(message: str) -> NoReturn:
+def _fail(message: str, status: int = USAGE_ERROR) -> NoReturn:
     print("error:", " ".join(message.split()), file=sys.stderr)
-    sys.exit(USAGE_ERROR)
+    sys.exit(status)
 
 
 @contextlib.contextmanager
@@ -135,8 +145,7 @@ def _mistakes_raised(arguments: Sequence[str]) -> Iterator[None]:
     """Have tyro raise ValueError for what it rejects, instead of drawing a box that wraps our sentences at 80 columns.
 
     tyro's public functions draw that box and exit, and tell a caller neither the option nor the value. Its hook for
-    these is in a module that it calls private; with a version that has no such module the box is what a user sees, and
-    the exit status is 2 all the same.
+    errors is in a private module; with a version that lacks it, the user sees the box, and the exit status is still 2.
     """
     try:
         from tyro._errors import on_parse_error
@@ -148,7 +157,7 @@ def _mistakes_raised(arguments: Sequence[str]) -> Iterator[None]:
 
 
 def _raise(event: Any, arguments: Sequence[str]) -> None:
-    """ValueError for a mistake that tyro found; it draws its box for a kind that is not known here."""
+    """ValueError for an error that tyro found; for an unknown kind, tyro draws its box."""
     kind = type(event).__name__
     if kind == "MissingArgs":
         unknown = f"{_unknown(event.unrecognized_tokens)}; " if event.unrecognized_tokens else ""
@@ -172,7 +181,7 @@ def _name(argument: Any) -> str:
 
 
 def _value(arguments: Sequence[str], flags: Sequence[str]) -> str:
-    """What the command line gave for an option, the last time that it named it."""
+    """The value that the command line gave for an option, the last time it appeared."""
     words: list[str] = []
     mine = False
     for argument in arguments:
@@ -186,7 +195,7 @@ def _value(arguments: Sequence[str], flags: Sequence[str]) -> str:
 
 
 def _unknown(words: Sequence[str], options: Any = None) -> str:
-    """What to say of words that no option takes; `options` is the dataclass whose names are proposed instead."""
+    """The message for words that no option takes; `options` is the dataclass whose names are suggested."""
     names = [word.partition("=")[0] for word in words if word.startswith("--")] or list(words)
     near = difflib.get_close_matches(names[0].removeprefix("--"), _names(options), n=1) if options is not None else []
     what = "is not an option" if len(names) == 1 else "are not options"

@@ -1,5 +1,5 @@
-"""Every option of a training run, with its unit and legal range. What belongs to an objective, a regulariser or a
-policy stands there; this file puts them together."""
+"""Every option of a training run, with its unit and legal range. The options of objectives, regularisers and policies
+are defined with them; this file puts them together."""
 
 from __future__ import annotations
 
@@ -48,10 +48,15 @@ class RolloutConfig:
     episode_length: int = 1000
     """steps after which a training episode is truncated, >= 1; evaluation always takes 1000"""
     stagger: bool = False
-    """spread the environments' clocks over an episode"""
+    """start the environments at clock times spread over an episode"""
+    observation_clip: float | None = None
+    """bound on the absolute value of a normalised observation, in standard deviations, > 0; none: unbounded, as in the
+    FPO code; 10 is common elsewhere and protects from outliers, but also cuts off sensors that are rarely active"""
 
     def __post_init__(self):
-        Checked(self, "rollout").number("num_envs", "num_steps", "episode_length", low=1)
+        check = Checked(self, "rollout")
+        check.number("num_envs", "num_steps", "episode_length", low=1)
+        check.positive("observation_clip")
 
 
 @dataclass(frozen=True)
@@ -65,12 +70,12 @@ class LearningConfig:
     minibatch_size: int = 30720
     """transitions per gradient step; divides num_envs * num_steps"""
     unroll_length: int = 30
-    """steps of one segment that stays together where advantages are computed per minibatch; divides num_steps"""
+    """length of the segments that stay together when advantages are computed per minibatch; divides num_steps"""
     num_epochs: int = 16
     """passes over one rollout, >= 1"""
     advantages: str = "minibatch"
-    """minibatch: compute GAE in every minibatch with the current critic, leaving truncated steps out (Brax);
-    iteration: once an iteration, bootstrapping from the true next observation"""
+    """minibatch: compute GAE in every minibatch with the current critic, ignoring truncated steps (Brax); iteration:
+    once per iteration, bootstrapping from the true next observation"""
     discount: float = 0.995
     """gamma per control step, 0 <= gamma <= 1"""
     gae_lambda: float = 0.95
@@ -85,9 +90,13 @@ class LearningConfig:
     """bound on the policy gradient's global norm, > 0; none: unbounded"""
     critic_gradient_clip: float | None = None
     """bound on the critic gradient's global norm, > 0; none: unbounded"""
+    kl_target: float | None = None
+    """KL of the present to the acting policy, mean over a minibatch, as the objective measures it
+    (`Objective.divergence`), to which the learning rate is adapted: times 1.5 under half of it, by 1.5 over twice, from
+    1e-5 to 1e-2; > 0; none: the rate is as scheduled"""
     reference_decay: float = 1.0
-    """an objective or regulariser over a reference policy: how much of it an iteration keeps, the rest is the present
-    policy, in [0, 1]; 1 keeps the initial one, 0 takes the last iteration's"""
+    """for objectives and regularisers with a reference policy, a running average of the policy: the weight of the old
+    average at each iteration, in [0, 1]; 1 keeps the initial policy, 0 uses that of the last iteration"""
 
     def __post_init__(self):
         check = Checked(self, "learning")
@@ -95,17 +104,20 @@ class LearningConfig:
         check.number("minibatch_size", "unroll_length", "num_epochs", low=1)
         check.number("discount", "gae_lambda", "reference_decay", high=1.0)
         check.positive("learning_rate", "final_learning_rate", "reward_scale", "value_coefficient")
-        check.positive("advantage_clip", "policy_gradient_clip", "critic_gradient_clip")
+        check.positive("advantage_clip", "policy_gradient_clip", "critic_gradient_clip", "kl_target")
+        what = "none with --learning.kl-target, by which the rate is set"
+        check.require(self.kl_target is None or self.final_learning_rate is None, "final_learning_rate", what)
 
 
 @dataclass(frozen=True)
 class EvaluationConfig:
-    """Episodes of 1000 steps with random base noise, and as many with base noise 0 (for `ppo`: the mean action)."""
+    """Evaluation on episodes of 1000 steps with random base noise, and as many with base noise 0 (for `ppo`: the mean
+    action)."""
 
     num_episodes: int = 128
     """episodes of each kind after the last update, >= 1"""
     num_episodes_during: int = 128
-    """episodes of each kind in the evaluations before, >= 1"""
+    """episodes of each kind in earlier evaluations, >= 1"""
     interval: int = 6_000_000
     """env steps between evaluations, >= 1"""
 
@@ -120,7 +132,7 @@ class DriftConfig:
     interval: int = 25
     """iterations between measurements, >= 0; 0 switches the meter off"""
     num_samples: int = 512
-    """transitions a measurement takes, >= 16, even; of a smaller rollout all"""
+    """transitions per measurement, >= 16, even; at most the whole rollout"""
 
     def __post_init__(self):
         check = Checked(self, "drift")
@@ -130,10 +142,10 @@ class DriftConfig:
 
 @dataclass(frozen=True)
 class DistillationConfig:
-    """Self-distillation phases (DiPOD, Algorithm 1); beside or instead of beta."""
+    """Self-distillation phases (DiPOD, Algorithm 1), with beta or instead of it."""
 
     interval: int = 0
-    """iterations between phases, each on a rollout that is then learned from, >= 0; 0 for none"""
+    """iterations between phases, each on a rollout before the update learns from it, >= 0; 0: none"""
     num_steps: int = 64
     """Adam steps of a phase, >= 1"""
     initial_iterations: int = 0
@@ -143,11 +155,11 @@ class DistillationConfig:
     minibatch_size: int = 2048
     """transitions per step on one device, >= 1"""
     actions: Literal["rollout", "redrawn"] = "rollout"
-    """the actions that were taken, or new ones drawn in the same states: the policy's own given the state alone, also
-    where taken ones are clipped, perturbed, or made of base noise that is correlated between steps"""
+    """rollout: the actions that were taken; redrawn: new actions in the same states, which are samples of the policy
+    even if the ones taken are clipped, perturbed, or made from noise that is correlated between steps"""
     target: Literal["fresh-noise", "pre-image"] = "fresh-noise"
-    """what an action is paired with: fresh noise (the CFM loss), or the base noise that the sampler made it of, which
-    keeps the spread and loosens the bound"""
+    """the noise an action is paired with: fresh noise (the CFM loss), or pre-image, the base noise that the sampler
+    made it from, which preserves the spread but loosens the bound"""
 
     def __post_init__(self):
         check = Checked(self, "distillation")
@@ -166,17 +178,17 @@ class DistillationConfig:
 class BetaControlConfig:
     """The controller behind `--beta auto`: it holds the measured gap near a target.
 
-    At every measurement beta is multiplied by gap / target, at most by `rise` and at least by 1 / `release`. A gap
-    answers late, and one that has opened is hard to close: beta starts high, rises fast and is let go slowly. It is
-    the mean that is held, since a gap opens in its tail first, where the median does not look (docs/drift.md).
+    At every measurement beta is multiplied by gap / target, at most by `rise` and at least by 1 / `release`. The gap
+    responds with a delay, and once open it is hard to close, so beta starts high, rises fast and falls slowly. The
+    controller uses the mean, since a gap opens in its tail first, which the median does not see (docs/drift.md).
     """
 
     gap_target: float = 1.5
     """nats per action dimension of log-likelihood minus ELBO (mean over samples), > 0"""
     rise: float = 10.0
-    """largest factor on beta at a measurement over the target, > 1"""
+    """largest factor on beta when the gap is above the target, > 1"""
     release: float = 1.05
-    """largest divisor of beta at a measurement under the target, > 1"""
+    """largest divisor of beta when the gap is below the target, > 1"""
     initial: float = 0.05
     """first value of beta, > 0"""
     minimum: float = 2e-3
@@ -203,11 +215,10 @@ class Config:
     task: str = "BallInCup"
     """one of Playground's 25 DM-Control tasks, or module:factory of an `MjxEnv` of your own"""
     beta: float | Literal["auto"] = 0.0
-    """DiPOD's weight of the bound on the rollout's own samples: of the mean CFM loss, in the form and reduction of the
-    policy's options, on whose scale its size depends; >= 0, 0 is the plain objective; auto sets it by the measured
-    drift"""
+    """DiPOD's weight of the mean CFM loss of the rollout's own samples, >= 0; 0 is the objective alone; auto adjusts it
+    to the measured drift. A suitable value depends on --policy.loss-form and --policy.reduction"""
     preset: Preset = "auto"
-    """where the other options' defaults come from: paper (the FPO code's), cpu (learns in minutes on two cores), smoke
+    """the defaults of all other options: paper (those of the FPO code), cpu (learns in minutes on two cores), smoke
     (ends in a minute); auto takes paper on an accelerator, else cpu"""
     backend: Backend = "auto"
     """physics: native (MuJoCo's C engine on CPU threads), mjx (MuJoCo XLA), warp (MuJoCo Warp, CUDA); auto takes mjx on
@@ -215,7 +226,7 @@ class Config:
     seeds: int = 1
     """number of seeds, 0 .. seeds - 1, trained in one program, >= 1"""
     seed_list: tuple[int, ...] | None = None
-    """the seeds themselves, each >= 0 and used once; --seeds is ignored then"""
+    """the seeds to train, each >= 0 and different; overrides --seeds"""
     total_steps: int = 60_000_000
     """env steps of each seed, >= 1; rounded up to whole iterations"""
     out: Path | None = None
@@ -223,9 +234,14 @@ class Config:
     resume: bool = False
     """continue the run in --out from its newest checkpoint"""
     logger: Literal["tensorboard", "wandb", "none"] = "tensorboard"
-    """event log beside the files that are always written"""
+    """event log, in addition to the files that are always written"""
     checkpoint_interval: float = 60.0
     """seconds between checkpoints, >= 0; one is always written at the end"""
+    keep_checkpoints: int = 2
+    """how many of the newest checkpoints to keep, >= 1; the best policy is kept as well, in checkpoints/best"""
+    strict_resume: bool = False
+    """with --resume: stop instead of falling back to an older checkpoint if the newest is damaged, or continuing from
+    incomplete records"""
     regularisers: Regularisers = field(default_factory=Regularisers)
     critic: CriticOptions = field(default_factory=CriticOptions)
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
@@ -243,7 +259,7 @@ class Config:
             part.validate()
         self._check_policy()
         self._check_beta()
-        check.number("seeds", "total_steps", low=1)
+        check.number("seeds", "total_steps", "keep_checkpoints", low=1)
         check.number("checkpoint_interval")
         if self.seed_list is not None:
             seeds = self.seed_list
@@ -255,21 +271,24 @@ class Config:
         )
 
     def _check_policy(self) -> None:
-        """Objective, policy and regularisers must suit each other."""
+        """Check that objective, policy and regularisers fit together."""
         objective, policy = self.objective, self.policy
         fits = policy.name == objective.policy
         require(fits, "policy", policy.name, f"{objective.policy}, which the objective {objective.name} trains")
         if objective.exact_action:
             policy.check_exact_action()
-        offers = {"bound": policy.has_bound, "entropy": policy.has_entropy, "velocity": policy.has_velocity}
-        offers |= {"steps": policy.has_steps}
+        what = f"none with the objective {objective.name}: it does not compare with the acting policy"
+        measured = objective.has_divergence or self.learning.kl_target is None
+        Checked(self.learning, "learning").require(measured, "kl_target", what)
         for regulariser in vars(self.regularisers).values():
             what = f"0 with the objective {objective.name}: its {policy.name} policy has no {regulariser.needs}"
-            possible = regulariser.weight == 0 or offers.get(regulariser.needs, True)
+            possible = regulariser.weight == 0 or regulariser.needs is None or policy.offers(regulariser.needs)
             require(possible, f"regularisers.{regulariser.name}.weight", regulariser.weight, what)
+            if regulariser.weight != 0:
+                regulariser.check_policy(policy)
 
     def _check_beta(self) -> None:
-        """Beta and distillation need a bound, beta auto a measured gap as well."""
+        """Check that beta and distillation have a bound, and an automatic beta a measured gap."""
         no_bound = f"with the objective {self.objective.name}: its likelihood is exact, there is no bound to hold"
         if self.beta == "auto":
             measured = self.policy.has_field and self.drift.interval > 0
@@ -288,7 +307,7 @@ class Config:
             )
 
     def _check_batch(self) -> None:
-        """Minibatches and segments must divide the rollout."""
+        """Check that minibatches and segments divide the rollout."""
         rollout, learning = self.rollout, self.learning
         batch = rollout.num_envs * rollout.num_steps
         check = Checked(learning, "learning")
@@ -305,7 +324,8 @@ class Config:
 
     @property
     def active_regularisers(self) -> dict[str, Regulariser]:
-        """Those that take part in the loss: DiPOD over every bound, also at beta 0, and what has a weight."""
+        """The regularisers in the loss: DiPOD for every policy with a bound, even at beta 0, and those with a
+        weight."""
         chosen = {name: r for name, r in vars(self.regularisers).items() if r.weight != 0}
         return chosen | ({"dipod": REGULARISERS["dipod"](self.initial_beta)} if self.policy.has_bound else {})
 
@@ -323,7 +343,7 @@ class Config:
 
     @property
     def default_out(self) -> Path:
-        """The folder of such runs where none is named."""
+        """The parent folder of such runs if none is named."""
         return Path("runs") / self.task.replace(":", ".") / f"{self.objective.name}-beta{self.beta_label}"
 
     @property
@@ -333,7 +353,7 @@ class Config:
 
     @property
     def beta_label(self) -> str:
-        """Beta as it stands in names: `0.002` or `auto`."""
+        """Beta as used in names: `0.002` or `auto`."""
         return self.beta if isinstance(self.beta, str) else f"{self.beta:g}"
 
     @property

@@ -1,4 +1,4 @@
-"""Run folders of earlier versions: their options under today's names."""
+"""Reading run folders of earlier versions: their options under the current names."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ def from_version_1(values: Mapping[str, Any]) -> dict[str, Any]:
         name, sections = options.pop("objective"), {n: dict(options.pop(n)) for n in ("fpo", "ppo")}
         policy = dict(options.pop("policy"))
         entropy = sections["ppo"].pop("entropy_cost")
-        learning = {"reference_decay": 1.0, **options.pop("learning")}
+        learning = {"reference_decay": 1.0, "kl_target": None, **options.pop("learning")}
+        rollout = {"observation_clip": None, **options.pop("rollout")}
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"config.json lacks options of version 1 ({error}): {WAY_OUT}") from None
     family = OBJECTIVES.choose(name).policy if isinstance(name, str) else ""
@@ -33,8 +34,11 @@ def from_version_1(values: Mapping[str, Any]) -> dict[str, Any]:
     return {
         **options,
         "version": VERSION,
+        "keep_checkpoints": 2,
+        "strict_resume": False,
         "objective": {"name": name, **sections["fpo" if name == "fpo" else "ppo"]},
         "policy": {"name": family, **policy},
         "learning": learning,
+        "rollout": rollout,
         "regularisers": {"entropy": {"name": "entropy", "weight": entropy}} if entropy else {},
     }

@@ -1,4 +1,4 @@
-"""Networks: the velocity field of a flow policy and plain multilayer perceptrons."""
+"""Networks: the velocity field of a flow policy, and multilayer perceptrons."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ class MLP(nn.Module):
 class VelocityField(nn.Module):
     """v(x_t, t | obs): an MLP on [obs, x_t, embedding of t].
 
-    The first layer is written as a sum over its three inputs, so that what does not vary along an axis is multiplied
-    once: the observation for the N draws of an action, the time for a whole batch in the sampler.
+    The first layer is written as a sum over its three inputs, so that an input that is constant along an axis is
+    multiplied once: the observation for the N draws of an action, the time for a whole batch in the sampler.
 
     Call with obs (..., O), x_t (..., d), t (...), broadcast against each other; returns (..., d).
     """

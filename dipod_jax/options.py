@@ -1,4 +1,4 @@
-"""Options that are data: a frozen dataclass whose floats are leaves, so that one compiled program serves a sweep."""
+"""Options as data: frozen dataclasses whose floats are pytree leaves, so that one compiled program serves a sweep."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ T = TypeVar("T")
 
 def register_options(cls: type[T]) -> type[T]:
     """A class decorator: make a frozen dataclass a pytree whose leaves are the fields of type `float` (or `float |
-    None`, no leaf where it is None). Fields of other types are part of the structure: they choose a program.
+    None`, with no leaf if it is None). Fields of other types are part of the structure: changing one needs another
+    compilation.
     """
     hints = get_type_hints(cls)
     fields = [f.name for f in dataclasses.fields(cls)]  # pyright: ignore[reportArgumentType]

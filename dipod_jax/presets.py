@@ -1,6 +1,6 @@
-"""The presets: which defaults a run starts from. Every number of `paper` is the FPO code's or the FPO paper's.
+"""The presets: the defaults that a run starts from. Every number in `paper` comes from the FPO code or the FPO paper.
 
-What an objective changes of a preset stands in its own file (`Objective.presets`).
+An objective's changes to a preset are in its own file (`Objective.presets`).
 """
 
 from __future__ import annotations
@@ -80,7 +80,8 @@ def cpu(task: str, objective: str) -> Config:
 
 
 def _over_a_long_horizon(c: Config) -> Config:
-    """A longer discount, larger rollouts, more epochs and draws, a lower rate, advantages that follow the critic.
+    """A longer horizon: a larger discount, larger rollouts, more epochs and draws, a lower rate, advantages that follow
+    the critic.
 
     Over a long horizon a small rollout's advantages are mostly noise, and an update that follows noise drifts.
     """
@@ -104,7 +105,7 @@ def _over_a_long_horizon(c: Config) -> Config:
 
 
 def smoke(task: str, objective: str) -> Config:
-    """Every part of a run at its smallest: for trying an installation, not for learning."""
+    """Every part of a run at its smallest, to try out an installation; it does not learn."""
     base = cpu(task, objective)
     return replace(
         base,
@@ -121,15 +122,23 @@ PRESETS = {"paper": paper, "cpu": cpu, "smoke": smoke}
 
 
 def accelerator() -> str | None:
-    """Which accelerator JAX would use, told without importing it: "cuda", "tpu" or None."""
+    """The accelerator that JAX would use, found without importing it: "cuda", "tpu" or None."""
     platforms = os.environ.get("JAX_PLATFORMS", "")
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "all").strip()
     if platforms.split(",")[0] == "cpu":
         return None
     from importlib.util import find_spec
 
-    if Path("/dev/nvidia0").exists() and (find_spec("jax_cuda12_plugin") or find_spec("jax_cuda13_plugin")):
+    seen = visible != "" and not visible.startswith("-")  # CUDA stops at the first number that is no device's
+    if seen and Path("/dev/nvidia0").exists() and (find_spec("jax_cuda12_plugin") or find_spec("jax_cuda13_plugin")):
         return "cuda"
     return "tpu" if Path("/dev/accel0").exists() and find_spec("libtpu") else None
+
+
+def check_backend(backend: Backend) -> None:
+    """Raise ValueError if the backend's device is missing."""
+    if backend == "warp" and accelerator() != "cuda":
+        raise ValueError("--backend warp is not allowed: it needs CUDA and none was found; use native or mjx")
 
 
 def choose(preset: Preset, backend: Backend) -> tuple[str, Backend, str | None]:
@@ -149,7 +158,7 @@ def make_config(preset: Preset, task: str, objective: str, backend: Backend = "a
     """The config a run starts from, with `auto` resolved and the objective's own defaults, and the line that says so.
 
     Raises:
-        ValueError: one line: a task, a preset or an objective that there is not.
+        ValueError: one line: an unknown task, preset or objective.
     """
     check_choice("preset", preset, ("auto", *PRESETS))
     chosen, physics, line = choose(preset, backend)

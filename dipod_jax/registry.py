@@ -1,7 +1,7 @@
-"""What can be chosen by name. The command line's choices, the contract tests and the docs' tables read it.
+"""Things that can be chosen by name. The command line, the contract tests and the tables in the docs read the registry.
 
-A member registers itself where it is defined, and every file of a member's package is imported by `discover`: a new
-objective, regulariser, policy or advantage estimator is one file, and no list elsewhere has to name it.
+A member registers itself where it is defined, and `discover` imports every file of its package, so a new objective,
+regulariser, policy or advantage estimator is one file; no list elsewhere has to name it.
 """
 
 from __future__ import annotations
@@ -17,14 +17,15 @@ T = TypeVar("T")
 
 
 class Registry(Mapping[str, type[T]]):
-    """The members of one kind by name, in the alphabet's order."""
+    """The members of one kind by name, in alphabetical order."""
 
     def __init__(self, kind: str):
         self.kind = kind
         self._members: dict[str, type[T]] = {}
 
     def register(self, name: str) -> Callable[[type[T]], type[T]]:
-        """A class decorator: `name` is the word on the command line, also put into the class as `name`.
+        """A class decorator: `name` is the word on the command line, and is also set as the attribute `name` of the
+        class.
 
         Raises:
             ValueError: the name is taken.
@@ -40,7 +41,7 @@ class Registry(Mapping[str, type[T]]):
         return add
 
     def discover(self, package: str) -> None:
-        """Import every module of `package`, so that what they register is here."""
+        """Import every module of `package`, so that their members are registered."""
         for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
             importlib.import_module(f"{package}.{module.name}")
 
@@ -48,7 +49,7 @@ class Registry(Mapping[str, type[T]]):
         """The member of that name.
 
         Raises:
-            ValueError: one line that lists the names there are.
+            ValueError: one line that lists the available names.
         """
         check_choice(self.kind, name, self)
         return self._members[name]

@@ -1,4 +1,4 @@
-"""Configs as JSON, and back: what `config.json` of a run folder holds. Another version's is migrated or refused."""
+"""Configs to JSON and back, as in `config.json` of a run folder. Configs of other versions are migrated or refused."""
 
 from __future__ import annotations
 
@@ -6,19 +6,24 @@ import dataclasses
 import types
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from dipod_jax.checks import require
 from dipod_jax.config import Config
 from dipod_jax.objectives import OBJECTIVES
 from dipod_jax.policies import POLICIES
 from dipod_jax.regularisers import REGULARISERS
 
+if TYPE_CHECKING:
+    from dipod_jax.runs import RunFolder
+
 VERSION = 2
+MOST_SEEDS = 2**16  # of a folder, whose seeds are listed where it is read
 WAY_OUT = "start a new run, or read it with the version that wrote it"
 
 
 def to_json(config: Config) -> dict[str, Any]:
-    """Config as plain JSON values, with the version of this layout."""
+    """The config as JSON values, with the version of this layout."""
     regularisers = {name: _plain(r) for name, r in vars(config.regularisers).items() if r.weight != 0}
     return {"version": VERSION, **_plain(config), "regularisers": regularisers}
 
@@ -30,12 +35,24 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else str(value) if isinstance(value, Path) else value
 
 
+def trained_config(folder: RunFolder, seed: int | None = None) -> Config:
+    """The config of a run folder, once `seed`, where one is named, is found to be one that the run trained.
+
+    Raises:
+        ValueError: as `from_json`, or another seed.
+    """
+    config = from_json(folder.config)
+    trained = f"the run in {folder.path} trained {', '.join(map(str, config.all_seeds))}"
+    require(seed is None or seed in config.all_seeds, "seed", seed, trained)
+    return config
+
+
 def from_json(values: Mapping[str, Any]) -> Config:
     """Inverse of `to_json`.
 
     Raises:
         ValueError: one line, with the way out: an option that is missing, unknown, of another type or out of range.
-            Nothing is defaulted in silence, so that a folder of another version does not load as something else.
+            Nothing is silently filled with a default, so that a folder of another version is not misread.
     """
     version = values.get("version", 1)
     if version == 1:
@@ -50,7 +67,10 @@ def from_json(values: Mapping[str, Any]) -> Config:
     if isinstance(regularisers := options.get("regularisers"), Mapping):  # those that a folder does not name were off
         off = {name: _plain(cls()) for name, cls in REGULARISERS.items() if name != "dipod"}
         options["regularisers"] = {**off, **regularisers}
-    return _read(Config(objective(), POLICIES[objective.policy]()), options, "")
+    config = _read(Config(objective(), POLICIES[objective.policy]()), options, "")
+    if config.seeds > MOST_SEEDS:
+        raise ValueError(f"config.json: seeds is {config.seeds}, more than {MOST_SEEDS}: {WAY_OUT}")
+    return config
 
 
 def _name(options: Mapping[str, Any], group: str) -> str:

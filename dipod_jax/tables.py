@@ -1,11 +1,11 @@
-"""How numbers and tables are written, on a terminal as in a document."""
+"""Formatting of numbers and tables, for terminals and documents."""
 
 import math
 from collections.abc import Mapping, Sequence
 
 
 def short_number(value: float) -> str:
-    """`value` in three digits, with k, M or G from a thousand on: 0.25, 950, 12.3k, 1.5M. A dash if not finite."""
+    """`value` in three digits, with k, M or G above a thousand: 0.25, 950, 12.3k, 1.5M. A dash if not finite."""
     if not math.isfinite(value):
         return "-"
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
@@ -27,7 +27,7 @@ def duration(seconds: float) -> str:
 
 
 def table(rows: Sequence[Mapping[str, str]]) -> str:
-    """A Markdown table with aligned columns, which a terminal shows as well as a document.
+    """A Markdown table with aligned columns, readable on a terminal too.
 
     Args:
         rows: at least one; column -> cell, with the same columns in every row. The columns' names are the heading.

@@ -1,4 +1,4 @@
-"""What crosses the walls between rooms. Arrays only; axis order (T, B, ...) time, environments."""
+"""The types that packages exchange. Arrays only; the axis order is (T, B, ...): time, environments."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import jax
 import jax.numpy as jnp
 
 Params: TypeAlias = Any
-"""A network's parameters: a pytree of arrays whose structure is the network's own business."""
+"""A network's parameters: a pytree of arrays whose structure only the network knows."""
 Trace: TypeAlias = Any
-"""What a policy remembers of how it drew an action, such as its base noise or the sampler's path; axes (...)."""
+"""How a policy drew an action, such as the base noise or the sampler's path; axes (...)."""
 Evidence: TypeAlias = Any
-"""What a policy's score needs of an action besides itself, made once under the acting parameters and kept for every
-update on it, such as (t, eps) draws; leading axes (...)."""
+"""What a policy needs to score an action, besides the action itself, such as (t, eps) draws: computed once with the
+acting parameters and kept for all updates; leading axes (...)."""
 Metrics: TypeAlias = dict[str, jax.Array]
 """Scalars by name."""
 
@@ -22,9 +22,9 @@ class Steps(NamedTuple):
     """The Gaussian decisions that an action is made of: N(x_k + move_k, diag(std_k)^2) for the next state."""
 
     move: jax.Array
-    """(..., K, d) mean of the next state less the state it is taken from"""
+    """(..., K, d) mean of the next state minus the current state"""
     std: jax.Array
-    """(..., K, d), or (..., K, 1) where all dimensions have the same"""
+    """(..., K, d), or (..., K, 1) if it is the same for all dimensions"""
 
     def divergence(self, other: Steps) -> jax.Array:
         """(..., K) KL(self || other) of each step in nats; the states are the same in both."""
@@ -34,7 +34,7 @@ class Steps(NamedTuple):
 
 
 class TokenScores(NamedTuple):
-    """What the scores of a policy over tokens are sums of, for objectives that sum in another way."""
+    """The terms whose sums are the scores of a policy over tokens, for objectives that sum them differently."""
 
     log_prob: jax.Array
     """(..., N, L) of each token under each draw's mask"""
@@ -45,33 +45,36 @@ class TokenScores(NamedTuple):
 
 
 class Scores(NamedTuple):
-    """How likely actions are, as a policy can tell: one surrogate of -log pi per draw, or one -log p per step."""
+    """How likely actions are under a policy: one surrogate of -log pi per draw, or one -log p per step."""
 
     loss: jax.Array
-    """(..., N) lower is more likely; N = 1 where it is a likelihood."""
+    """(..., N) lower means more likely; N = 1 for an exact likelihood."""
     weight: jax.Array
     """(N,) weights of the draws in a mean over them, summing to 1."""
     known: jax.Array
-    """(..., N) bool; a score that is not known is 0 and takes part in nothing."""
+    """(..., N) bool; an unknown score is 0 and is ignored everywhere."""
     bound: jax.Array | None = None
-    """(...) negative bound of the log-likelihood, averaged over draws: what DiPOD keeps tight. None: there is none."""
+    """(...) negative bound of the log-likelihood, averaged over draws: what DiPOD keeps tight; None if there is
+    none."""
     upper: jax.Array | None = None
-    """(...) negative upper bound of the log-likelihood, where the policy has a true one. None: there is none."""
+    """(...) negative upper bound of the log-likelihood; None if the policy has no proven one."""
     steps: Steps | None = None
-    """of a policy whose action is made by Gaussian steps, in order; None: it is not"""
+    """the Gaussian steps that made the action, in order; None for other policies"""
     penalty: jax.Array | None = None
-    """(...) a term of the family's own, which the objective that trains it weighs. None: there is none."""
+    """(...) an extra term of the family, weighted by the objective that trains it; None if there is none."""
     time: jax.Array | None = None
-    """(..., N) time of each draw in [0, 1], where the draws are of a flow; 1 is noise"""
+    """(..., N) time of each draw in [0, 1], for flows; 1 is noise"""
     velocity: jax.Array | None = None
-    """(..., N, d) what the network predicted at each draw, where the draws are of a flow"""
+    """(..., N, d) predicted velocity at each draw, for flows"""
+    denoised: jax.Array | None = None
+    """(..., N, d) the action that the network predicts from each draw, x_t - t v, for flows"""
     tokens: TokenScores | None = None
-    """where the policy is over tokens"""
+    """for policies over tokens"""
 
     def kept(self) -> Scores:
-        """What an update keeps of scores under fixed parameters; the draws' weights have no batch axis and are the
-        same under all."""
-        return self._replace(weight=None, bound=None, penalty=None)
+        """The part of the scores of a fixed policy that an update keeps; the draws' weights have no batch axis and are
+        the same for all policies."""
+        return self._replace(weight=None, bound=None, penalty=None, denoised=None)
 
     def mean(self) -> jax.Array:
         """(...) weighted mean loss over the draws."""
@@ -79,7 +82,7 @@ class Scores(NamedTuple):
 
 
 def make_scores(loss: jax.Array, *, weight: jax.Array | None = None, bound: jax.Array | None = None) -> Scores:
-    """Scores of losses (..., N), equal weights where none are given; NaN marks a score that is not known."""
+    """Scores from losses (..., N), with equal weights if none are given; NaN marks an unknown score."""
     known = ~jnp.isnan(loss)
     loss = jnp.where(known, loss, 0.0)
     weight = jnp.full(loss.shape[-1:], 1.0 / loss.shape[-1], loss.dtype) if weight is None else weight
@@ -87,7 +90,7 @@ def make_scores(loss: jax.Array, *, weight: jax.Array | None = None, bound: jax.
 
 
 def matched(new: Scores, old: Scores) -> tuple[Scores, Scores]:
-    """Both with loss 0 where one of them is not known: the ratio is 1 there and the gradient 0."""
+    """Both scores, with loss 0 where either is unknown: there the ratio is 1 and the gradient 0."""
     known = new.known & old.known
     drop = lambda scores: scores._replace(loss=jnp.where(known, scores.loss, 0.0), known=known)
     return drop(new), drop(old)

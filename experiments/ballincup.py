@@ -1,6 +1,6 @@
 """Train on BallInCup: `python -m experiments.ballincup --beta 0.05 --seeds 8`."""
 
-from experiments.train import main
+from dipod_jax.commands.train import main
 
 if __name__ == "__main__":
     main(task="BallInCup")

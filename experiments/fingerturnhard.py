@@ -1,6 +1,6 @@
 """Train on FingerTurnHard: `python -m experiments.fingerturnhard --beta 0.05 --seeds 8`."""
 
-from experiments.train import main
+from dipod_jax.commands.train import main
 
 if __name__ == "__main__":
     main(task="FingerTurnHard")

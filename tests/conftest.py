@@ -1,6 +1,12 @@
-"""Two CPU devices for every test, so that shards can be tested on any machine; must run before JAX is used."""
+"""For every test, before JAX is used: two CPU devices, and XLA's optimiser left out.
+
+Two devices, so that shards can be tested on any machine. Most of the time of most tests is compilation, and the results
+are the same up to rounding without the optimiser; processes that tests start inherit this.
+"""
 
 import os
+
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 import jax
 

@@ -18,15 +18,6 @@ from dipod_jax.bounds import (
 TIMES = evaluation_times(time_grid(10, kind="uniform"), method="euler")
 
 
-@pytest.fixture(autouse=True, scope="module")
-def quick_compilation():
-    """Most of the time here is compilation: leave the optimiser out, whose results are the same up to rounding."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
-
-
 def draw(placement, num_draws=8, batch=4000, t_min=0.0, seed=0):
     return sample_draws(jax.random.key(seed), (batch,), num_draws, 2, placement=placement, times=TIMES, t_min=t_min)
 

@@ -28,15 +28,6 @@ from dipod_jax.diagnostics.synthetic import gaussian_velocity
 STD = 0.3
 
 
-@pytest.fixture(autouse=True, scope="module")
-def quick_compilation():
-    """Most of the time here is compilation: leave the optimiser out, whose results are the same up to rounding."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
-
-
 def entropy(std, action_size=1):
     return 0.5 * action_size * math.log(2 * math.pi * math.e * std**2)
 
@@ -53,6 +44,7 @@ def nelbo_of_gaussian(delta, time_measure, num_draws=64, batch=4096, action_size
     return -float(bound.mean()), float(bound.std()) / math.sqrt(batch)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("time_measure", "delta"), [("uniform", 0.2), ("log-uniform", 0.2), ("log-uniform", 0.05)])
 def test_the_negative_elbo_of_a_gaussian_is_its_entropy_plus_the_price_of_the_cutoff(time_measure, delta):
     nelbo, error = nelbo_of_gaussian(delta, time_measure)
@@ -67,6 +59,7 @@ def test_the_negative_elbo_tends_to_the_entropy_as_the_cutoff_goes_to_zero():
     assert nelbo == pytest.approx(entropy(STD, 2), abs=4 * error + 2e-5)
 
 
+@pytest.mark.slow
 def test_the_log_uniform_estimator_has_a_bounded_weight_and_less_variance_at_a_small_cutoff():
     _, uniform = nelbo_of_gaussian(0.01, "uniform", num_draws=8)
     _, log_uniform = nelbo_of_gaussian(0.01, "log-uniform", num_draws=8)
@@ -126,6 +119,7 @@ def test_the_ode_likelihood_of_a_mixture_of_two_gaussians_is_its_density():
     np.testing.assert_allclose(got, mixture_log_prob(action[:, 0], m, s), atol=5e-3)
 
 
+@pytest.mark.slow
 def test_the_elbo_of_a_mixture_of_two_gaussians_lies_below_its_density_and_meets_its_entropy_on_average():
     m, s, delta = 0.8, 0.25, 0.02
     # Quadrature over t (log-uniform), eps and the actions: nothing random is left.

@@ -14,15 +14,6 @@ from dipod_jax.diagnostics.synthetic import gaussian_velocity
 ORDERS = {"euler": 1, "midpoint": 2, "heun": 2}
 
 
-@pytest.fixture(autouse=True, scope="module")
-def quick_compilation():
-    """Most of the time here is compilation: leave the optimiser out, whose results are the same up to rounding."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
-
-
 def contraction(std, num_steps, method="euler", kind="uniform"):
     """Standard deviation that the sampler of the optimal field of N(0, std^2) returns, over std."""
     times = time_grid(num_steps, kind=kind, data_std=std)
@@ -77,6 +68,7 @@ def test_the_uniform_grid_has_equal_steps_and_the_refined_one_small_steps_near_z
     assert np.all(np.diff(np.diff(times)) > 0.0)  # every step is shorter than the one before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_the_error_against_diffrax_shrinks_with_the_order_of_the_method(method):
     import diffrax

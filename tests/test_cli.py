@@ -86,7 +86,7 @@ def test_a_mistake_is_one_line_that_names_the_option_and_what_is_allowed(capsys,
 
 
 def test_an_argument_without_a_flag_that_is_missing_is_named(capsys):
-    from experiments import evaluate
+    from dipod_jax.commands import evaluate
 
     with pytest.raises(SystemExit):
         evaluate.main([])
@@ -223,12 +223,14 @@ def test_ctrl_c_ends_a_process_with_one_line(script):
     assert (process.returncode, err) == (130, "interrupted\n")
 
 
+@pytest.mark.slow
 def test_help_into_a_pipe_that_closes_early_ends_without_a_traceback():
     command = f"{sys.executable} -m experiments.train --help | head -n 1"
     ended = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
     assert ended.stdout.startswith("usage: python -m experiments.train") and ended.stderr == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize("module", ["evaluate", "sweep", "ablation"])
 def test_help_whose_reader_has_left_ends_without_a_traceback(module, unbuffered):

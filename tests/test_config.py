@@ -103,6 +103,19 @@ def test_no_accelerator_is_seen_where_jax_is_told_to_stay_on_the_cpu(monkeypatch
     assert presets.accelerator() is None
 
 
+@pytest.mark.parametrize(
+    ("visible", "found"), [(None, "cuda"), ("0", "cuda"), ("1,0", "cuda"), ("", None), (" ", None), ("-1", None)]
+)
+def test_a_gpu_that_the_environment_hides_is_not_found(monkeypatch, visible, found):
+    monkeypatch.delenv("JAX_PLATFORMS", raising=False)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    monkeypatch.setattr(presets.Path, "exists", lambda path: str(path) == "/dev/nvidia0")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name == "jax_cuda13_plugin")
+    assert presets.accelerator() == found
+
+
 @pytest.mark.parametrize("objective", ["fpo", "exact-ppo", "ppo"])
 @pytest.mark.parametrize("name", ["paper", "cpu", "smoke"])
 def test_config_survives_json(name, objective, tmp_path):

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from dipod_jax import load_policy
+from dipod_jax.commands.train import parse
 from dipod_jax.regularisers.entropy import Entropy
 from dipod_jax.runs import RunFolder
 from dipod_jax.serialisation import from_json
-from experiments.train import parse
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -27,6 +27,17 @@ def test_a_policy_of_version_1_acts_as_version_1_did(folder):
     expected = json.loads((folder / "expected_action.json").read_text())
     action = load_policy(folder)(np.linspace(-1, 1, 3, dtype=np.float32), jax.random.key(5))
     np.testing.assert_allclose(action, expected, rtol=1e-5)
+
+
+def test_a_loaded_policy_acts_the_same_where_the_caller_computes_in_double_precision(folder):
+    obs, key = np.linspace(-1, 1, 3), jax.random.key(5)
+    single = load_policy(folder)(obs, key)
+    with jax.enable_x64(True):
+        double = load_policy(folder)(obs, key)
+        traced = jax.jit(load_policy(folder))(obs, key)
+        assert np.zeros(1, np.float32).dtype == double.dtype == single.dtype == traced.dtype
+    np.testing.assert_array_equal(single, double)
+    np.testing.assert_allclose(single, traced, rtol=1e-6)
 
 
 def test_options_of_version_1_are_read_under_todays_names(folder):

@@ -2,8 +2,8 @@
 
 import pytest
 
+from dipod_jax.commands.train import main
 from dipod_jax.runs import RunFolder
-from experiments.train import main
 
 
 @pytest.mark.slow

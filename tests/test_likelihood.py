@@ -27,15 +27,6 @@ of_action = jax.jit(
 )
 
 
-@pytest.fixture(autouse=True, scope="module")
-def quick_compilation():
-    """Most of the time here is compilation: leave the optimiser out, whose results are the same up to rounding."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
-
-
 @pytest.fixture
 def x64():
     with jax.enable_x64(True):
@@ -104,6 +95,7 @@ def test_the_gaussian_field_differs_from_the_true_density_by_the_known_discretis
     assert float(got.log_prob[0] - normal_log_prob(np.asarray(got.action), 0.3)[0]) == pytest.approx(error, abs=5e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["euler", "heun"])
 def test_gradients_at_a_fixed_action_equal_finite_differences_of_a_brute_force_inverse(x64, method):
     params, obs, noise = mlp_problem()
@@ -150,6 +142,7 @@ def test_gradients_at_a_fixed_action_equal_finite_differences_of_a_brute_force_i
             assert sum(float(jnp.vdot(g, u)) for g, u in pairs) == pytest.approx(slope, abs=2e-8 * max(1, abs(slope)))
 
 
+@pytest.mark.slow
 def test_the_score_equals_the_identity_of_methods_reference_6_3b(x64):
     """grad l = grad_theta L(theta, x) - grad_theta [Phi_theta(x) . grad_a l], with whole-chain Jacobians."""
     params, obs, noise = mlp_problem(batch=1)
@@ -200,6 +193,7 @@ def test_a_warm_start_needs_fewer_iterations_than_a_cold_one():
     assert int(warm.iterations) <= 10 < int(cold.iterations)
 
 
+@pytest.mark.slow
 def test_the_ratio_is_one_at_the_acting_parameters_and_moves_with_the_score():
     params, obs, noise = mlp_problem(batch=64, dtype=jnp.float32)
     times = time_grid(10, kind="uniform")
@@ -277,6 +271,7 @@ def test_an_action_that_no_noise_reaches_is_reported_as_unconverged(solver):
     assert float(got.log_prob[0]) == pytest.approx(expected, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_a_lost_row_changes_nothing_in_its_neighbours():
     params, obs, noise = mlp_problem(batch=64, dtype=jnp.float32)
     times = time_grid(10, kind="uniform")
@@ -295,6 +290,7 @@ def test_a_lost_row_changes_nothing_in_its_neighbours():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), gradient, lost_gradient)
 
 
+@pytest.mark.slow
 def test_an_infinite_path_is_counted_and_has_no_gradient():
     explosive = lambda alpha, obs, x, t: -alpha * x * jnp.exp(jnp.abs(x) * 10.0)
     noise = jnp.asarray([[0.1], [5.0]])
@@ -306,6 +302,7 @@ def test_an_infinite_path_is_counted_and_has_no_gradient():
     assert bool(jnp.isfinite(gradient)) and float(gradient) != 0.0
 
 
+@pytest.mark.slow
 def test_the_likelihood_of_one_dimension_integrates_to_one_over_actions():
     params, obs, _ = mlp_problem(batch=1, action_size=1, dtype=jnp.float32)
     action = jnp.linspace(-8.0, 8.0, 2001)[:, None]
@@ -315,6 +312,7 @@ def test_the_likelihood_of_one_dimension_integrates_to_one_over_actions():
     assert float(jnp.trapezoid(jnp.exp(got.log_prob), action[:, 0])) == pytest.approx(1.0, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_the_tanh_density_integrates_to_one_and_stays_finite_in_saturation():
     squashed = jnp.linspace(-1.0 + 1e-6, 1.0 - 1e-6, 200001)
     action = jnp.arctanh(squashed)[:, None]
@@ -326,6 +324,7 @@ def test_the_tanh_density_integrates_to_one_and_stays_finite_in_saturation():
     assert bool(jnp.all(jnp.isfinite(jax.grad(lambda a: tanh_log_prob(jnp.zeros(2), a).sum())(far))))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "order"), [("euler", 1), ("heun", 2)])
 def test_the_sampler_likelihood_tends_to_that_of_the_ode_at_the_rate_of_the_method(x64, method, order):
     params, obs, noise = mlp_problem(seed=3, batch=8)
@@ -340,6 +339,7 @@ def test_the_sampler_likelihood_tends_to_that_of_the_ode_at_the_rate_of_the_meth
     assert math.log2(coarse / fine) == pytest.approx(order, abs=0.2)
 
 
+@pytest.mark.slow
 def test_vmap_over_seeds_gives_what_each_seed_gives_alone():
     params, obs, noise = mlp_problem(batch=4, dtype=jnp.float32)
     times = time_grid(5, kind="uniform")

@@ -15,6 +15,7 @@ PRINTING = ("print(", "plt.show(", "display(Image", "run_arms(")
 TRAINS = pytest.param("drift_in_control", marks=pytest.mark.slow)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*NAMES[:2], TRAINS])
 def test_the_notebook_runs_from_top_to_bottom(name):
     notebook = jupytext.read(FOLDER / f"{name}.py")

@@ -56,7 +56,7 @@ class Trained:
         return self.policy.squash(action)[:, 0]
 
 
-@pytest.fixture(scope="module", params=METHODS)
+@pytest.fixture(scope="module", params=[pytest.param("fpo", marks=pytest.mark.slow), "ppo"])
 def trained(request):
     return request.param, Trained(METHODS[request.param])
 

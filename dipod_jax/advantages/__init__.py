@@ -1,4 +1,4 @@
-"""Advantage estimators, one a file. Importing this finds them all."""
+"""Advantage estimators, one per file. Importing this package registers them all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an advantage estimator is given and gives."""
+"""The inputs and outputs of an advantage estimator."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class AdvantageEstimator:
 
     name: ClassVar[str]
     per_minibatch: ClassVar[bool] = False
-    """whether it is computed in every minibatch with the present critic, from segments that stay together"""
+    """whether it is computed in every minibatch with the current critic, from segments that stay together"""
 
     def __call__(
         self,
@@ -52,7 +52,7 @@ class AdvantageEstimator:
 
         Args:
             segment: T steps.
-            value: (T, ...) `value_fn(segment.obs)`, which the caller has computed.
+            value: (T, ...) `value_fn(segment.obs)`, already computed by the caller.
             value_fn: obs (..., O) -> (...).
             discount, gae_lambda: in [0, 1].
         """

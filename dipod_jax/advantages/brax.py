@@ -23,8 +23,8 @@ def brax_gae(
     discount: ArrayLike,
     gae_lambda: ArrayLike,
 ) -> tuple[jax.Array, jax.Array]:
-    """Truncated steps get advantage 0, and the target's successor is the lambda-return:
-    A_t = r_t + gamma (1 - terminated_t) vs_{t+1} - V(obs_t).
+    """Truncated steps get advantage 0, and the advantage bootstraps from the next lambda-return: A_t = r_t + gamma (1 -
+    terminated_t) vs_{t+1} - V(obs_t).
 
     Args:
         reward, value: (T, ...).
@@ -33,7 +33,7 @@ def brax_gae(
         discount, gae_lambda: in [0, 1].
 
     Returns:
-        Advantages (T, ...), 0 where truncated, and value targets vs (T, ...), to be left out of the loss there.
+        Advantages (T, ...), 0 where truncated, and value targets vs (T, ...), which the loss must ignore there.
     """
     keep = 1.0 - truncated
     carry_on = discount * (1.0 - terminated)
@@ -54,7 +54,7 @@ def brax_gae(
 @ADVANTAGES.register("minibatch")
 @dataclass(frozen=True)
 class MinibatchGae(AdvantageEstimator):
-    """`brax_gae` in every minibatch with the present critic; truncated steps are left out."""
+    """`brax_gae` computed in every minibatch with the current critic; truncated steps are ignored."""
 
     per_minibatch: ClassVar[bool] = True
 

@@ -1,4 +1,4 @@
-"""Generalised advantage estimation (arXiv 1506.02438), with termination and truncation apart."""
+"""Generalised advantage estimation (arXiv 1506.02438), which distinguishes termination from truncation."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def gae(
 @ADVANTAGES.register("iteration")
 @dataclass(frozen=True)
 class IterationGae(AdvantageEstimator):
-    """`gae` once an iteration, over the whole rollout, bootstrapping from the true next observation."""
+    """`gae` once per iteration over the whole rollout, bootstrapping from the true next observation."""
 
     def __call__(
         self,

@@ -5,8 +5,8 @@ product of the conditionals `p(x_i | x_S)` along the order. A mean over orders o
 revealed blanks, `F(S) = mean_{i in S} F(S - i) p(x_i | x_{S-i})`, so that 2^L steps replace L! paths.
 
 Everything here takes `token_log_prob` (..., S, L), the log-probability of each token in each of the S = 2^L contexts
-(`subset_contexts`), and is vectorised over the leading axes. A blank that is no blank (a prompt with fewer of them than
-L) has log-probability 0 in every context and changes nothing.
+(`subset_contexts`), and is vectorised over the leading axes. If a prompt has fewer than L blanks, the missing ones have
+log-probability 0 in every context and change nothing.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ class Subsets(NamedTuple):
 def make_subsets(length: int) -> Subsets:
     """Build the tables.
 
-    `order_weights[S, i] = |S|! (L - 1 - |S|)! / L!` for i outside S, 0 inside: of all orders, those in which S comes
-    first (in any order) and i next. Over S it sums to 1 for every i.
+    `order_weights[S, i] = |S|! (L - 1 - |S|)! / L!` for i outside S, 0 inside: the fraction of all orders in which S
+    comes first (in any order) and i next. It sums to 1 over S for every i.
 
     Args:
       length: L, 1 to 12.
@@ -70,20 +70,21 @@ def make_subsets(length: int) -> Subsets:
 
 
 def _level(subsets: np.ndarray, revealed: np.ndarray) -> Level:
-    blanks = np.stack([np.flatnonzero(revealed[s]) for s in subsets])  # (C, k)
+    subsets = subsets.astype(np.int32)  # jax may refuse indices of 64 bits
+    blanks = np.stack([np.flatnonzero(revealed[s]) for s in subsets]).astype(np.int32)  # (C, k)
     return Level(subsets, subsets[:, None] - (1 << blanks), blanks)
 
 
 def blank_positions(blank: jax.Array, length: int) -> tuple[jax.Array, jax.Array]:
-    """Where the blanks of a prompt are, in reading order.
+    """Positions of a prompt's blanks, in reading order.
 
     Args:
       blank: (..., P) bool over the P positions of a sequence.
       length: L, static; at least the number of blanks.
 
     Returns:
-      positions (..., L) and is_blank (..., L); where there are fewer than L blanks the last positions are others, and
-      is_blank says so.
+      positions (..., L) and is_blank (..., L); if there are fewer than L blanks, the last positions are not blanks and
+      is_blank is False there.
     """
     order = jnp.argsort(~blank, axis=-1, stable=True)[..., :length]
     return order, jnp.take_along_axis(blank, order, axis=-1)
@@ -109,8 +110,8 @@ def log_order_mean(token_log_prob: jax.Array, order: jax.Array | float = 1.0) ->
     """(1/b) log mean over all unmasking orders of w_order(x)^b, the power mean of order b of the path probabilities.
 
     b = 1 is the exact log-likelihood; b > 1 is the Renyi EUBO (DiPOD, arXiv 2606.13795, eq. 17), never below it; b -> 0
-    tends to the ELBO. It is the likelihood of the sampler that reveals one uniformly chosen blank a step, at
-    temperature 1, and not that of another decoder (see `dipod_jax.language.decoder_likelihood`).
+    tends to the ELBO. It is the likelihood of the sampler that reveals one uniformly chosen blank per step, at
+    temperature 1, not of any other decoder (see `dipod_jax.language.decoder_likelihood`).
 
     Args:
       token_log_prob: (..., S, L).

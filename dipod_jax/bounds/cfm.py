@@ -1,4 +1,5 @@
-"""The conditional flow-matching loss in three forms, and exact conversions between what a network may predict."""
+"""The conditional flow-matching loss in three forms, and exact conversions between the quantities a network may
+predict."""
 
 from typing import Literal, NamedTuple, get_args
 
@@ -32,7 +33,7 @@ def interpolate(action: Array, t: Array, eps: Array) -> Array:
       eps: (..., N, d) standard normal noise.
 
     Returns:
-      (..., N, d) points at which the velocity is asked for. It does not evaluate it.
+      (..., N, d) points at which the velocity is needed. It does not evaluate it.
     """
     chex.assert_shape(t, (*action.shape[:-1], None))
     chex.assert_shape(eps, (*t.shape, action.shape[-1]))
@@ -102,8 +103,8 @@ def convert_prediction(prediction: Array, x_t: Array, t: Array, *, source: str, 
         eps = x_t + (1-t) v      x0 = x_t - t v      v = (eps - x_t)/(1-t) = (x_t - x0)/t
         x0 = (x_t - t eps)/(1-t)                     eps = (x_t - (1-t) x0)/t
 
-    A noise prediction says nothing of the action at t = 1, nor a clean-action prediction of the noise at t = 0: there
-    the result is not finite, on purpose. It clamps nothing.
+    A noise prediction says nothing about the action at t = 1, nor a clean-action prediction about the noise at t = 0:
+    there the result is deliberately not finite. Nothing is clamped.
 
     Args:
       prediction: (..., d) in the form ``source``.

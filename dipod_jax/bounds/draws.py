@@ -1,4 +1,4 @@
-"""Where the (t, eps) pairs of a bound are placed: five rules, one signature, all but one unbiased."""
+"""Placement of the (t, eps) pairs of a bound: five rules with one signature, all but one unbiased."""
 
 import functools
 from typing import Literal, NamedTuple, get_args
@@ -13,7 +13,7 @@ PLACEMENTS: tuple[str, ...] = get_args(Placement)
 
 
 class Draws(NamedTuple):
-    """The N points at which an action's bound is evaluated; old, new and reference loss share them."""
+    """The N points at which the bound of an action is evaluated, shared by the old, new and reference losses."""
 
     t: Array
     """(..., N) diffusion time in [0, 1]; 1 is pure noise."""
@@ -37,16 +37,16 @@ def sample_draws(
     uniform on ``[t_min, 1]`` (on ``times`` for ``grid``):
 
     - ``monte-carlo``: t_n ~ U(t_min, 1), independent;
-    - ``grid``: t_n uniform over ``times``, those at which the sampler evaluates the velocity (FPO's ``discretize_t``,
-      arXiv 2507.21053; 10 Euler steps and 5 midpoint steps alike: {1, .9, ..., .1}; see ``evaluation_times``);
+    - ``grid``: t_n uniform over ``times``, at which the sampler evaluates the velocity (FPO's ``discretize_t``, arXiv
+      2507.21053; 10 Euler steps and 5 midpoint steps alike: {1, .9, ..., .1}; see ``evaluation_times``);
     - ``stratified``: t_n = t_min + (1 - t_min) (n + u)/N with one u ~ U(0, 1) per action (the low-discrepancy sampler
       of variational diffusion models, arXiv 2107.00630, App. I.1, applied within an action);
     - ``antithetic``: N/2 pairs (t, eps), (1 + t_min - t, -eps); each member has the marginal of ``monte-carlo``;
     - ``gauss-legendre``: GDPO's nodes mapped to [t_min, 1], the same for every action; only eps is random.
 
     The first four are unbiased. Gauss-Legendre is exact in t for polynomials of degree 2N - 1 and biased for anything
-    else: with the weight (1 - t)/t it silently regularises the divergence at t = 0. It does not choose weights of the
-    ELBO; see ``elbo``.
+    else: with the weight (1 - t)/t it silently regularises the divergence at t = 0. The weights of the ELBO are a
+    separate matter; see ``elbo``.
 
     Args:
       key: PRNG key, consumed.
@@ -88,7 +88,7 @@ def sample_draws(
 
 
 def draw_weights(placement: str, num_draws: int) -> Array:
-    """Weights of the N draws of one action, (N,) float32, summing to 1: uniform, but for ``gauss-legendre``.
+    """Weights of the N draws of one action, (N,) float32, summing to 1; uniform, except for ``gauss-legendre``.
 
     Raises:
       ValueError: for an unknown placement or ``num_draws < 1``.

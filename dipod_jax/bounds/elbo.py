@@ -1,4 +1,4 @@
-"""From CFM losses to an evidence lower bound: weightings, constants, and whether what results is a bound at all."""
+"""From CFM losses to an evidence lower bound: weightings, constants, and whether the result is a bound at all."""
 
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ TIME_MEASURES = ("uniform", "log-uniform")
 
 
 class WeightingStatus(NamedTuple):
-    """Whether a weighted CFM loss bounds a likelihood, and of what."""
+    """Whether a weighted CFM loss bounds a likelihood, and which one."""
 
     is_elbo: bool
     """Minus the weighted loss is, up to constants, a (weighted) evidence lower bound."""
@@ -37,7 +37,7 @@ def loss_weight(t: Array, *, weighting: str, form: str) -> Array:
       form: one of ``cfm.FORMS``.
 
     Returns:
-      (...) weights. It does not know the reduction: an ELBO needs the sum over action dimensions.
+      (...) weights. The reduction is up to the caller: an ELBO needs the sum over action dimensions.
 
     Raises:
       ValueError: for an unknown weighting or form.
@@ -59,7 +59,7 @@ def weighting_status(*, weighting: str, form: str) -> WeightingStatus:
     Kingma & Gao (arXiv 2303.00848, Theorem 1): with ``1/2 E_t[w(t) (-lambda'(t)) |eps - eps_hat|^2]`` minus the loss
     is an ELBO of the clean data if w = 1, a weighted mean of ELBOs of noise-perturbed data if w does not decrease with
     the noise level, and nothing otherwise. Here ``w = t/(1-t)`` times the weight on the velocity loss, and whether it
-    decreases is evaluated, not looked up.
+    decreases is computed, not looked up.
 
     Raises:
       ValueError: for an unknown weighting or form.
@@ -79,8 +79,8 @@ def weighting_status(*, weighting: str, form: str) -> WeightingStatus:
 def to_log_uniform(draws: Draws, *, delta: float) -> Draws:
     """Move draws with t uniform on [0, 1] to t log-uniform on [delta, 1]: ``t -> delta^(1-t)``; eps stays.
 
-    Any placement but the grid keeps its structure (strata, pairs, nodes) in log t. The ELBO's weight against this
-    measure is ``(1-t) log(1/delta)``: bounded, where against uniform t it is (1-t)/t.
+    Every placement except the grid keeps its structure (strata, pairs, nodes) in log t. The ELBO's weight under this
+    measure is ``(1-t) log(1/delta)``, which is bounded; under uniform t it is (1-t)/t.
 
     Raises:
       ValueError: if delta is not in (0, 1).
@@ -97,7 +97,7 @@ def elbo(
     ``-ELBO(a) = int_delta^1 (1-t)/t E_eps|v_hat - v|^2 dt + (d/2) log(2 pi e) + d log(delta / (1-delta))``
     (docs/bounds.md: diffusion term, Gaussian reconstruction at t = delta, zero prior term at t = 1). For data
     N(0, s^2 I) and the optimal field its mean is the entropy plus ``(d/2) log(1 + delta^2 / (s (1-delta))^2)``, the
-    price of the cut-off (``cutoff_floor``).
+    cost of the cut-off (``cutoff_floor``).
 
     It bounds the likelihood of the *generative diffusion* with this denoiser, whose actions carry the noise of the
     cut-off twice (variance 2 (delta / (1-delta))^2: far in the tails it may lie above the noiseless density), and not
@@ -114,7 +114,7 @@ def elbo(
       weights: (N,) summing to 1, ``draw_weights``; None for 1/N.
 
     Returns:
-      (...) nats, an unbiased estimate (but for Gauss-Legendre placement).
+      (...) nats, an unbiased estimate (except with Gauss-Legendre placement).
 
     Raises:
       ValueError: for an unknown time measure or delta out of range.
@@ -157,7 +157,8 @@ def elbo_constant(action_size: int, delta: float) -> float:
 
 
 def cutoff_floor(std: Array, *, delta: float) -> Array:
-    """Looseness that the cut-off alone gives a Gaussian action: ``1/2 sum_d log(1 + (delta / ((1-delta) s_d))^2)``.
+    """The looseness that the cut-off alone causes for a Gaussian action: ``1/2 sum_d log(1 + (delta / ((1-delta)
+    s_d))^2)``.
 
     Args:
       std: (..., d) standard deviations, > 0.

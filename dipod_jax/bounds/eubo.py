@@ -1,4 +1,5 @@
-"""An optimistic counterpart of the ELBO for actions to be made less likely (SPG), and how much of a bound it is.
+"""An optimistic counterpart of the ELBO, for actions that are to become less likely (SPG), and in what sense it is a
+bound.
 
 What is proved, for scores e_n and weights w_n that sum to 1 (Jensen; power means):
   ``mean e <= renyi(e; beta) <= max e``, renyi grows with beta, tends to the mean as beta -> 0 and to the maximum as
@@ -6,7 +7,7 @@ What is proved, for scores e_n and weights w_n that sum to 1 (Jensen; power mean
 
 What is not proved: that it lies above log p. In the discrete toy e_n is the log-probability of a whole path and beta
 >= 1 makes it an upper bound; on continuous actions e_n is one (t, eps) term of the ELBO's *integral*, no likelihood of
-a path, and no such theorem holds. With few draws the logarithm of a mean is biased low besides. Hence ``eubo_like``.
+a path, and no such theorem holds. With few draws the logarithm of a mean is also biased low. Hence ``eubo_like``.
 """
 
 import chex

@@ -1,4 +1,5 @@
-"""Which base noise does the K-step sampler turn into this action? Step by step, with every failure counted."""
+"""Inverting the K-step sampler: the base noise that leads to an action, found step by step, with every failure
+reported."""
 
 from functools import partial
 from typing import Any, Literal, NamedTuple, get_args
@@ -16,7 +17,7 @@ SOLVERS: tuple[str, ...] = get_args(Solver)
 
 
 class Inversion(NamedTuple):
-    """The path that leads to an action, and how well it does."""
+    """The path that leads to an action, and how accurate it is."""
 
     path: Array
     """(K+1, B, d) states from base noise (first) to the given action (last)."""

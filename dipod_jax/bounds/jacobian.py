@@ -26,7 +26,7 @@ def step_with_jacobian(
     """A sampler step and ``D = d x_next / d x`` of each row, by d forward-mode products (``I + dt dv/dx`` for Euler).
 
     Args:
-      velocity_fn: as ``ConditionedVelocityFn``; rows must not see each other (no batch normalisation).
+      velocity_fn: as ``ConditionedVelocityFn``; rows must be independent (no batch normalisation).
       params: any pytree.
       obs: (B, O).
       x: (B, d) at time t.

@@ -31,7 +31,7 @@ from dipod_jax.bounds.sampler import integrate, step
 
 
 class ExactLikelihood(NamedTuple):
-    """log pi of each action and what tells whether to believe it. Average only over ``valid``."""
+    """log pi of each action, with diagnostics that tell whether to trust it. Average only over ``valid``."""
 
     log_prob: Array
     """(B,) log density of the pre-tanh action; NaN where not ``valid``, with a zero gradient there."""
@@ -40,9 +40,9 @@ class ExactLikelihood(NamedTuple):
     valid: Array
     """(B,) bool: the path was found and no step has det <= 0 on it."""
     converged: Array
-    """(B,) bool: the inversion met its tolerance; when the base noise was given, that the path is finite."""
+    """(B,) bool: the inversion met its tolerance; if the base noise was given, the path is finite."""
     folded_steps: Array
-    """(B,) int32: steps whose determinant is not positive (a NaN counts): there the map folds space."""
+    """(B,) int32: steps whose determinant is not positive (NaN counts as such): there the map folds space."""
     min_det: Array
     """(B,) smallest determinant over the K steps."""
     max_deviation: Array
@@ -64,7 +64,7 @@ def log_prob_of_noise(
     *,
     method: str = "euler",
 ) -> ExactLikelihood:
-    """log pi of the action that this base noise becomes; no inversion, exact up to rounding.
+    """log pi of the action that the sampler makes from this base noise; no inversion, exact up to rounding.
 
     ``log_prob`` differentiates *at the fixed action* ``a = integrate(base_noise)``: its gradient with respect to
     ``params`` is the score ``grad_theta log pi_theta(a)``, so that ``grad mean(advantage * log_prob)`` is the policy
@@ -113,7 +113,8 @@ def log_prob_of_action(
       solver, guess_path, max_iterations, tolerance: as in ``inversion.invert``.
 
     Returns:
-      ``ExactLikelihood``; its ``path`` is the next call's best guess. It does not find further pre-images of an action.
+      ``ExactLikelihood``; its ``path`` is the best guess for the next call. It does not look for further pre-images of
+      an action.
 
     Raises:
       ValueError: as ``inversion.invert``.
@@ -201,7 +202,7 @@ def _log_abs_det(
 def _advance(
     velocity_fn: ConditionedVelocityFn, method: str, interval: tuple[Array, Array], x: Array, params: Any, obs: Array
 ) -> Array:
-    """One sampler step (B, d) as a function of what conditions it."""
+    """One sampler step (B, d) as a function of its conditioning."""
     return step(lambda y, t: velocity_fn(params, obs, y, t), x, *interval, method=method)
 
 
@@ -216,7 +217,7 @@ def _log_prob_on_path(
     times: Array,
     converged: Array,
 ) -> tuple[Array, _Health]:
-    """log pi of ``action`` (B, d), given the states x_0 ... x_{K-1} (K, B, d) that lead to it; its health besides."""
+    """log pi of ``action`` (B, d), given the states x_0 ... x_{K-1} (K, B, d) that lead to it, with its diagnostics."""
     del action, converged
     identity = jnp.eye(states.shape[-1], dtype=states.dtype)
 

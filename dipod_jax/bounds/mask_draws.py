@@ -1,4 +1,5 @@
-"""Which masks a sampled bound of masked diffusion is evaluated at: one signature, unbiased unless it says otherwise."""
+"""The masks at which a sampled bound of masked diffusion is evaluated: one signature, unbiased unless stated
+otherwise."""
 
 from __future__ import annotations
 
@@ -17,7 +18,7 @@ PAIRED = ("antithetic", "coupled")
 
 
 class MaskDraws(NamedTuple):
-    """The N masks at which a sequence's bound is evaluated; old, new and reference score share them.
+    """The N masks at which the bound of a sequence is evaluated, shared by the old, new and reference scores.
 
     The estimate is `sum_n weight_n sum_i coefficient_ni log p(x_i | x without hidden_n)`, with `mask_draw_weights`.
     """
@@ -64,13 +65,13 @@ def sample_mask_draws(
       num_draws: N >= 1; even for `antithetic` and `coupled`, 3 for `coupled-grpo`.
       placement: one of `MASK_PLACEMENTS`.
       prompt_masking: probability with which each given token is hidden too, anew in every draw (d1: .15). It changes
-        the context, so that an ELBO is one no more.
+        the context, so the result is no longer an ELBO.
 
     Returns:
       MaskDraws.
 
     Raises:
-      ValueError: for an unknown placement or a number of draws that it does not have.
+      ValueError: for an unknown placement or a number of draws that it does not support.
     """
     if placement not in MASK_PLACEMENTS:
         raise ValueError(f"placement {placement!r} is not one of {', '.join(MASK_PLACEMENTS)}")
@@ -134,14 +135,14 @@ def _pairs(count_key, order_key, blank, num_draws, placement):
 
 
 def _ranks(key: jax.Array, blank: jax.Array, num_draws: int) -> jax.Array:
-    """(..., N, P) place of each blank in a random order of the blanks, from 0; without meaning elsewhere."""
+    """(..., N, P) rank of each blank in a random order of the blanks, from 0; meaningless elsewhere."""
     u = jax.random.uniform(key, (*blank.shape[:-1], num_draws, blank.shape[-1]))
     u = jnp.where(blank[..., None, :], u, jnp.inf)
     return jnp.sum(u[..., None, :] < u[..., None], axis=-1)
 
 
 def _first(key: jax.Array, blank: jax.Array, count: jax.Array) -> jax.Array:
-    """(..., N, P) bool: the first `count` (..., N) blanks of a random order of each draw's own."""
+    """(..., N, P) bool: the first `count` (..., N) blanks of a random order, independent for each draw."""
     return blank[..., None, :] & (_ranks(key, blank, count.shape[-1]) < count[..., None])
 
 
@@ -155,8 +156,8 @@ def estimated_eubo_per_token(
 ) -> jax.Array:
     """SPG's EUBO from draws: `sum_i (1/b) log sum_n weight_n coefficient_ni p(x_i | .)^b` (SPG, arXiv 2510.09541).
 
-    Summed over the tokens that are masked in at least one draw, as SPG's code does. Biased, as the logarithm of a mean
-    is.
+    Summed over the tokens that are masked in at least one draw, as SPG's code does. It is biased, because the logarithm
+    of a mean is.
 
     Args:
       token_log_prob: (..., N, P) of the sequence's tokens under each draw's mask.

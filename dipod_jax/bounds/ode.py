@@ -1,5 +1,4 @@
-"""The likelihood in the limit of infinitely many sampler steps: what is left of log pi when discretisation is taken
-out."""
+"""The likelihood in the limit of infinitely many sampler steps: log pi without the effect of discretisation."""
 
 from typing import Any
 
@@ -34,7 +33,7 @@ def ode_log_prob_of_action(
       params: any pytree.
       obs: (B, O).
       action: (B, d) pre-tanh.
-      times: (K+1,) the usual decreasing grid 1 to 0, run through backwards; take it finer than the sampler's.
+      times: (K+1,) the usual decreasing grid 1 to 0, traversed backwards; use a finer one than the sampler's.
       method: one of ``sampler.METHODS``.
 
     Returns:
@@ -44,7 +43,7 @@ def ode_log_prob_of_action(
     basis = jnp.eye(action.shape[-1], dtype=action.dtype)
 
     def augmented(state: Array, t: Array) -> Array:
-        """(B, d+1): velocity of x beside the rate of the log-density along the path."""
+        """(B, d+1): velocity of x, followed by the rate of the log-density along the path."""
         x = state[:, :-1]
 
         def push(direction: Array) -> tuple[Array, Array]:

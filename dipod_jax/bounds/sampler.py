@@ -26,16 +26,16 @@ def time_grid(num_steps: int, *, kind: str, data_std: float = 0.3) -> Array:
     - ``refined``: ``t = s tan(theta) / (1 + s tan(theta))`` with theta uniform on [0, pi/2] and s = ``data_std``. For
       actions of standard deviation s < 1 the steps shrink towards t = 0.
 
-    Why that one: for data N(0, s^2) the sampler moves ``sigma_t = sqrt((1-t)^2 s^2 + t^2)``; one Euler step of size dt
+    The reason: for data N(0, s^2) the sampler moves ``sigma_t = sqrt((1-t)^2 s^2 + t^2)``; one Euler step of size dt
     loses the fraction ``dt^2 sigma''/(2 sigma) = (s dt / sigma^2)^2 / 2`` of it, and the grid that spreads the loss
     evenly has ``dt ~ sigma^2``, which is uniform in theta. The contraction is then ``exp(-pi^2 / (8 K))`` to leading
     order whatever s is (.884 at K = 10), where the uniform grid has .40 at s = .05 and .82 at s = .3. It shrinks the
-    contraction of Euler, and does not remove it: a method of second order does.
+    contraction of Euler, but does not remove it; a second-order method does.
 
     Args:
       num_steps: K >= 1.
       kind: one of ``GRID_KINDS``.
-      data_std: s > 0, the spread of the actions that the refined grid is laid out for; unused by ``uniform``.
+      data_std: s > 0, the spread of the actions for which the refined grid is designed; ignored by ``uniform``.
 
     Returns:
       (K+1,) float32.
@@ -58,10 +58,10 @@ def time_grid(num_steps: int, *, kind: str, data_std: float = 0.3) -> Array:
 
 
 def evaluation_times(times: Array, *, method: str) -> Array:
-    """The times at which the sampler evaluates the velocity: where a CFM loss must hold the field to be of use to it.
+    """The times at which the sampler evaluates the velocity, where a CFM loss must be accurate to help it.
 
-    A midpoint step moves by the velocity at its middle alone: a loss on the grid's own times would leave just those
-    velocities to chance.
+    A midpoint step moves only by the velocity at its middle; a loss on the times of the grid would leave exactly those
+    velocities untrained.
 
     Args:
       times: (K+1,) the sampler's decreasing grid.
@@ -129,12 +129,12 @@ def integrate(
       velocity_fn: x (..., d), t scalar -> (..., d).
       base_noise: (..., d) x_1 at t = 1.
       times: (K+1,) decreasing, 1 to 0.
-      method: one of ``METHODS``; Heun and midpoint cost two evaluations a step.
+      method: one of ``METHODS``; Heun and midpoint cost two evaluations per step.
       return_path: keep every state.
 
     Returns:
-      The pre-tanh action (..., d), or with ``return_path`` the path (K+1, ..., d) from base noise to action. It
-      applies no tanh and no clip.
+      The pre-tanh action (..., d), or with ``return_path`` the path (K+1, ..., d) from base noise to action. Neither
+      tanh nor a clip is applied.
 
     Raises:
       ValueError: for an unknown method.

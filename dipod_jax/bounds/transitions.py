@@ -1,4 +1,4 @@
-"""Noisy steps along a flow, so that each is a Gaussian decision with a likelihood of its own.
+"""Noisy steps along a flow: each is a Gaussian decision with its own likelihood.
 
 All are affine in the state and the velocity: x_{k+1} ~ N(a_k x_k + b_k v(x_k, t_k), std_k^2 I), from t_0 = 1 to t_K
 = 0.
@@ -26,7 +26,7 @@ class Transitions(NamedTuple):
 def constant_noise(times: ArrayLike, *, std: float) -> Transitions:
     """Euler's step with a fixed noise on top, ``N(x + dt v, std^2 I)`` (FPO's denoising MDP, arXiv 2507.21053, 4.2).
 
-    The noise widens the marginals: the last step's stands in the action as it is.
+    The noise widens the marginals; that of the last step enters the action directly.
 
     Args:
       times: (K+1,) decreasing, 1 to 0.
@@ -42,14 +42,14 @@ def marginal_preserving(times: ArrayLike, *, level: float) -> Transitions:
         x + [v + s_t^2 / (2 t) (x + (1 - t) v)] dt + s_t sqrt(-dt) z,      s_t = level sqrt(t / (1 - t)).
 
     ``-(x + (1 - t) v) / t`` is the score of the optimal field, so the drift takes back what the noise adds: exactly for
-    that field as K grows, and for any other field never. s_t is infinite at t = 1, where the next time's is taken.
+    that field as K grows, and for no other field. s_t is infinite at t = 1, where the value at the next time is used.
 
     Args:
       times: (K+1,) decreasing, 1 to 0, K >= 2.
       level: > 0; 0.7 in the paper, 0 gives the ODE.
 
     Raises:
-      ValueError: K = 1, whose only step starts where s_t is infinite.
+      ValueError: for K = 1, whose only step starts where s_t is infinite.
     """
     grid = np.asarray(times, np.float64)
     if len(grid) < 3:
@@ -68,12 +68,12 @@ def ddim(times: ArrayLike, *, eta: float, floor: float) -> Transitions:
         std = eta (s / t) sqrt(t^2 - (s (1 - t) / (1 - s))^2)
 
     with x0_hat = x - t v and eps_hat = x + (1 - t) v. eta = 0 is Euler's step of the ODE, eta = 1 the posterior of the
-    ancestral sampler (DDPO). The last step's std is 0, which has no density: no step's noise is less than ``floor``.
+    ancestral sampler (DDPO). The last step's std is 0, which has no density, so no step's noise is below ``floor``.
 
     Args:
       times: (K+1,) decreasing, 1 to 0.
       eta: in [0, 1].
-      floor: least standard deviation, > 0; it is added on top and widens the marginals.
+      floor: smallest standard deviation, > 0; it is added on top and widens the marginals.
     """
     grid = np.asarray(times, np.float64)
     t, s = grid[:-1], grid[1:]

@@ -1,4 +1,4 @@
-"""What is measured about a policy: drift of the bound, alignment of gradients, action statistics. Pure functions."""
+"""Measurements of a policy: drift of the bound, alignment of gradients, action statistics. Pure functions."""
 
 from dipod_jax.bounds import CfmSpec
 from dipod_jax.diagnostics.actions import action_metrics, sample_actions

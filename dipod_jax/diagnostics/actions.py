@@ -35,7 +35,7 @@ def action_metrics(
     num_fine_steps: int,
     delta: float,
 ) -> dict[str, Array]:
-    """Statistics of M actions drawn in each of S states, pre-tanh unless said.
+    """Statistics of M actions drawn in each of S states, pre-tanh unless stated otherwise.
 
     ``drift/contraction`` is the geometric mean over states and dimensions of (standard deviation under the acting
     sampler) / (standard deviation under ``num_fine_steps`` Heun steps of the same field, from the same base noise): 1
@@ -53,7 +53,7 @@ def action_metrics(
       exact for Gaussian actions.
 
     Returns:
-      Flat dict of scalars. It says nothing of several modes: a standard deviation does not see them.
+      Flat dict of scalars. They cannot reveal several modes, to which a standard deviation is blind.
     """
     noise = jax.random.normal(key, (num_actions, obs.shape[0], action_size), obs.dtype)
     actions = sample_actions(velocity_fn, params, obs, noise, times, method=method)

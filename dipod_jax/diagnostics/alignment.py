@@ -1,5 +1,5 @@
-"""Does the objective still point where the return grows? Its gradient beside the exact policy gradient of the same
-batch."""
+"""Does the objective's gradient still point towards higher return? It is compared with the exact policy gradient of the
+same batch."""
 
 from typing import Any
 
@@ -69,18 +69,20 @@ def exact_policy_gradient(
 
 
 def alignment_metrics(proxy_gradient: Any, first_half: Any, second_half: Any) -> dict[str, Array]:
-    """``drift/gradient_cosine`` between the proxy and the exact policy gradient of the batch, beside its noise.
+    """``drift/gradient_cosine`` between the proxy gradient and the exact policy gradient of the batch, with its noise
+    level.
 
-    ``_ceiling`` is the cosine of the exact gradients of the two half batches, as noisy as the data are;
-    ``_ceiling_full`` converts it to what the full batch's gradient can reach against the truth (``noise_ceiling``).
-    Proxy and exact gradient share their samples and hence part of their noise, so the cosine may lie above either.
+    ``_ceiling`` is the cosine between the exact gradients of the two half batches, which shows the noise of the data;
+    ``_ceiling_full`` converts it to the cosine that the full batch's gradient can reach with the true one
+    (``noise_ceiling``). Proxy and exact gradient share their samples and hence part of their noise, so the cosine may
+    exceed both.
 
     Args:
-      proxy_gradient: of the objective's loss, to be minimised; None leaves out what compares with it.
+      proxy_gradient: of the objective's loss, to be minimised; None leaves out the comparisons with it.
       first_half, second_half: of ``exact_policy_gradient``.
 
     Returns:
-      Flat dict of scalars; NaN where a gradient is zero or not finite.
+      Flat dict of scalars; NaN if a gradient is zero or not finite.
     """
     exact = jax.tree.map(lambda a, b: 0.5 * (a + b), first_half, second_half)
     ceiling = cosine(first_half, second_half)

@@ -1,4 +1,4 @@
-"""What the drift meter is given, its settings, and statistics over the samples that can be believed."""
+"""The input of the drift meter, its settings, and statistics over valid samples."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -12,17 +12,17 @@ from dipod_jax.types import Params
 
 
 class DriftBatch(NamedTuple):
-    """On-policy samples, acted by the very parameters that are measured."""
+    """On-policy samples, drawn with the parameters that are measured."""
 
     obs: Array
-    """(B, O) as the velocity network sees it: normalised with the statistics that acted."""
+    """(B, O) as the velocity network sees it: normalised with the statistics used for acting."""
     base_noise: Array
     """(B, d) the sampler's x_1."""
     action: Array
-    """(B, d) the action the objective stored, pre-tanh, perhaps clipped. The meter itself uses
+    """(B, d) the stored action that the objective sees, pre-tanh, possibly clipped. The meter itself uses
     integrate(base_noise)."""
     advantage: Array
-    """(B,) normalised over the rollout, perhaps clipped."""
+    """(B,) normalised over the rollout, possibly clipped."""
     draws: Draws
     """t (B, N), eps (B, N, d) of the CFM loss."""
 
@@ -45,11 +45,11 @@ class MeterSettings:
     num_elbo_draws: int = 16
     "Draws per action for the ELBO, stratified in log t; >= 1."
     num_floor_samples: int = 128
-    "Samples on which the discretisation floor is estimated; >= 2; all B where there are fewer."
+    "Samples on which the discretisation floor is estimated; >= 2; at most B are used."
     fine_factor: int = 4
-    "Heun steps per sampler step in the stand-in for infinitely many; >= 1."
+    "Heun steps per sampler step in the approximation of infinitely many; >= 1."
     num_states: int = 32
-    "States whose action distribution is sampled; >= 1; all B where there are fewer."
+    "States whose action distribution is sampled; >= 1; at most B are used."
     num_actions: int = 32
     "Actions drawn in each of these states; >= 2."
     refit_steps: int = 32
@@ -59,7 +59,7 @@ class MeterSettings:
     refit_draws: int = 8
     "Draws per action in the refit, training and held out; >= 1, even for antithetic placement."
     chunk_size: int = 512
-    "Samples differentiated at once; bounds memory, changes no result beyond rounding; >= 1."
+    "Samples differentiated at once; limits memory and changes results by rounding only; >= 1."
 
     def __post_init__(self) -> None:
         for name, legal in (("method", METHODS), ("form", FORMS), ("reduction", REDUCTIONS), ("placement", PLACEMENTS)):
@@ -101,7 +101,7 @@ def draw_losses(
 
 
 def masked_mean(values: Array, mask: Array) -> Array:
-    """Mean of (B,) values over a mask; NaN where the mask is empty, since then nothing is known."""
+    """Mean of (B,) values over a mask; NaN if the mask is empty."""
     return jnp.sum(jnp.where(mask, values, 0.0)) / jnp.sum(mask)
 
 
@@ -113,6 +113,6 @@ def masked_mean_and_error(values: Array, mask: Array) -> tuple[Array, Array]:
 
 
 def masked_correlation(x: Array, y: Array, mask: Array) -> Array:
-    """Pearson correlation of two (B,) arrays over a mask; NaN where one of them does not vary."""
+    """Pearson correlation of two (B,) arrays over a mask; NaN if one of them is constant."""
     x, y = (jnp.where(mask, z - masked_mean(z, mask), 0.0) for z in (x, y))
     return jnp.vdot(x, y) / jnp.sqrt(jnp.vdot(x, x) * jnp.vdot(y, y))

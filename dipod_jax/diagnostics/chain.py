@@ -1,5 +1,5 @@
-"""What is measured of policies that do not act by the deterministic flow of their velocity: the likelihood of a chain's
-action beside the flow's, and how well a score given the base noise stands for the true one."""
+"""Measurements of policies that do not act by the deterministic flow of their velocity: the likelihood of a chain's
+action next to that of the flow, and how well a score given the base noise approximates the true one."""
 
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
@@ -22,7 +22,7 @@ StepFn = Callable[[Params, Array, Array, Array, Array, Transitions], Steps]
 
 
 class Chain(Protocol):
-    """What this asks of a policy that acts by Gaussian steps (`policies.ChainPolicy`)."""
+    """What this module needs of a policy that acts by Gaussian steps (`policies.ChainPolicy`)."""
 
     times: Array
     method: str
@@ -41,7 +41,7 @@ class Chain(Protocol):
 
 
 class ChainLikelihood(NamedTuple):
-    """log p(a | s) of the action that a chain arrives at, between two estimates."""
+    """log p(a | s) of a chain's final action, bracketed by two estimates."""
 
     lower: Array
     """(B,) its mean over actions is at most the true mean"""
@@ -58,11 +58,11 @@ def chain_log_prob(
 
     Given all of its states up to x_{j-1} and all noises after x_j, a chain is a map from x_j to the action like any
     sampler: log p(a | rest, s) is exact, by inversion, change of variables and the density of x_j, and p(a | s) = E
-    p(a | rest, s). The mean of p over M fresh draws of the rest gives a log that is too low by Jensen; with the rest
-    that did lead to the action as one more, one that is too high (arXiv 1805.11183, section 3.1). Both close in on
-    the truth as M grows, soon where x_j brings most of the action's spread: j is the largest contribution to N(0,
-    .5^2) under its optimal field (`_broadest_state`). A draw under which no x_j is found counts as p = 0; all is
-    exact where every step is injective.
+    p(a | rest, s). The mean of p over M fresh draws of the rest gives a log that is too low by Jensen; adding the rest
+    that did lead to the action gives one that is too high (arXiv 1805.11183, section 3.1). Both converge to the truth
+    as M grows, quickly if x_j contributes most of the action's spread: j is the largest contribution to N(0, .5^2)
+    under its optimal field (`_broadest_state`). A draw for which no x_j is found counts as p = 0; everything is exact
+    if every step is injective.
 
     Args:
       chain: the policy; params: that drew the paths.
@@ -76,7 +76,7 @@ def chain_log_prob(
     times, transitions = chain.times[first:], jax.tree.map(lambda c: c[first:], chain.transitions)
 
     def noisy_velocity(params: Params, packed: Array, x: Array, t: Array) -> Array:
-        """The velocity that makes Euler's step the chain's, under the noises packed behind obs."""
+        """The velocity with which Euler's step equals the chain's step, for the noises appended to obs."""
         index = jnp.argmin(jnp.abs(times[:-1] - t))
         t_next = times[1:][index]
         z = packed[:, obs.shape[-1] :].reshape(-1, num_states - 1 - first, size)[:, index]
@@ -124,10 +124,12 @@ def _broadest_state(times: Array, transitions: Transitions, spread: float = 0.5)
 def chain_metrics(
     chain: Chain, params: Params, obs: Array, path: Array, key: Array, *, num_samples: int, num_draws: int
 ) -> dict[str, Array]:
-    """The chain's likelihood beside that of the deterministic sampler of the same velocity, at the chain's actions.
+    """The chain's likelihood compared with that of the deterministic sampler of the same velocity, at the chain's
+    actions.
 
-    ``drift/chain_minus_flow`` is the mean of log p_chain(a) - log pi(a): an estimate of KL(chain || flow), how far what
-    acts in training is from what is evaluated without noise. Rows whose action is no sample of the flow are left out.
+    ``drift/chain_minus_flow`` is the mean of log p_chain(a) - log pi(a): an estimate of KL(chain || flow), the distance
+    between the policy that acts in training and the one evaluated without noise. Rows whose action the flow cannot
+    produce are left out.
 
     Args:
       obs, path: (B, O), (B, K+1, d) in random order; the first ``num_samples`` are used.
@@ -161,12 +163,12 @@ def chain_metrics(
 def conditional_metrics(
     params: Params, scored: Callable[[Params], Array], exact: Callable[[Params], Array], advantage: Array
 ) -> dict[str, Array]:
-    """How well a log-ratio that leaves the flow's Jacobian out stands for the exact one, to first order about the
-    acting parameters.
+    """How well a log-ratio without the flow's Jacobian approximates the exact one, to first order around the acting
+    parameters.
 
-    ``drift/conditional_cosine`` compares the two gradients of E[A log p]. A step along the first moves each sample's
-    log-ratio by some amount, and truly by another: ``drift/ratio_slope`` is the regression of the scored on the true
-    one (1 without bias), ``drift/ratio_correlation`` their correlation.
+    ``drift/conditional_cosine`` compares the two gradients of E[A log p]. A step along the first changes each sample's
+    scored log-ratio, and the true one by another amount: ``drift/ratio_slope`` is the regression of the scored on the
+    true one (1 without bias), ``drift/ratio_correlation`` their correlation.
 
     Args:
       params: the acting parameters of the velocity.

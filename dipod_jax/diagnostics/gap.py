@@ -1,4 +1,4 @@
-"""How far the bound has come off the likelihood: log pi - ELBO, and the part of it that no training can remove."""
+"""How far the bound has drifted from the likelihood: log pi - ELBO, and the part of it that no training can remove."""
 
 import jax.numpy as jnp
 from jax import Array
@@ -46,9 +46,9 @@ def gap_metrics(likelihood: ExactLikelihood, bound: Array, advantage: Array) -> 
     """``drift/gap = E[log pi(a|s) - ELBO(a|s)]`` over valid samples, with its spread and its split by the advantage's
     sign.
 
-    Quantiles and the median are of single samples and so carry the noise of the ELBO's draws; the mean does not, and
-    its standard error accounts for it. The mean is heavy-tailed while a policy collapses: read the median beside it.
-    The gap may be negative (docs/bounds.md).
+    Quantiles and the median are over single samples and so include the noise of the ELBO's draws; the mean does not,
+    and its standard error accounts for it. The mean is heavy-tailed while a policy collapses: look at the median as
+    well. The gap may be negative (docs/bounds.md).
 
     Args:
       likelihood: of B actions.
@@ -56,7 +56,7 @@ def gap_metrics(likelihood: ExactLikelihood, bound: Array, advantage: Array) -> 
       advantage: (B,).
 
     Returns:
-      Flat dict of scalars; NaN where no sample is valid (or none has that sign).
+      Flat dict of scalars; NaN if no sample is valid (or none has that sign).
     """
     gap, valid = likelihood.log_prob - bound, likelihood.valid
     mean, error = masked_mean_and_error(gap, valid)
@@ -85,15 +85,15 @@ def floor_metrics(
     num_samples: int,
     num_fine_steps: int,
 ) -> dict[str, Array]:
-    """``drift/floor = E[log pi_K(a) - log p_ODE(a)]``: the share of the gap that comes from acting in K steps
+    """``drift/floor = E[log pi_K(a) - log p_ODE(a)]``: the part of the gap that comes from acting in K steps
     (docs/bounds.md).
 
-    The ELBO is tight, at best, for the ODE's density; a K-step sampler has another one even when the field is perfect.
-    The same actions are evaluated under the same field, once by the exact likelihood of the sampler and once with
-    ``num_fine_steps`` Heun steps. The first ``num_samples`` rows are used: shuffle before.
+    The ELBO is tight, at best, for the ODE's density; a K-step sampler has a different density even when the field is
+    perfect. The same actions are evaluated under the same field, once by the exact likelihood of the sampler and once
+    with ``num_fine_steps`` Heun steps. The first ``num_samples`` rows are used: shuffle before.
 
     Returns:
-      ``drift/floor`` and its standard error, over valid samples. It does not contain the cut-off's share,
+      ``drift/floor`` and its standard error, over valid samples. It does not include the part due to the cut-off,
       ``drift/floor_cutoff``.
     """
     rows = slice(num_samples)

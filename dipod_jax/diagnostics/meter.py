@@ -1,4 +1,4 @@
-"""The drift meter: every number of this package from one batch, as one flat dict that a logger can take."""
+"""The drift meter: every number of this package from one batch, as one flat dict for a logger."""
 
 from collections.abc import Callable
 from typing import Any
@@ -27,25 +27,25 @@ def drift_metrics(
     loss_fn: Callable[[Any], Array] | None = None,
     settings: MeterSettings | None = None,
 ) -> dict[str, Array]:
-    """Measure how tight the bound is and where its gradient points: the drift meter.
+    """Measure how tight the bound is and where its gradient points.
 
     Pure; jit it with ``velocity_fn``, ``loss_fn`` and ``settings`` closed over. Must be called with the parameters
-    that drew the batch, before they are updated: ``drift/off_policy`` is the share of stored actions that
-    ``integrate(base_noise)`` does not reproduce and tells when they are not. A clipped or perturbed action counts, so
-    with action noise it is 1 and tells nothing: the exact gradient is then at the sampler's own end points, the
-    objective's at the actions stored.
+    that drew the batch, before they are updated: ``drift/off_policy``, the share of stored actions that
+    ``integrate(base_noise)`` does not reproduce, shows a violation. Clipped and perturbed actions count, so with action
+    noise it is 1 and carries no information: the exact gradient is then evaluated at the sampler's end points, and the
+    objective's at the stored actions.
 
     Args:
       velocity_fn, params: the policy.
       batch: ``DriftBatch`` of B samples, B even and at least 4. Shuffled here.
       key: PRNG key, consumed.
       times: (K+1,) the acting sampler's grid.
-      loss_fn: the objective's loss of *this batch* as a function of the parameters, its bonus and clipping included,
-        without the critic's; None leaves the cosine with the proxy out.
+      loss_fn: the objective's loss of *this batch* as a function of the parameters, including its bonus and clipping,
+        without the critic's loss; None leaves out the cosine with the proxy.
       settings: ``MeterSettings``; None for the defaults.
 
     Returns:
-      Flat dict of float scalars, keys ``drift/...``. In a collapse some are inf or NaN; none is replaced.
+      Flat dict of float scalars, keys ``drift/...``. During a collapse some are inf or NaN; none is replaced.
 
     Raises:
       ValueError: if B is odd.
@@ -150,6 +150,6 @@ def _refit_metrics(
 
 
 def _mismatch(stored: Array, acted: Array) -> Array:
-    """Share of (B, d) stored actions that differ from the acted ones by more than rounding."""
+    """Share of (B, d) stored actions that differ from the actions taken by more than rounding."""
     different = jnp.max(jnp.abs(stored - acted), axis=-1) > 1e-3 * (1.0 + jnp.max(jnp.abs(acted), axis=-1))
     return jnp.mean(different)

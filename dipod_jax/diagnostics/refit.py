@@ -1,4 +1,5 @@
-"""How much CFM loss a short refit on the policy's own actions removes: looseness measured without any constant."""
+"""How much CFM loss a short refit on the policy's own actions removes: a measure of looseness that needs no
+constants."""
 
 from functools import partial
 from typing import Any
@@ -28,11 +29,11 @@ def refit(
 ) -> Any:
     """A copy of the policy after ``num_steps`` of self-distillation: CFM on fresh actions of the *frozen* policy.
 
-    Every step draws new base noise, actions and (t, eps), so that there is nothing to overfit but the states. Adam
-    with a learning rate that falls linearly to 0, so that at an optimum little of its noise remains.
+    Every step draws new base noise, actions and (t, eps), so that only the states can be overfitted. The optimiser is
+    Adam with a learning rate that falls linearly to 0, so that little noise remains at an optimum.
 
     Args:
-      velocity_fn, params: the policy; params stay as they are.
+      velocity_fn, params: the policy; params are not changed.
       obs: (B, O) states to act in.
       key: PRNG key, consumed.
       action_size: d.
@@ -81,18 +82,18 @@ def refit_metrics(
     """``drift/refit_gain = E[l(theta) - l(theta_refit)]`` on held-out states and actions, both losses on the same
     fresh draws.
 
-    0 where the field is already the best one for its own actions; negative where the refit only added noise. What a
-    few steps of Adam do not find is not seen: a lower bound of the looseness, in the loss's own units.
+    0 if the field is already optimal for its own actions; negative if the refit only added noise. Looseness that a few
+    Adam steps cannot remove is not seen, so this is a lower bound of it, in units of the loss.
 
     Args:
       velocity_fn, params, refitted: the policy and its refitted copy.
-      obs, action: (B, O), (B, d) not used by ``refit``; actions unclipped, drawn by ``params``.
+      obs, action: (B, O), (B, d) not used by ``refit``; unclipped actions drawn with ``params``.
       key: PRNG key, consumed.
       times, method: the acting sampler.
       spec: the loss.
 
     Returns:
-      The gain, its standard error, and the loss before.
+      The gain, its standard error, and the loss before the refit.
     """
     grid = evaluation_times(times, method=method)
     draws = sample_draws(key, obs.shape[:1], spec.num_draws, action.shape[-1], placement=spec.placement, times=grid)

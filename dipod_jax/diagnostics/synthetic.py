@@ -22,8 +22,8 @@ def gaussian_velocity(std: float, obs: Array, x: Array, t: Array) -> Array:
     Formulas).
 
     Args:
-      std: s > 0, in the place of a policy's parameters.
-      obs: (B, O), without influence.
+      std: s > 0, in place of the parameters of a policy.
+      obs: (B, O), ignored.
       x: (B, d).
       t: scalar or (B,).
 
@@ -36,7 +36,7 @@ def gaussian_velocity(std: float, obs: Array, x: Array, t: Array) -> Array:
 
 
 def sample_target(key: Array, batch: int, *, target: str, std: float) -> Array:
-    """Two-dimensional actions (B, 2): ``gaussian`` N(0, std^2 I), ``two-modes`` of that spread at +-(3 std, 3 std),
+    """Two-dimensional actions (B, 2): ``gaussian`` N(0, std^2 I), ``two-modes`` with that spread at +-(3 std, 3 std),
     half each.
 
     Raises:
@@ -74,7 +74,7 @@ def fit_velocity(
       spec: the loss; None for one Monte-Carlo draw of the velocity loss.
 
     Returns:
-      ``velocity_fn`` (it takes an ``obs`` of shape (B, 1) and is free to ignore it) and its parameters.
+      ``velocity_fn`` (its ``obs`` has shape (B, 1) and carries no information) and its parameters.
     """
     spec = CfmSpec("velocity", "sum", "monte-carlo", 1) if spec is None else spec
     network = VelocityField(ACTION_SIZE, hidden_sizes, output_scale=1.0)

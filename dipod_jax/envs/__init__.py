@@ -1,4 +1,4 @@
-"""A Playground task, or one of your own, as one batched environment, with the physics engine chosen in one place."""
+"""A Playground task, or one of your own, as a batched environment; the physics engine is chosen here."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["BatchedEnv", "EnvState", "StepResult", "make"]
 
 
 def __getattr__(name: str) -> Any:
-    """The classes of `batched`, whose import takes jax with it: `envs.tasks` is read where that is too slow."""
+    """The classes of `batched`, imported on first use: `envs.tasks` must be readable without jax."""
     if name in ("BatchedEnv", "EnvState", "StepResult"):
         from dipod_jax.envs import batched
 
@@ -39,10 +39,10 @@ def make(
         backend: "native" steps MuJoCo's C engine on CPU threads from inside the compiled program; "mjx" is MuJoCo XLA
             (`impl="jax"`, any device); "warp" is MuJoCo Warp (`impl="warp"`, CUDA).
         episode_length: control steps after which an episode is truncated, >= 1.
-        num_threads: threads of one native simulation batch, >= 1; the results do not depend on it.
-        num_worlds: the most environments, of all seeds vmapped together, that step at once on one device, >= 1:
-            Warp's contact buffers are sized by it (those of a task of your own by yourself).
-        mesh, axis: devices over which the environments are spread, see `BatchedEnv`; the results do not depend on them.
+        num_threads: threads of one native simulation batch, >= 1; results do not depend on it.
+        num_worlds: the largest number of environments, over all seeds vmapped together, that step at once on one
+            device, >= 1. It sizes Warp's contact buffers (for a task of your own, you size them).
+        mesh, axis: devices over which the environments are spread (see `BatchedEnv`); results do not depend on them.
 
     Returns:
         A `BatchedEnv`; the number of environments is chosen by its `reset`.
@@ -62,7 +62,7 @@ def make(
 
 
 def _load(name: str, backend: str, num_threads: int, num_worlds: int) -> Any:
-    """One environment of the task on this physics; its modules are imported here, at first use."""
+    """One environment of the task on this physics engine, whose modules are imported here."""
     from dipod_jax.envs.own import check_implementation, check_own_task
     from dipod_jax.envs.playground import load_task
     from dipod_jax.envs.tasks import is_own_task

@@ -1,4 +1,4 @@
-"""Many copies of one task in lock-step: time limit, auto-reset and failed simulations live here and nowhere else."""
+"""Many copies of one task in lock-step. Time limits, auto-reset and failed simulations are handled here only."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class EnvState(NamedTuple):
 
 
 class StepResult(NamedTuple):
-    """What one step of B environments returns, all leading axis (B,)."""
+    """What one step of B environments returns; all arrays have leading axis (B,)."""
 
     reward: jax.Array  # float32; 0 where the simulation failed
     next_obs: jax.Array  # (B, O), the true next observation, before any auto-reset
@@ -60,18 +60,19 @@ def _strong(tree: Any) -> Any:
 class BatchedEnv:
     """A task with `reset(key)` and `step(state, action)` per environment, batched, with time limit and auto-reset.
 
-    Both methods are pure and can be jitted, scanned, mapped over seeds and sharded along B. An episode ends
-    `truncated` at `episode_length` steps, or `terminated` where the task says so or the simulation leaves the finite
-    numbers, its action included; it then continues from a start state drawn from `state.starts`. A failed simulation
+    Both methods are pure and can be jitted, scanned, mapped over seeds and sharded along B. An episode ends `truncated`
+    after `episode_length` steps, or `terminated` when the task says so or when the simulation or its action is no
+    longer finite; the environment then continues from a start state drawn from `state.starts`. A failed simulation
     yields reward 0 and its last finite observation, is counted in `num_failures`, and touches no other environment.
 
     Args:
-        task: `reset(key)` and `step(state, action)` of one environment, as Playground's, and what is read below.
+        task: one environment with `reset(key)` and `step(state, action)` as in Playground, and the attributes read
+            below.
         episode_length: steps, >= 1.
-        mesh: devices over whose `axis` the environments are spread. Arrays are the whole batch's (global view); only
-            the task's physics runs device by device, under `jax.shard_map`. Every random stream belongs to an
-            environment, so the numbers do not depend on how many devices there are.
-        axis: its name.
+        mesh: devices over whose `axis` the environments are spread. Arrays hold the whole batch (global view); only the
+            physics runs per device, under `jax.shard_map`. Every random stream belongs to an environment, so results do
+            not depend on the number of devices.
+        axis: name of the mesh axis.
     """
 
     def __init__(self, task: Any, episode_length: int, mesh: Mesh | None = None, axis: str = "data"):
@@ -90,13 +91,13 @@ class BatchedEnv:
         Args:
             key: one typed PRNG key.
             num_envs: B.
-            stagger: spread the clocks of the time limit evenly over an episode, so that a batch holds every phase of an
-                episode and resets do not fall on one step. The first episode of most environments is then shorter.
-            num_starts: P, the start states kept ready for auto-reset; default B / 8, at least 1. Every device holds
-                all of them.
+            stagger: spread the clocks of the time limit evenly over an episode, so that a batch covers all phases of an
+                episode and resets do not coincide. The first episode of most environments is then shorter.
+            num_starts: P, the number of start states kept ready for auto-reset; default B / 8, at least 1. Every device
+                holds all of them.
 
         Raises:
-            ValueError: the devices of the mesh do not share B evenly.
+            ValueError: if B is not divisible by the number of devices of the mesh.
         """
         if num_envs % self._num_devices:
             raise ValueError(f"num_envs {num_envs} is not allowed: a multiple of the {self._num_devices} devices")
@@ -115,7 +116,7 @@ class BatchedEnv:
         return self._place(state, self._axis)._replace(starts=self._pool(starts_key, num_starts))
 
     def refresh(self, state: EnvState, key: jax.Array) -> EnvState:
-        """Draw new start states for the auto-resets to come; call once a rollout."""
+        """Draw new start states for future auto-resets; call once per rollout."""
         return state._replace(starts=self._pool(key, state.starts.reward.shape[0]))
 
     def step(self, state: EnvState, action: jax.Array) -> tuple[EnvState, StepResult]:
@@ -166,7 +167,8 @@ class BatchedEnv:
         return _strong(self._per_env(self._task.reset, self._axis if num % self._num_devices == 0 else None)(keys))
 
     def _pool(self, key: jax.Array, num: int) -> Any:
-        """Start states that any environment may draw: copied to every device once, so that no step has to ask."""
+        """Start states that any environment may draw, copied to every device once so that a step needs no
+        communication."""
         return self._place(self._start_states(key, num), None)
 
     def _per_env(self, function: Callable, axis: str | None) -> Callable:
@@ -178,7 +180,7 @@ class BatchedEnv:
         return jax.shard_map(mapped, mesh=self._mesh, in_specs=spec, out_specs=spec, check_vma=False)
 
     def _place(self, tree: Any, axis: str | None) -> Any:
-        """Say where the compiler shall keep arrays: spread along their first axis, or (None) whole on every device."""
+        """Constrain where the compiler keeps arrays: spread along their first axis, or (None) whole on every device."""
         if self._mesh is None:
             return tree
         return jax.lax.with_sharding_constraint(tree, NamedSharding(self._mesh, PartitionSpec(axis)))

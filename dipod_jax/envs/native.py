@@ -1,8 +1,8 @@
 """The native-physics seam: Playground's own task code on MuJoCo's C engine, inside jit, vmap, scan and shard_map.
 
 Playground tasks touch physics through `mjx.make_data` and `mjx.forward` (in reset) and `mjx_env.step` or `mjx.step`.
-These four names are replaced, once, by functions that ask whether a native task is being traced here, in this thread:
-if so they call `mujoco.batch`, else what stood there. The task's observation, reward and reset code runs unchanged.
+These four names are replaced, once, by functions that check whether a native task is being traced in this thread: if so
+they call `mujoco.batch`, otherwise the original. The task's observation, reward and reset code runs unchanged.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ _install_lock = threading.Lock()
 
 
 class NotCarriedError(AttributeError):
-    """A task reads or sets what the native engine does not offer it."""
+    """A task reads or sets something that the native engine does not provide."""
 
 
 @jax.tree_util.register_pytree_node_class
 class SlimData:
-    """The part of `mjx.Data` that the tasks use: reads like it, and `replace` sets state fields."""
+    """The part of `mjx.Data` that the tasks use: fields are read in the same way, and `replace` sets state fields."""
 
     __slots__ = ("derived", "layout", "state")
 
@@ -59,7 +59,7 @@ class SlimData:
         return value.reshape(*value.shape[:-1], *shape)
 
     def replace(self, **values: Any) -> SlimData:
-        """Return a copy with state fields set; a derived field follows only at the next forward or step."""
+        """Return a copy with state fields set; derived fields follow at the next forward or step."""
         state = self.state
         for name, value in values.items():
             row, where, _ = self.layout.fields.get(name, (None, None, None))
@@ -73,7 +73,7 @@ class NativeTask:
     """A Playground task whose physics runs on MuJoCo's C engine. Same `reset(key)` and `step(state, action)`.
 
     Raises:
-        ValueError: at construction, where the task reads a field of `mjx.Data` that the native engine does not offer.
+        ValueError: at construction, if the task reads a field of `mjx.Data` that the native engine does not provide.
     """
 
     def __init__(self, task: Any, num_threads: int = 1):
@@ -135,7 +135,7 @@ class NativeTask:
 
     @contextlib.contextmanager
     def _native_physics(self) -> Iterator[None]:
-        """Let the code called inside, in this thread, reach native physics through Playground's own names."""
+        """While inside, code in this thread reaches native physics through Playground's own names."""
         token = _task.set(self)
         try:
             with _purpose(self._purpose):
@@ -153,7 +153,7 @@ _SEAM = (
 
 
 def _install_dispatchers() -> None:
-    """Put the dispatchers in place, once for the process; without a native task they only pass on."""
+    """Install the dispatchers, once per process; without a native task they only call the original."""
     with _install_lock:
         for module, name, native in _SEAM:
             original = getattr(module, name)

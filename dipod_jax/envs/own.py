@@ -1,4 +1,4 @@
-"""A task of one's own: `module:factory`, any Playground `MjxEnv`."""
+"""A task of your own: `module:factory`, which returns any Playground `MjxEnv`."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from dipod_jax.envs.tasks import check_task
 def load_own_task(name: str, impl: str) -> Any:
     """Call the factory of `module:factory`.
 
-    It is called with `impl="jax"` or `"warp"` where it has a parameter of that name, else with
-    `config_overrides={"impl": ...}` where it has that one (as Playground's own classes do), else with nothing.
+    It is called with `impl="jax"` or `"warp"` if it has a parameter of that name, else with `config_overrides={"impl":
+    ...}` if it has that one (as Playground's own classes do), else without arguments.
 
     Raises:
-        ValueError: one line, where there is no such module or function, or it returns something else.
+        ValueError: one line, if there is no such module or function, or it returns something else.
     """
     check_task(name)
     module, _, attribute = name.partition(":")
@@ -39,7 +39,7 @@ def load_own_task(name: str, impl: str) -> Any:
 
 
 def check_implementation(name: str, task: Any, impl: str) -> None:
-    """Raise ValueError where the task built its model for another physics than the backend that was asked for."""
+    """Raise ValueError if the task built its model for a different physics engine than the requested backend."""
     built = task.mjx_model.impl.value
     if built != impl:
         raise ValueError(
@@ -49,7 +49,7 @@ def check_implementation(name: str, task: Any, impl: str) -> None:
 
 
 def check_own_task(name: str, task: Any) -> None:
-    """Trace reset and one step, and raise ValueError, one line, where a state cannot be scanned over."""
+    """Trace reset and one step, and raise ValueError, one line, if the state cannot be scanned over."""
     start = jax.eval_shape(task.reset, jax.random.key(0))
     action = jax.ShapeDtypeStruct((int(task.action_size),), "float32")
     after = jax.eval_shape(task.step, start, action)

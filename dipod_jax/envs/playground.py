@@ -22,8 +22,8 @@ SUITE_WORLDS = 2048
 def load_task(task: str, impl: str, num_worlds: int = SUITE_WORLDS) -> Any:
     """Return Playground's environment `task`, or that of `module:factory`, with `impl` "jax" or "warp".
 
-    `num_worlds` is how many worlds may step at once on one device: Warp drops contacts for which its buffers have no
-    room, and prints that. Importing Playground takes seconds and starts Warp; both happen here.
+    `num_worlds` is the number of worlds that may step at once on one device: when its buffers are full, Warp drops
+    contacts and prints a warning. Importing Playground takes seconds and starts Warp; both happen here.
     """
     import warp
 
@@ -44,7 +44,7 @@ def load_task(task: str, impl: str, num_worlds: int = SUITE_WORLDS) -> Any:
 
 
 def _for_warp(model: Any, iterations: int, line_search_iterations: int) -> Any:
-    """The model with at least so many iterations; that a world reached their number is not printed at every step."""
+    """The model with at least this many iterations, without a message at every step that reaches the limit."""
     from mujoco.mjx.third_party.mujoco_warp import OverflowType
 
     option = model.opt

@@ -45,7 +45,7 @@ _MATRICES = ("xmat", "ximat", "geom_xmat", "site_xmat")  # (n, 9) in MuJoCo, (n,
 class Layout:
     """Where each field stands in the two float32 rows that carry a simulation: `state` and `derived`.
 
-    Two layouts are equal where model and fields are, so that a state can go from one environment of a task to another.
+    Two layouts are equal if model and fields are, so that a state can move between environments of a task.
     """
 
     def __init__(self, model: mujoco.MjModel, derived: tuple[str, ...]):
@@ -77,7 +77,7 @@ def _digest(model: mujoco.MjModel) -> bytes:
 
 
 class _Lane:
-    """A `Batch`, with where a call writes and reads in it looked up once."""
+    """A `Batch`, with the places that a call writes and reads looked up once."""
 
     def __init__(self, model: mujoco.MjModel, layout: Layout, size: int, num_threads: int):
         self.sims = batch.Batch(model, size, num_threads)
@@ -98,8 +98,8 @@ class _Lane:
 class Simulator:
     """Steps rows of simulations on MuJoCo's thread pool; holds no state between calls.
 
-    Each call checks a `Batch` of the right size out of a list and puts it back, so that concurrent calls (one a device
-    shard) never share one. A call writes all state it reads, so it does not matter which it gets.
+    Each call takes a `Batch` of the right size from a list and puts it back, so that concurrent calls (one per device
+    shard) never share one. A call writes all the state it reads, so any of them will do.
     """
 
     def __init__(self, model: mujoco.MjModel, layout: Layout, num_threads: int):
@@ -128,7 +128,7 @@ class Simulator:
             num_substeps: calls of mj_step, >= 0.
 
         Returns:
-            State rows (..., S), all NaN where MuJoCo reported a failed simulation, and derived rows (..., D).
+            State rows (..., S), all NaN if MuJoCo reported a failed simulation, and derived rows (..., D).
         """
         flat = rows.reshape(-1, rows.shape[-1])
         derived = np.empty((len(flat), self.layout.sizes["derived"]), np.float32)

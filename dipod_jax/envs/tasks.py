@@ -1,4 +1,4 @@
-"""Which tasks there are: Playground's DM-Control suite, and `module:factory` of one's own. Imports nothing heavy."""
+"""The available tasks: Playground's DM-Control suite, and `module:factory` for your own. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def is_own_task(name: str) -> bool:
 def check_task(name: str) -> None:
     """Raise ValueError, one line, unless the task is one of `TASKS` or `module:factory` with a module that is found.
 
-    Neither Playground nor the module itself is imported (of `package.module`, the package is): what the factory returns
-    is checked when the task is loaded.
+    Neither Playground nor the module itself is imported (for `package.module`, the package is); what the factory
+    returns is checked when the task is loaded.
     """
     if name in TASKS:
         return

@@ -1,9 +1,9 @@
 """A Playground task on MuJoCo Warp, with a state in which every leaf has a world axis.
 
 Warp writes the contacts of all worlds into buffers that they share, (naconmax, ...), so `mjx.Data` has leaves without
-a world axis, some of size 0. Which these are is said by `mujoco.mjx.warp.types.DATA_NON_VMAP`; a shape could not say.
-They are scratch space of one physics step. So a state leaves without them and each step is given new ones: it can be
-indexed, selected from, mapped over seeds, sharded and saved leaf by leaf, like that of any other backend.
+a world axis, some of size 0. `mujoco.mjx.warp.types.DATA_NON_VMAP` lists them; their shapes do not tell. They are
+scratch space of one physics step, so a state is returned without them and each step gets new ones: the state can then
+be indexed, selected from, mapped over seeds, sharded and saved leaf by leaf, as with any other backend.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def _replace_fields(state: Any, fields: dict[str, Any]) -> Any:
 
 
 def _filled_like(buffer: np.ndarray) -> jax.Array:
-    """An array of the buffer's one value, which costs the compiled program no constant of that size."""
+    """An array filled with the buffer's single value, so that the compiled program holds no constant of that size."""
     if buffer.size and (buffer == buffer.flat[0]).all():
         return jnp.full(buffer.shape, buffer.flat[0], buffer.dtype)
     return jnp.asarray(buffer)

@@ -1,4 +1,4 @@
-"""Every option of a post-training run on a language task."""
+"""All options of a post-training run on a language task."""
 
 from __future__ import annotations
 
@@ -58,21 +58,22 @@ class LearningOptions:
     samples_per_prompt: int = 8
     """answers to each prompt, a group, >= 2"""
     inner_updates: int = 4
-    """mu, gradient steps on an iteration's samples, >= 1"""
+    """mu, gradient steps on the samples of an iteration, >= 1"""
     learning_rate: float = 3e-4
     """of Adam (.9, .99), > 0"""
     gradient_clip: float = 0.2
     """bound on the gradient's norm, > 0"""
     fresh_masks: bool = False
-    """draw masks anew for each inner update, for old and new scores alike; else once for all of an iteration"""
+    """draw new masks for each inner update, the same for old and new scores; otherwise once per iteration"""
     advantages: Literal["group", "positive", "none"] = "group"
-    """reward less the mean of its group; positive drops negative ones (they count as 0); none leaves beta alone"""
+    """reward minus the mean of its group; positive sets negative advantages to 0; none leaves only beta's term"""
     advantage_shift: float = 0.0
-    """added to every advantage: what beta is, but inside the ratio and its clip"""
+    """added to every advantage: the same as beta, but inside the ratio and its clip"""
     distillation_interval: int = 0
-    """iterations between two phases of self-distillation on own samples (DiPOD, Algorithm 1), >= 0; 0: none"""
+    """iterations between two phases of self-distillation on the policy's own samples (DiPOD, Algorithm 1), >= 0; 0:
+    none"""
     distillation_steps: int = 8
-    """gradient steps of a phase, with fresh masks and an Adam of its own, >= 1"""
+    """gradient steps of a phase, with fresh masks and a separate Adam, >= 1"""
 
     def validate(self) -> None:
         """Refuse options out of range, with one line."""
@@ -87,16 +88,16 @@ class LearningOptions:
 
 @dataclass(frozen=True)
 class MeasureOptions:
-    """When and on how much the drift is measured and the policy evaluated."""
+    """When, and on how many samples, the drift is measured and the policy evaluated."""
 
     drift_interval: int = 10
     """iterations between measurements of the exact drift, >= 0; 0: none"""
     drift_prompts: int = 2
     """prompts of a measurement, each with a group of samples, >= 1"""
     evaluation_interval: int = 10
-    """iterations between evaluations, >= 1; the start and the end always are"""
+    """iterations between evaluations, >= 1; start and end are always evaluated"""
     num_problems: int = 512
-    """held-out problems of an evaluation, >= 1; at most those there are"""
+    """held-out problems of an evaluation, >= 1; at most all of them"""
 
     def validate(self) -> None:
         """Refuse options out of range, with one line."""
@@ -107,35 +108,35 @@ class MeasureOptions:
 
 @dataclass(frozen=True)
 class LanguageConfig:
-    """Post-train a masked diffusion on a verifiable task; pretrained first, and once, where that is not done."""
+    """Post-train a masked diffusion on a verifiable task; the model is pretrained once and cached."""
 
     objective: AnyObjective
     """what the update maximises; chosen by --objective NAME"""
     problems: AnyTask
     """the task's problems; chosen by --task NAME"""
     policy: MaskedOptions
-    """how it acts and what its scores are"""
+    """how the policy acts and how it is scored"""
     pretraining: PretrainOptions
-    """where it starts"""
+    """the pretraining that it starts from"""
     learning: LearningOptions
-    """how it learns"""
+    """how the policy learns"""
     task: Annotated[str, tyro.conf.Suppress] = "sudoku"
     """sudoku or countdown"""
     method: Annotated[str, tyro.conf.Suppress] = "fpo"
     """name of the objective with its defaults on tokens (`dipod_jax.language.methods`)"""
     beta: float | Literal["auto"] = 0.0
-    """DiPOD's weight of the negative ELBO of own samples, un-normalised, or over the length where the scores are; auto
-    sets it by the measured gap"""
+    """DiPOD's weight of the negative ELBO of the policy's own samples, divided by the length if the scores are; auto
+    adjusts it to the measured gap"""
     seeds: int = 1
     """number of seeds, 0 .. seeds - 1, >= 1; they share the pretrained model"""
     out: Path | None = None
     """run folder; default runs/<task>/<objective>-beta<beta>/<time>"""
     pretrained: Path | None = None
-    """folder of a pretraining's checkpoint, to start from that one; none: pretrain, or take it from the cache"""
+    """folder of a pretrained checkpoint to start from; none: pretrain, or use the cache"""
     cache: Path = Path("runs/pretrained")
-    """where pretrained models are kept"""
+    """folder in which pretrained models are cached"""
     test_file: Path | None = None
-    """a published test set, in its own format, to evaluate on at the end"""
+    """a published test set, in its original format, for a final evaluation"""
     network: NetworkOptions = field(default_factory=NetworkOptions)
     measure: MeasureOptions = field(default_factory=MeasureOptions)
     beta_control: BetaControlConfig = field(
@@ -158,12 +159,12 @@ class LanguageConfig:
 
     @property
     def measures_drift(self) -> bool:
-        """Whether the exact drift can be and is measured."""
+        """Whether the exact drift is measured."""
         return self.measure.drift_interval > 0 and self.problems.num_blanks <= LARGEST_LENGTH - 2
 
     @property
     def needs_reference(self) -> bool:
-        """Whether the objective compares with the pretrained policy."""
+        """Whether the objective needs the pretrained policy as a reference."""
         return bool(self.objective.needs_reference)
 
     def build_network(self) -> MaskedTransformer:
@@ -179,7 +180,7 @@ def make_config(task: str = "sudoku", objective: str = "fpo", **values: Any) -> 
     """The defaults of a task and a method, under `values`.
 
     Raises:
-        ValueError: one line: there is no such task or method, or an option is out of range.
+        ValueError: one line: unknown task or method, or an option out of range.
     """
     check_choice("task", task, TASKS)
     method, options, policy = choose(objective)
@@ -217,7 +218,7 @@ def from_json(values: dict[str, Any]) -> LanguageConfig:
     """Inverse of `to_json`.
 
     Raises:
-        ValueError: one line: the folder is of another room or version.
+        ValueError: one line: the folder holds another kind of run, or another version.
     """
     try:
         config = make_config(values["task"], values["method"])

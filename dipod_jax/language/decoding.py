@@ -1,4 +1,4 @@
-"""Decoders of a masked diffusion: which blanks are filled in a step, and with what."""
+"""Decoders of a masked diffusion: which blanks a step fills, and with which tokens."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ ConditionalsFn = Callable[[jax.Array], jax.Array]
 
 @dataclass(frozen=True)
 class DecoderOptions:
-    """A decoder that fills the blanks of a prompt in steps, each from the tokens that stand so far."""
+    """A decoder that fills the blanks of a prompt in steps, each conditioned on the tokens so far."""
 
     order: Literal["confidence", "random", "entropy"] = "confidence"
-    """which blanks a step fills: a word is drawn for every blank, and the words of highest probability stay (LLaDA's
-    low-confidence remasking); blanks at random; or the blanks whose distribution has the lowest entropy"""
+    """which blanks a step fills: confidence draws a token for every blank and keeps the most probable ones (LLaDA's
+    low-confidence remasking); random; or entropy, the blanks whose distribution has the lowest entropy"""
     tokens_per_step: int = 2
     """blanks filled in a step, >= 1"""
     block_size: int | None = None
-    """blanks of a block, in reading order; a block is finished before the next one is begun; none: one block of all"""
+    """blanks per block, in reading order; each block is finished before the next one starts; none: a single block"""
     temperature: float = 0.9
-    """of the distribution that words are drawn from, >= 0; 0 takes the most likely word"""
+    """temperature of the distribution that tokens are drawn from, >= 0; 0 takes the most likely token"""
 
     def validate(self) -> None:
         """Refuse options out of range, with one line."""
@@ -49,7 +49,7 @@ class DecoderOptions:
 
 
 class Decoded(NamedTuple):
-    """Completed sequences and how they came about."""
+    """Completed sequences, and the step that filled each position."""
 
     tokens: jax.Array  # (..., L)
     step: jax.Array  # (..., L) int32, the step that filled a position, from 0; -1 where it was given
@@ -66,11 +66,11 @@ def decode(conditionals: ConditionalsFn, prompt: jax.Array, noise: jax.Array, op
     Args:
       conditionals: logits of each position's word.
       prompt: (..., L) tokens, 0 where blank.
-      noise: (..., K, L, 2) standard normal, `noise_shape`; not read where nothing is random.
+      noise: (..., K, L, 2) standard normal, `noise_shape`; ignored if nothing is random.
       options: the decoder.
 
     Returns:
-      Decoded; a prompt with more blanks than K steps fill keeps the rest as blanks.
+      Decoded; a prompt with more blanks than K steps can fill keeps the remaining ones.
     """
 
     def step(tokens, inputs):
@@ -87,7 +87,8 @@ def decode(conditionals: ConditionalsFn, prompt: jax.Array, noise: jax.Array, op
 
 
 def eligible(masked: jax.Array, blank: jax.Array, options: DecoderOptions) -> jax.Array:
-    """(..., L) bool: the masked blanks of the first block that is not finished; `blank` (..., L) were so at first."""
+    """(..., L) bool: the blanks still masked in the first unfinished block; `blank` (..., L) marks all blanks of the
+    prompt."""
     if options.block_size is None:
         return masked
     block = (jnp.cumsum(blank, -1) - 1) // options.block_size
@@ -96,7 +97,7 @@ def eligible(masked: jax.Array, blank: jax.Array, options: DecoderOptions) -> ja
 
 
 def _draw_words(logits: jax.Array, noise: jax.Array, temperature: float) -> jax.Array:
-    """(..., L) words of 1..V drawn at each position by the inverse of the distribution function."""
+    """(..., L) tokens 1..V drawn at each position by inverting the distribution function."""
     if temperature == 0.0:
         return jnp.argmax(logits, axis=-1) + 1
     cumulative = jnp.cumsum(jax.nn.softmax(logits / temperature), axis=-1)
@@ -121,7 +122,7 @@ def entropies(logits: jax.Array) -> jax.Array:
 
 
 def _highest(key: jax.Array, allowed: jax.Array, count: int) -> jax.Array:
-    """(..., L) bool: the `count` allowed positions of highest key, the first of equal ones."""
+    """(..., L) bool: the `count` allowed positions with the highest key; ties go to the first."""
     key = jnp.where(allowed, key, -jnp.inf)
     position = jnp.arange(key.shape[-1])
     before = (key[..., None, :] > key[..., None]) | (

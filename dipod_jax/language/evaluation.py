@@ -37,7 +37,7 @@ def decoders(acting: DecoderOptions) -> dict[str, DecoderOptions]:
 def decode_problems(
     policy: MaskedPolicy, params: Params, prompt: jax.Array, key: jax.Array, options: DecoderOptions, num_blanks: int
 ) -> Decoded:
-    """Answers to prompts (P, L) of at most `num_blanks` blanks, by any decoder."""
+    """Answers of a decoder to prompts (P, L) with at most `num_blanks` blanks."""
     noise = jax.random.normal(key, (len(prompt), *noise_shape(options, policy.action_size, num_blanks)))
     return decode(lambda tokens: policy.logits(params, tokens), prompt, noise, options)
 
@@ -54,8 +54,8 @@ def evaluate(
 
     Args:
         problems: (P, L).
-        key: consumed; the greedy answers do not depend on it.
-        num_blanks: the most blanks of a prompt, the policy's own where None.
+        key: consumed; greedy answers do not depend on it.
+        num_blanks: the largest number of blanks in a prompt; the policy's own limit where None.
     """
     prompt, answer = (jnp.asarray(x) for x in problems)
     count = policy.num_blanks if num_blanks is None else num_blanks

@@ -1,4 +1,4 @@
-"""A post-training run: the only place of this room that touches the disk, the clock and the terminal."""
+"""A post-training run: the only file of this package that touches the disk, the clock and the terminal."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from dipod_jax.runs.signals import stop_requested
 def train(
     config: LanguageConfig, *, programs: Programs | None = None, say: Callable[[str], None] = print
 ) -> dict[str, Any]:
-    """Pretrain where that is not done, post-train every seed, and leave everything in the run folder.
+    """Pretrain unless the cache holds the model, post-train every seed, and write everything to the run folder.
 
     Args:
         config: `out` is set.
         programs: compiled ones to use again, made for a config that differs in `Tunables` and seeds only.
-        say: told a line now and then.
+        say: receives progress lines.
 
     Returns:
         What `result.json` holds.
@@ -64,7 +64,7 @@ class Run:
 
     @property
     def samples(self) -> int:
-        """Answers that each seed has learned from."""
+        """Number of answers that each seed has learned from."""
         return self.iteration * self.config.learning.num_prompts * self.config.learning.samples_per_prompt
 
     def start(self) -> None:
@@ -100,7 +100,7 @@ class Run:
             self.evaluate()
 
     def measure(self) -> None:
-        """The exact drift where it is measured, and beta's control by it."""
+        """Measure the exact drift where it is asked for, and adjust an automatic beta to it."""
         if self.programs.measure is None:
             return
         before = time.perf_counter()
@@ -121,7 +121,7 @@ class Run:
         self.state = self.state._replace(tunables=self.state.tunables._replace(beta=moved + built_in))
 
     def evaluate(self) -> None:
-        """Accuracy on held-out problems of every seed, recorded and said."""
+        """Evaluate every seed on held-out problems; record and print the accuracy."""
         before = time.perf_counter()
         found: Accuracy = jax.device_get(self.programs.evaluate(self.state, self.problems))
         elapsed = time.perf_counter() - before
@@ -137,7 +137,7 @@ class Run:
         )
 
     def finish(self) -> dict[str, Any]:
-        """Write the parameters and the result; say where they are."""
+        """Write the parameters and the result, and print where they are."""
         save_checkpoint(self.folder.checkpoints, self.iteration, {"params": self.state.params}, keep=1)
         result = self.result()
         self.folder.write_result(result)
@@ -171,7 +171,7 @@ class Run:
         }
 
     def _test_file(self) -> dict[str, list[float]]:
-        """Accuracy of each seed on the problems of `--test-file`, whose blanks may be more than the task's."""
+        """Accuracy of each seed on the problems of `--test-file`, which may have more blanks than the task's."""
         assert self.config.test_file is not None
         problems = self.config.problems.read(self.config.test_file)
         num_blanks = int((problems.prompt == MASK).sum(1).max())

@@ -1,4 +1,4 @@
-"""What is exact about a masked diffusion of few blanks: its gap, its entropy, the direction of an objective."""
+"""Exact measurements of a masked diffusion with few blanks: gap, entropy, and the direction of an objective."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dipod_jax.types import Metrics, Params, Trace
 
 
 class Samples(NamedTuple):
-    """Answers of one policy, and what their advantages are; B of them."""
+    """B answers of one policy, with their advantages."""
 
     prompt: jax.Array  # (B, L)
     action: jax.Array  # (B, L)
@@ -25,18 +25,19 @@ class Samples(NamedTuple):
 def measure_drift(
     policy: MaskedPolicy, params: Params, samples: Samples, loss_fn: Callable[[Params], jax.Array]
 ) -> Metrics:
-    """How far the bounds are from the likelihood, and the objective's gradient from the true one.
+    """The distance of the bounds from the likelihood, and of the objective's gradient from the true one.
 
     All in nats of a sequence, means over the policy's own samples (`MaskedPolicy.exact_bounds`):
 
-    - `gap`: log-likelihood under random order less the exact ELBO, >= 0; `gap_max` its largest;
-    - `eubo_gap`: SPG's upper bound per token, of order 1.5, less the log-likelihood; below 0 where it is none;
-    - `renyi_gap`: the Renyi bound of order 2 less the log-likelihood, >= 0;
+    - `gap`: log-likelihood under random order minus the exact ELBO, >= 0; `gap_max` is the largest;
+    - `eubo_gap`: SPG's upper bound per token, of order 1.5, minus the log-likelihood; negative where it is not a bound;
+    - `renyi_gap`: the Renyi bound of order 2 minus the log-likelihood, >= 0;
     - `log_prob`: log-likelihood under random order;
-    - `decoder_gap`: log-likelihood of the decoder that acts less the exact ELBO, of either sign;
-    - `entropy`: of the decoder that acts, minus its mean log-likelihood;
-    - `gradient_cosine`: of `loss_fn`'s gradient with that of `-mean A log p`, log p exact under random order;
-    - `gradient_norm_ratio`: the first gradient's length over the second's.
+    - `decoder_gap`: log-likelihood of the acting decoder minus the exact ELBO, of either sign;
+    - `entropy`: entropy of the acting decoder: minus its mean log-likelihood;
+    - `gradient_cosine`: cosine between the gradients of `loss_fn` and of `-mean A log p`, with the exact log p under
+      random order;
+    - `gradient_norm_ratio`: norm of the first gradient over that of the second.
 
     Args:
         samples: of these parameters.

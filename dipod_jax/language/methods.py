@@ -1,4 +1,4 @@
-"""How each objective of the library is used on tokens: what its scores are made of, and when their masks are drawn."""
+"""How each objective of the library is used on tokens: how its scores are computed, and when their masks are drawn."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ ONE_STEP = {"draws": "one-step", "num_draws": 1, "prompt_masking": 0.15, "bound_
 
 @dataclass(frozen=True)
 class Method:
-    """One word of `--objective` on the language command: an objective and the defaults that are its own."""
+    """A value of `--objective` on the language command: an objective and its defaults on tokens."""
 
     objective: str
-    """a name of the library's registry"""
+    """name in the library's registry"""
     options: Mapping[str, Any] = field(default_factory=dict)
-    """of the objective, where the language papers have others than control has"""
+    """options of the objective that differ from those for control"""
     policy: Mapping[str, Any] = field(default_factory=dict)
     """of `MaskedOptions`"""
     fresh_masks: bool = False
-    """whether masks are drawn anew for each inner update, or once for all of an iteration"""
+    """whether new masks are drawn for each inner update, or once per iteration"""
     learning_rate: float = 3e-4
     """of Adam"""
     built_in_beta: float = 0.0
-    """added to beta: what the method's own code does to the bound, under whatever name"""
+    """added to beta: the regularisation of the bound that the method's own code includes"""
 
 
 METHODS: dict[str, Method] = {
@@ -50,12 +50,12 @@ METHODS: dict[str, Method] = {
     "dmpo": Method("dmpo", {"temperature": 0.04}, {"draws": "coupled", "length_normalised": True}, learning_rate=1e-4),
     "gdsd": Method("gdsd", {}, {"draws": "coupled", "length_normalised": True}),
 }
-"""Where a `kl_weight` is set, the reference is the pretrained model. The rates of fpo, d1 and spg were chosen on one
-seed of Sudoku; the others' were not tuned."""
+"""If a `kl_weight` is set, the reference is the pretrained model. The learning rates of fpo, d1 and spg were chosen on
+one seed of Sudoku; the others are untuned."""
 
 
 def available_methods() -> tuple[str, ...]:
-    """The methods whose objective the library has."""
+    """The methods whose objective is registered."""
     return tuple(name for name, method in METHODS.items() if method.objective in OBJECTIVES)
 
 
@@ -63,7 +63,7 @@ def choose(name: str) -> tuple[Method, Objective, MaskedOptions]:
     """The method of that name, its objective and its policy, with their default options.
 
     Raises:
-        ValueError: one line that lists the names there are.
+        ValueError: one line that lists the available names.
     """
     check_choice("objective", name, available_methods())
     method = METHODS[name]

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 class MaskedTransformer(nn.Module):
     """Logits of every word at every position, given the tokens that are not masked.
 
-    Pre-RMSNorm blocks of full attention and a squared-ReLU MLP four times as wide, learned positions, no biases and no
-    input for time: the number of masked tokens tells it. Token 0 is the mask, 1..V are words; logit v is of word v + 1.
-    With the defaults and Sudoku's L = 16, V = 4 it has 100,224 parameters.
+    Pre-RMSNorm blocks of full attention and a squared-ReLU MLP four times as wide, learned positions, no biases, and no
+    time input, since the number of masked tokens determines it. Token 0 is the mask, 1..V are words; logit v is of word
+    v + 1. With the defaults and Sudoku's L = 16, V = 4 it has 100,224 parameters.
 
     Attributes:
       length: L, tokens in a sequence. vocab_size: V. width: of the residual stream, divisible by num_heads.
@@ -53,7 +53,7 @@ class MaskedTransformer(nn.Module):
 
 
 def token_log_probs(logits: jax.Array, tokens: jax.Array) -> jax.Array:
-    """log p of the word that stands at each position: logits (..., L, V), tokens (..., L) of 1..V -> (..., L).
+    """log p of the token at each position: logits (..., L, V), tokens (..., L) of 1..V -> (..., L).
 
     A mask has no log-probability; 0 is returned for it.
     """

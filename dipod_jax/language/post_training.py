@@ -62,12 +62,12 @@ class Programs:
     iterate: Callable[[RunState], tuple[RunState, Metrics]]
     """the state is consumed"""
     measure: Callable[[RunState], Metrics] | None
-    """None where the drift is not measured"""
+    """None if the drift is not measured"""
     evaluate: Callable[[RunState, Problems], Accuracy]
 
 
 def make_programs(config: LanguageConfig) -> Programs:
-    """Compile-ready programs of a config; they serve every config that differs in `Tunables` and seeds only."""
+    """Programs of a config, ready to be compiled; they serve every config that differs in `Tunables` and seeds only."""
     learner = Learner(config)
     over_seeds = lambda fn: jax.jit(lambda state: _map_seeds(fn, state))
     return Programs(
@@ -82,7 +82,7 @@ def make_programs(config: LanguageConfig) -> Programs:
 
 
 def _map_seeds(fn, state: RunState):
-    """`fn` of each seed's state, one after another: a processor multiplies one seed's matrices faster than a batch."""
+    """`fn` of each seed's state, one after another: on a CPU that is faster than batched matrix products."""
     if state.iteration.shape[0] == 1:
         return jax.tree.map(lambda x: x[None], fn(jax.tree.map(lambda x: x[0], state)))
     return jax.lax.map(fn, state)
@@ -105,7 +105,7 @@ class Learner:
         return RunState(params, self.optimizer.init(params), reference, tunables, key, jnp.zeros((), jnp.int32))
 
     def sample(self, params: Params, key: jax.Array, num_prompts: int) -> tuple[Samples, Metrics]:
-        """Groups of answers to random training prompts, (P G, ...), their advantages and what they earned."""
+        """Groups of answers to random training prompts, (P G, ...), their advantages and their rewards."""
         rows_key, noise_key = jax.random.split(key)
         rows = jax.random.randint(rows_key, (num_prompts,), 0, len(self.train.prompt))
         group = self.config.learning.samples_per_prompt
@@ -123,7 +123,7 @@ class Learner:
         return Samples(prompt, action, trace, advantage), metrics
 
     def iterate(self, state: RunState) -> tuple[RunState, Metrics]:
-        """Sample, distil where it is due, then `inner_updates` gradient steps on these samples."""
+        """Sample, distil if it is due, then take `inner_updates` gradient steps on these samples."""
         options = self.config.learning
         sample_key, mask_key, distil_key = jax.random.split(jax.random.fold_in(state.key, state.iteration), 3)
         samples, metrics = self.sample(state.params, sample_key, options.num_prompts)
@@ -195,7 +195,7 @@ class Learner:
         return jax.lax.scan(update, (params, self.optimizer.init(params)), keys)[0][0]
 
     def measure(self, state: RunState) -> Metrics:
-        """The exact drift on groups of the policy's own, sampled for this (`dipod_jax.language.measurement`)."""
+        """The exact drift on samples drawn for the purpose (`dipod_jax.language.measurement`)."""
         key = jax.random.fold_in(jax.random.fold_in(state.key, MEASUREMENT), state.iteration)
         sample_key, mask_key = jax.random.split(key)
         samples, _ = self.sample(state.params, sample_key, self.config.measure.drift_prompts)
@@ -211,11 +211,11 @@ class Learner:
 
 
 def group_advantage(reward: jax.Array, group: int) -> jax.Array:
-    """(B,) reward less the mean of its group of `group` consecutive samples; not divided by a deviation."""
+    """(B,) reward minus the mean of its group of `group` consecutive samples; not divided by a standard deviation."""
     grouped = reward.reshape(-1, group)
     return (grouped - grouped.mean(-1, keepdims=True)).reshape(-1)
 
 
 def _summarise(name: str, values: jax.Array) -> jax.Array:
-    """Of the inner updates' values (mu,): the first where only the first says something, else the mean."""
+    """Summarise the values (mu,) of the inner updates: the first if only the first is meaningful, else the mean."""
     return values[0] if name == "first_ratio_error" else values.mean()

@@ -1,4 +1,4 @@
-"""Pretraining: masked cross-entropy on right answers, cached under a hash of all that made it."""
+"""Pretraining: masked cross-entropy on correct answers, cached under a hash of everything that determines it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ _STEPS_PER_CALL = 50
 
 @dataclass(frozen=True)
 class PretrainOptions:
-    """AdamW on the masked-diffusion ELBO of right answers, per token. Stopped early, so that post-training has room."""
+    """AdamW on the masked-diffusion ELBO of correct answers, per token. It stops early to leave room for
+    post-training."""
 
     steps: int = 82
     """gradient steps, >= 1"""
@@ -40,11 +41,11 @@ class PretrainOptions:
     learning_rate: float = 1e-3
     """peak rate, > 0"""
     warm_up: int = 100
-    """steps over which the rate rises to its peak, >= 0; more than `steps` and it never gets there"""
+    """steps over which the rate rises to its peak, >= 0; if larger than `steps`, the peak is not reached"""
     decay_steps: int | None = None
-    """step at which a cosine brings the rate to 0, >= `steps`; none: the rate stays at its peak"""
+    """step at which a cosine schedule reaches 0, >= `steps`; none: the rate stays at its peak"""
     seed: int = 0
-    """of the initial parameters and the batches"""
+    """seed of the initial parameters and the batches"""
 
     def validate(self) -> None:
         """Refuse options out of range, with one line."""
@@ -60,23 +61,23 @@ DEFAULTS = {
     "sudoku": PretrainOptions(),
     "countdown": PretrainOptions(steps=1950, batch_size=256, learning_rate=2e-3, decay_steps=3000),
 }
-"""By task. Sudoku's accuracy passes from 0 to 1 between steps 70 and 150: it is stopped where greedy decoding solves
+"""By task. Sudoku's accuracy rises from 0 to 1 between steps 70 and 150; training stops where greedy decoding solves
 about .3."""
 
 
 class Pretrained(NamedTuple):
-    """Parameters, and where they came from."""
+    """Parameters, and their origin."""
 
     params: Params
     path: Path
     """The folder of their checkpoint."""
     was_cached: bool
     seconds: float
-    """that this call took"""
+    """seconds that this call took"""
 
 
 def fingerprint(task: Task, network: MaskedTransformer, options: PretrainOptions) -> tuple[str, dict]:
-    """A hash of 16 digits over all that decides the parameters, and what it was made of."""
+    """A hash of 16 digits over everything that determines the parameters, and the values that went into it."""
     shape = {f.name: getattr(network, f.name) for f in dataclasses.fields(network) if f.name not in ("parent", "name")}
     made_of = {
         "version": VERSION,
@@ -94,16 +95,16 @@ def pretrained(
     cache: Path,
     say: Callable[[str], None] = print,
 ) -> Pretrained:
-    """Parameters pretrained on a task's corpus: read from the cache if the same have been made before.
+    """Parameters pretrained on a task's corpus: read from the cache if they are there.
 
     Args:
       task: whose corpus it is. network: as for `Task.length` and `vocab_size`.
       options: how.
       cache: folder under which `<task>-<hash>` is made; its `made_of.json` says what the hash is of.
-      say: told, now and then, how far it is.
+      say: receives progress lines.
 
     Raises:
-      CheckpointError: what the cache holds is damaged.
+      CheckpointError: the cached files are damaged.
     """
     started = time.perf_counter()
     digest, made_of = fingerprint(task, network, options)
@@ -120,7 +121,7 @@ def load_params(folder: Path, network: MaskedTransformer) -> Params:
     """The newest parameters of a network that a folder holds.
 
     Raises:
-      CheckpointError: there are none, they are damaged, or they are another network's.
+      CheckpointError: there are none, they are damaged, or they belong to another network.
     """
     from dipod_jax.runs import CheckpointError
 
@@ -182,7 +183,7 @@ def masked_loss(
       tokens: (B, P) right answers. blank: (B, P) bool. key: consumed.
 
     Returns:
-      () nats a token.
+      () nats per token.
     """
     draws = sample_mask_draws(key, blank, 1, placement="uniform")
     logits = network.apply(params, jnp.where(draws.hidden, MASK, tokens[:, None]))

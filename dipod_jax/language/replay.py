@@ -1,4 +1,4 @@
-"""A language run read back: its policy, its accuracy, and how it solves a problem step by step."""
+"""Reading back a language run: its policy, its accuracy, and its solution of a problem step by step."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class LoadedRun(NamedTuple):
     params: Params
 
     def evaluate(self, problems: Problems, seed: int = 0) -> Accuracy:
-        """Accuracy on problems by three decoders; their blanks may be more than the task's."""
+        """Accuracy on problems with three decoders; problems may have more blanks than the task's."""
         num_blanks = int((np.asarray(problems.prompt) == MASK).sum(1).max())
         solve = jax.jit(
             lambda params, key: evaluate(self.policy, self.config.problems, params, problems, key, num_blanks)
@@ -34,7 +34,7 @@ class LoadedRun(NamedTuple):
         return solve(self.params, jax.random.key(seed))
 
     def show(self, prompt: np.ndarray) -> str:
-        """One problem (L,) solved greedily, a picture a step."""
+        """The greedy solution of one problem (L,), step by step."""
         num_blanks = int((prompt == MASK).sum())
         options = decoders(self.policy.options.decoder)["greedy"]
         found = decode_problems(
@@ -44,11 +44,11 @@ class LoadedRun(NamedTuple):
 
 
 def load_run(path: Path, seed: int = 0) -> LoadedRun:
-    """The policy that a finished run left, of one of its seeds.
+    """The policy of one seed of a finished run.
 
     Raises:
-        RunFolderError: no folder of a run.
-        CheckpointError: it holds no parameters, or not these.
+        RunFolderError: not a run folder.
+        CheckpointError: it holds no parameters, or those of another network.
         ValueError: the run is of another kind, or has no such seed.
     """
     folder = RunFolder.open(path)
@@ -65,7 +65,7 @@ def load_run(path: Path, seed: int = 0) -> LoadedRun:
 
 
 def render_steps(task: Task, tokens: np.ndarray, step: np.ndarray) -> str:
-    """The prompt and what stood after each step, a blank line between.
+    """The prompt and the state after each step, separated by blank lines.
 
     Args:
         tokens: (L,) completed. step: (L,) that filled a position, -1 where given.

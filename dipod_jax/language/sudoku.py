@@ -46,15 +46,15 @@ class Sudoku:
     """Generated puzzles with one solution each; a fifth of the 288 grids is held out with all their puzzles.
 
     The 16 tokens stand in reading order and are filled in place. The reward is the share of blanks that are right, so
-    that a wrong board tells which way is better; it is 0 for a board whose clues were changed.
+    that wrong boards can be ranked; it is 0 if a clue was changed.
     """
 
     blanks: int = 8
-    """Blank cells in each generated puzzle, 1 to 12: with fewer than 4 clues no puzzle has one solution."""
+    """Blank cells in each generated puzzle, 1 to 12: with fewer than 4 clues no puzzle has a unique solution."""
     puzzles_per_grid: int = 40
-    """Puzzles made of each grid, >= 1; fewer where a grid has not as many with one solution."""
+    """Puzzles per grid, >= 1; fewer if a grid does not have as many with a unique solution."""
     seed: int = 0
-    """Chooses the grids that are held out and the blanks."""
+    """Determines the held-out grids and the blanks."""
 
     name = "sudoku"
     length = CELLS

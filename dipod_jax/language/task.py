@@ -1,4 +1,4 @@
-"""What a language task is: problems with blanks, and a reward that reads nothing but tokens."""
+"""The interface of a language task: problems with blanks, and a reward computed from tokens only."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ class Problems(NamedTuple):
     prompt: np.ndarray
     """(P, L) tokens, MASK where the answer goes."""
     answer: np.ndarray
-    """(P, L) tokens, the prompt completed rightly; where several completions are right, one of them."""
+    """(P, L) tokens, the prompt completed correctly; if several completions are correct, one of them."""
 
 
 class Task(Protocol):
-    """One file each: its prompts, its reward, and what solved and well formed mean.
+    """A language task, one per file: prompts, reward, and what counts as solved and as well formed.
 
     `reward`, `solved` and `well_formed` take prompt, answer and action, each (..., L) tokens; they can be compiled and
-    batched. All three refuse an action that changes a given token or leaves a blank.
+    batched. All three reject an action that changes a given token or leaves a blank.
     """
 
     name: str
@@ -34,30 +34,30 @@ class Task(Protocol):
     vocab_size: int
     """V, tokens beside MASK."""
     num_blanks: int
-    """The most blanks that a generated prompt has."""
+    """The largest number of blanks in a generated prompt."""
 
     def problems(self, split: str) -> Problems:
         """The generated problems of `train` or `test`; no problem is in both, and a seed fixes them."""
         ...
 
     def corpus(self) -> Problems:
-        """What pretraining imitates: the training prompts, once for each right answer."""
+        """The data for pretraining: the training prompts, once for each correct answer."""
         ...
 
     def read(self, path: Path) -> Problems:
         """The problems of a published test file.
 
         Raises:
-          ValueError: naming the first line that has another form.
+          ValueError: naming the first line with another format.
         """
         ...
 
     def reward(self, prompt: jax.Array, answer: jax.Array, action: jax.Array) -> jax.Array:
-        """(...) in [0, 1]; 1 exactly where solved."""
+        """(...) in [0, 1]; 1 exactly if solved."""
         ...
 
     def solved(self, prompt: jax.Array, answer: jax.Array, action: jax.Array) -> jax.Array:
-        """(...) bool: the action is right."""
+        """(...) bool: the action is a correct answer."""
         ...
 
     def well_formed(self, prompt: jax.Array, answer: jax.Array, action: jax.Array) -> jax.Array:
@@ -70,12 +70,12 @@ class Task(Protocol):
 
 
 def keeps_prompt(prompt, action):
-    """(...) bool: every given token stands where it stood, and no blank is left."""
+    """(...) bool: every given token is unchanged, and no blank is left."""
     return ((action == prompt) | (prompt == MASK)).all(-1) & (action != MASK).all(-1)
 
 
 def file_lines(path: Path) -> list[tuple[int, str]]:
-    """(number from 1, text) of the lines of a test file that hold something.
+    """(number from 1, text) of the non-empty lines of a test file.
 
     Raises:
       ValueError: the file cannot be read or is empty.

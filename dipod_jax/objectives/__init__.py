@@ -1,4 +1,5 @@
-"""Objectives: options and pure functions of scores and advantages, one method a file. Importing this finds them all."""
+"""Objectives: options, and a pure function of scores and advantages; one method per file. Importing this package
+registers them all."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ POWER = 0.25  # of ghuber
 
 
 def weigh(loss: jax.Array, time: jax.Array, weighting: Weighting) -> jax.Array:
-    """W(L, t), minus AWM's log-probability of a draw, elementwise (official code).
+    """W(L, t), the negative log-probability that AWM assigns to a draw, elementwise (official code).
 
         uniform  L        t  t L        t2  t^2 L        huber  t (sqrt(L + 1e-10) - 1e-5)
         ghuber   t ((L + 1e-10)^p - (1e-10)^p) / p,  p = 1/4
@@ -29,7 +29,7 @@ def weigh(loss: jax.Array, time: jax.Array, weighting: Weighting) -> jax.Array:
     Args:
         loss: (...) L >= 0, the velocity's squared error, mean over dimensions.
         time: (...) t in [0, 1], 1 is noise.
-        weighting: which; the last two are no likelihoods of anything.
+        weighting: one of the five; huber and ghuber do not correspond to any likelihood.
     """
     if weighting == "uniform":
         return loss
@@ -45,12 +45,12 @@ def weigh(loss: jax.Array, time: jax.Array, weighting: Weighting) -> jax.Array:
 @register_objective("awm")
 @dataclass(frozen=True)
 class Awm(Objective):
-    """AWM: the ratio of weighted flow-matching losses, hardly clipped, and a KL of velocities to a reference policy
-    (Advantage Weighted Matching, eqs. 2 and 9-12 and its code).
+    """AWM: the ratio of weighted flow-matching losses, with a very wide clip, and a KL of velocities to a reference
+    policy (Advantage Weighted Matching, eqs. 2 and 9-12 and its code).
 
-    Its reference is what `--learning.reference-decay` says: 1 the initial policy, between 0 and 1 the average that the
-    code keeps beside it, 0 (the presets) the last iteration's policy. The code divides advantages, clamped at 5, by 5:
-    a weight of the KL there is a fifth of one here.
+    `--learning.reference-decay` chooses the reference: 1 is the initial policy, a value between 0 and 1 the running
+    average that the code keeps, 0 (the presets) the policy of the last iteration. The code clamps advantages at 5 and
+    divides them by 5, so its KL weight is a fifth of the one here.
     """
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
@@ -64,13 +64,14 @@ class Awm(Objective):
     }
 
     weighting: Weighting = "ghuber"
-    """of a draw's loss L at time t: uniform L (the paper's experiments), t, t2, huber or ghuber (the code's default)"""
+    """how the loss L of a draw at time t is weighted: uniform (the paper's experiments), t, t2, huber or ghuber (the
+    code's default)"""
     ratio: Literal["per-draw", "average"] = "per-draw"
-    """one ratio a draw, or the mean over draws before the exponential"""
+    """one ratio per draw, or the mean over draws before the exponential"""
     clip_epsilon: float = 1.0
-    """half width of the ratio's trust region, > 0; at 1 it only stops good samples at a ratio of 2"""
+    """half width of the ratio's trust region, > 0; at 1 it only stops samples with A > 0, at a ratio of 2"""
     kl: VelocityWeighting = "uniform"
-    """weight of a draw in the KL of velocities: all alike, or (1 - t) / (.98 t)"""
+    """weight of a draw in the KL of velocities: uniform, or (1 - t) / (.98 t)"""
     kl_weight: float | None = 0.4
     """weight of the KL, >= 0; none: no KL and no reference policy"""
 
@@ -105,3 +106,7 @@ class Awm(Objective):
         assert reference is not None, "a config with a KL keeps a reference"
         kl = velocity_kl(new, reference, self.kl).mean()
         return losses.mean() + self.kl_weight * kl, metrics | {"reference_kl": kl}
+
+    def divergence(self, new: Scores, old: Scores) -> jax.Array:
+        """(...) its KL of velocities, to the acting policy: mean (v_new - v_old)^2."""
+        return velocity_kl(new, old, self.kl)

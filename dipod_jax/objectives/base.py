@@ -13,15 +13,17 @@ from jax.typing import ArrayLike
 from dipod_jax.checks import Checked
 from dipod_jax.options import register_options
 from dipod_jax.registry import Registry
+from dipod_jax.regularisers.k2 import kl_estimate
 from dipod_jax.types import Metrics, Scores
 
 
 @dataclass(frozen=True)
 class Objective:
-    """What an update maximises. Its fields are its options on the command line, the floats among them can be swept in
-    one program, and a call gives the loss.
+    """What an update maximises. The fields are its command-line options, float fields can be swept within one compiled
+    program, and calling it returns the loss.
 
-    A subclass is a frozen dataclass under `@register_objective(name)` in a file of this package; that is all it takes.
+    A subclass is a frozen dataclass under `@register_objective(name)` in a file of this package; nothing else has to be
+    edited.
     """
 
     name: ClassVar[str]
@@ -29,18 +31,23 @@ class Objective:
     policy: ClassVar[str] = "flow"
     """name of the policy family that it trains (`dipod_jax.policies`)"""
     exact_action: ClassVar[bool] = False
-    """whether its score is of the action as the policy drew it, so that no other (clipped, perturbed) has one"""
+    """whether its score is only defined for the action exactly as the policy drew it, not for a clipped or perturbed
+    one"""
+    trust_region: ClassVar[tuple[str, ...]] = ("clip_epsilon",)
+    """its options that bound how far one rollout carries, numbers in every preset: what a grid over methods scales"""
+    has_divergence: ClassVar[bool] = True
+    """whether it compares with the acting policy, so that `--learning.kl-target` has something to hold"""
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
-    """what it changes of a preset, by option: {"cpu": {"objective.clip_epsilon": 0.15, "beta": 0.05}}; `smoke` takes
-    what `cpu` does"""
+    """the options it changes in a preset: {"cpu": {"objective.clip_epsilon": 0.15, "beta": 0.05}}; `smoke` uses those
+    of `cpu`"""
 
     @property
     def needs_reference(self) -> bool:
-        """Whether it compares with a reference policy besides the acting one, under these options."""
+        """Whether, with these options, it needs a reference policy besides the acting one."""
         return False
 
     def validate(self) -> None:
-        """Refuse options out of range.
+        """Reject options that are out of range.
 
         Raises:
             ValueError: one line for the user.
@@ -53,11 +60,22 @@ class Objective:
         """The loss to minimise, a scalar, and metrics.
 
         Args:
-            new, old, reference: of the same actions and draws under the present, the acting and the reference policy,
-                which is None where none is needed.
+            new, old, reference: scores of the same actions and draws under the current, the acting and the reference
+                policy; `reference` is None if none is needed.
             advantage: (...) standardised.
         """
         raise NotImplementedError
+
+    def divergence(self, new: Scores, old: Scores) -> jax.Array:
+        """(...) KL(acting || present) of each action, as this method measures it: what `--learning.kl-target` holds.
+
+        Where the policy acts by Gaussian steps, in closed form: that of the path, sum_k KL(N_old_k || N_new_k), in
+        nats. Else k3 = rho - 1 - log rho, log rho = mean_n l_old - mean_n l_new, in the scores' own unit, which is
+        never negative; over likelihoods its mean is the KL, the actions being the acting policy's.
+        """
+        if new.steps is not None and old.steps is not None:
+            return jnp.where(new.known, old.steps.divergence(new.steps), 0.0).sum(-1)
+        return kl_estimate(new.mean() - old.mean(), "k3")
 
 
 OBJECTIVES: Registry[Objective] = Registry("objective")
@@ -75,9 +93,10 @@ def register_objective(name: str):
 
 
 def ratio_metrics(log_ratio: jax.Array, clip_epsilon: ArrayLike) -> Metrics:
-    """What every objective over a ratio reports of log rho (...): how far it went, how often beyond the clip.
+    """The metrics of every objective with a ratio, from log rho (...): how far it moved and how often it left the clip
+    range.
 
-    `first_ratio_error` is of interest at an iteration's first update, where rho must be 1.
+    `first_ratio_error` matters at the first update of an iteration, where rho must be 1.
     """
     distance = jnp.abs(jnp.expm1(log_ratio))
     return {
@@ -88,11 +107,12 @@ def ratio_metrics(log_ratio: jax.Array, clip_epsilon: ArrayLike) -> Metrics:
 
 
 def exp_bounded(log_ratio: jax.Array) -> jax.Array:
-    """rho = exp(log_ratio), straight-through at 20: where a policy ran away, neither the ratio nor its gradient is
-    infinite, and a step can pull it back. Ratios below 5e8 are not touched."""
+    """rho = exp(log_ratio), with the log ratio clipped straight-through at 20: if a policy runs away, neither the ratio
+    nor its gradient becomes infinite, and a later step can pull it back. Ratios below 5e8 are unchanged."""
     return jnp.exp(clamp_straight_through(log_ratio, None, 20.0))
 
 
 def clamp_straight_through(value: jax.Array, low: ArrayLike | None, high: ArrayLike | None) -> jax.Array:
-    """Value clipped to [low, high], gradient kept: a sample that went too far must still be pulled back."""
+    """The value clipped to [low, high], with its gradient kept, so that a sample that has moved too far can still be
+    pulled back."""
     return value + jax.lax.stop_gradient(jnp.clip(value, low, high) - value)

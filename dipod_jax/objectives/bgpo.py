@@ -17,24 +17,25 @@ from dipod_jax.types import Metrics, Scores
 @register_objective("bgpo")
 @dataclass(frozen=True)
 class Bgpo(Objective):
-    """BGPO: a bound of rho A from below that is linear in the draws, so that many of them cost no memory
-    (arXiv 2510.11683, eqs. 7-19).
+    """BGPO: a lower bound of rho A that is linear in the draws, so that more draws cost no memory (arXiv 2510.11683,
+    eqs. 7-19).
 
-    The paper has no clip; over many epochs of one rollout the linear part then has no end, so the presets stop a draw
-    where PPO would (`stop_epsilon`), which leaves it a lower bound. They take draws 4 at a time
-    (`--policy.draws-at-once`), so that the gradient's memory does not grow with their number; `paper` 16, as the paper.
-    On tokens: sequence scores.
+    The paper has no clip. Over many epochs on one rollout the linear part then grows without limit, so the presets stop
+    a draw where PPO would (`stop_epsilon`), which keeps it a lower bound. They process 4 draws at a time
+    (`--policy.draws-at-once`), so that the gradient's memory does not grow with their number; `paper` uses 16 draws, as
+    the paper does. On tokens it uses sequence scores.
     """
 
+    trust_region: ClassVar[tuple[str, ...]] = ("stop_epsilon",)
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         name: {"objective.stop_epsilon": stop, "policy.num_draws": num_draws, "policy.draws_at_once": 4}
         for name, stop, num_draws in (("paper", 0.05, 16), ("cpu", 0.15, 8))
     }
 
     stop_epsilon: float | None = None
-    """past a ratio of 1 + this (A >= 0) or 1 - this (A < 0) a draw has no gradient, 0 < eps < 1; none: it goes on"""
+    """beyond a ratio of 1 + this (A >= 0) or 1 - this (A < 0) a draw has no gradient, 0 < eps < 1; none: no limit"""
     log_ratio_clip: float = 10.0
-    """straight-through upper bound on a log ratio before the exponential (A < 0), > 0"""
+    """upper bound on the log ratio before the exponential for A < 0, gradient kept (straight-through), > 0"""
 
     def validate(self) -> None:
         check = Checked(self, "objective")

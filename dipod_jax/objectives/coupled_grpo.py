@@ -1,4 +1,4 @@
-"""Coupled-GRPO: d1's loss over scores that see each token masked in three ways."""
+"""Coupled-GRPO: d1's loss on scores that mask each token in three ways."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from dipod_jax.objectives.d1 import D1
 @register_objective("coupled-grpo")
 @dataclass(frozen=True)
 class CoupledGrpo(D1):
-    """Coupled-GRPO: one ratio a token, each scored with all masked and once in a pair of complementary masks
-    (DiffuCoder, arXiv 2506.20639).
+    """Coupled-GRPO: one ratio per token; each token is scored with everything masked, and once in a pair of
+    complementary masks (DiffuCoder, arXiv 2506.20639).
 
-    On tokens: scores by token at `coupled` masks. On actions a dimension is a token, scored at t = 1 and at the pair t,
-    1 - t with the same noise. The width of the clip and the weight of the KL are not the paper's, which were not found.
+    On tokens it uses scores per token at `coupled` masks. On actions each dimension is a token, scored at t = 1 and at
+    the pair t, 1 - t with the same noise. The paper's clip width and KL weight were not found; the defaults are this
+    library's.
     """
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {

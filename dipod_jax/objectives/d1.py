@@ -18,11 +18,12 @@ from dipod_jax.types import Metrics, Scores
 @register_objective("d1")
 @dataclass(frozen=True)
 class D1(Objective):
-    """d1: PPO's clip over one ratio a token, plus k3 of each to a reference policy (diffu-GRPO, its code).
+    """d1: PPO's clip with one ratio per token, plus each token's k3 estimate of the KL to a reference policy
+    (diffu-GRPO's code).
 
-    On tokens: `one-step` scores by token, everything masked. On actions a dimension is a token and its score the
-    velocity error at t = 1, which sees nothing of the action: a mean-field fit and no likelihood of the flow. The
-    presets' reference is the last iteration's policy.
+    On tokens it uses `one-step` scores per token, with everything masked. On actions each dimension is a token and its
+    score is the velocity error at t = 1, where the network sees nothing of the action: a mean-field fit, not a
+    likelihood of the flow. The presets take the policy of the last iteration as reference.
     """
 
     policy: ClassVar[str] = "dimension-flow"
@@ -33,7 +34,7 @@ class D1(Objective):
     clip_epsilon: float = 0.5
     """half width of each ratio's trust region, > 0"""
     kl_weight: float | None = 0.04
-    """weight of k3 to the reference policy, >= 0; none: no KL and no reference policy"""
+    """weight of the k3 estimate of the KL to the reference policy, >= 0; none: no KL and no reference policy"""
 
     @property
     def needs_reference(self) -> bool:
@@ -62,3 +63,7 @@ class D1(Objective):
         assert reference is not None, "a config with a KL keeps a reference"
         kl = (kl_estimate(log_ratio_to(reference, new, per_draw=True), "k3") @ new.weight).mean()
         return loss + self.kl_weight * kl, metrics | {"reference_kl": kl}
+
+    def divergence(self, new: Scores, old: Scores) -> jax.Array:
+        """(...) k3 of each ratio, in a mean over them."""
+        return kl_estimate(new.loss - old.loss, "k3") @ new.weight

@@ -1,4 +1,5 @@
-"""DDPO and Flow-GRPO: ratios of the sampler's steps in a mean over action dimensions, with a very narrow clip."""
+"""DDPO and Flow-GRPO: a ratio for each step of the sampler, averaged over action dimensions, with a very narrow
+clip."""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ from dipod_jax.types import Metrics, Scores
 
 
 def mean_log_ratio(new: Scores, old: Scores) -> jax.Array:
-    """(..., K) log rho of each step / d: both codes average a step's log-prob over dimensions."""
+    """(..., K) log rho of each step, divided by d: both codes average a step's log-prob over dimensions."""
     assert new.steps is not None, "the policy is a chain of Gaussian steps"
     return (old.loss - new.loss) / new.steps.move.shape[-1]
 
@@ -26,8 +27,8 @@ class Ddpo(Objective):
     """Denoising diffusion policy optimization (DDPO-IS, arXiv 2305.13301): PPO over DDIM's steps at eta = 1, each
     step's log-prob averaged over dimensions.
 
-    `paper` takes its clip of 1e-4, made for images of 10^4 dimensions and few updates on one batch; `cpu` one that lets
-    this library's many updates move.
+    `paper` uses its clip of 1e-4, chosen for images of 10^4 dimensions and few updates per batch; `cpu` uses a wider
+    one that suits the many updates here.
     """
 
     policy: ClassVar[str] = "ddim-flow"
@@ -38,7 +39,7 @@ class Ddpo(Objective):
     }
 
     clip_epsilon: float = 1e-4
-    """half width of every step's trust region, > 0, for ratios of likelihoods to the power 1/d"""
+    """half width of the trust region of every step's ratio, a likelihood ratio to the power 1/d, > 0"""
 
     def validate(self) -> None:
         Checked(self, "objective").positive("clip_epsilon")
@@ -61,12 +62,12 @@ class Ddpo(Objective):
 @register_objective("flow-grpo")
 @dataclass(frozen=True)
 class FlowGrpo(Ddpo):
-    """Flow-GRPO (arXiv 2505.05470): DDPO's loss over the steps of an SDE that keeps the flow's marginals, with a KL of
-    the steps to a reference.
+    """Flow-GRPO (arXiv 2505.05470): DDPO's loss on the steps of an SDE with the flow's marginals, plus a KL of the
+    steps to a reference policy.
 
-    Its advantage is relative to a group of images of one prompt; here it is the learner's. Its reference is a
-    pretrained model, which there is none of in training from scratch: the presets take the acting policy, so that the
-    KL is a proximal term (`--learning.reference-decay` 0).
+    The paper's advantage is relative to a group of images for one prompt; here it is the learner's. The paper's
+    reference is a pretrained model; training from scratch has none, so the presets use the acting policy, which makes
+    the KL a proximal term (`--learning.reference-decay` 0).
     """
 
     policy: ClassVar[str] = "flow-sde"
@@ -76,7 +77,7 @@ class FlowGrpo(Ddpo):
     }
 
     kl_weight: float = 0.04
-    """weight of the KL of the steps to the reference policy's, >= 0"""
+    """weight of the KL between the steps and those of the reference policy, >= 0"""
 
     @property
     def needs_reference(self) -> bool:

@@ -29,27 +29,29 @@ def contrast(advantage: jax.Array, log_weight: ArrayLike, temperature: ArrayLike
 @register_objective("dmpo")
 @dataclass(frozen=True)
 class Dmpo(Objective):
-    """DMPO: cross-entropy to pi* ~ pi_ref exp(A / temperature) by self-normalised weights, less its mirror image
+    """DMPO: cross-entropy to pi* ~ pi_ref exp(A / temperature) with self-normalised weights, minus its mirror image
     (official code).
 
-    The weights are a softmax over the minibatch, where the paper has a group of answers to one prompt. There is no
-    trust region. A bad sample's loss is raised without end unless `negative_loss_clamp` stops it, which is how a bound
-    is loosened: a test of what beta is worth. On tokens: sequence scores.
+    The weights are a softmax over the minibatch; the paper takes it over a group of answers to one prompt. There is no
+    trust region. The loss of a sample with negative weight is raised without limit, which loosens its bound, unless
+    `negative_loss_clamp` stops it, as the presets do. On tokens: sequence scores.
     """
 
+    has_divergence: ClassVar[bool] = False
+    trust_region: ClassVar[tuple[str, ...]] = ("temperature",)
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        name: {"policy.draws": "antithetic"} for name in ("paper", "cpu")
+        name: {"policy.draws": "antithetic", "objective.negative_loss_clamp": 3.0} for name in ("paper", "cpu")
     }
 
     temperature: float = 1.0
-    """alpha > 0, of standardised advantages; the paper's .04 is of rewards in [0, 1]"""
+    """alpha > 0, in units of standardised advantages; the paper's .04 is for rewards in [0, 1]"""
     centering: float = 1.0
-    """how much of the weights of -A is taken off, >= 0; at 1 the weights sum to 0"""
+    """factor on the weights of -A, which are subtracted, >= 0; at 1 the weights sum to 0"""
     reference_weight: float | None = None
-    """how much of log pi_ref - log pi_old stands in the weights, >= 0, 1 in the paper, in the scores' own unit; none:
-    without a reference policy"""
+    """factor on log pi_ref - log pi_old in the weights, >= 0, in the unit of the scores (1 in the paper); none: no
+    reference policy"""
     negative_loss_clamp: float | None = None
-    """mean loss above which a sample of negative weight takes no part, > 0; none: all do"""
+    """a sample with negative weight and a mean loss above this is ignored, > 0; none: no limit"""
 
     @property
     def needs_reference(self) -> bool:

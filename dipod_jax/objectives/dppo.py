@@ -1,4 +1,4 @@
-"""The sampler as a decision process: a clipped ratio for every step of it."""
+"""The sampler as a decision process: a clipped ratio for each of its steps."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ MAX_LOG_RATIO = 20.0
 
 
 def clipped(log_ratio: jax.Array, advantage: jax.Array, clip_epsilon: ArrayLike) -> jax.Array:
-    """PPO's clipped losses of ratios that cannot overflow, elementwise: log rho is held at 20 from above, its gradient
-    kept, where any clip has long decided.
+    """PPO's clipped losses of ratios that cannot overflow, elementwise: log rho is capped at 20 with its gradient kept,
+    far beyond any clip.
 
     Args:
-        log_ratio: (...), of each step, say.
+        log_ratio: (...), for example of each step.
         advantage: broadcasts against it.
         clip_epsilon: > 0.
     """
@@ -34,11 +34,11 @@ def clipped(log_ratio: jax.Array, advantage: jax.Array, clip_epsilon: ArrayLike)
 @register_objective("dppo")
 @dataclass(frozen=True)
 class Dppo(Objective):
-    """Diffusion policy policy optimization: PPO over the sampler's noisy steps (arXiv 2409.00588), as FPO's paper runs
-    it on these tasks: constant noise of .05, clip .2, K = 10 (arXiv 2507.21053, section 4.2).
+    """Diffusion policy policy optimization: PPO over the sampler's noisy steps (arXiv 2409.00588), with FPO's settings
+    for these tasks: constant noise of .05, clip .2, K = 10 (arXiv 2507.21053, section 4.2).
 
-    DPPO's own code has more: log-probs clamped to [-5, 2] and averaged over dimensions, a clip that grows along the
-    chain, and a discount of .99 a step. The last is an option here.
+    DPPO's own code also clamps log-probs to [-5, 2] and averages them over dimensions, widens the clip along the chain,
+    and discounts by .99 per step. Only the discount is an option here.
     """
 
     policy: ClassVar[str] = "noisy-flow"
@@ -48,7 +48,7 @@ class Dppo(Objective):
     clip_epsilon: float = 0.2
     """half width of every step's trust region, > 0"""
     denoising_discount: float = 1.0
-    """factor on the advantage for every sampler step that is still to come, in [0, 1]; 1 (FPO) credits all alike"""
+    """factor on the advantage for every sampler step that remains, in [0, 1]; 1 (FPO) credits all steps equally"""
 
     def validate(self) -> None:
         check = Checked(self, "objective")

@@ -1,4 +1,4 @@
-"""ESPO: one ratio a sequence, length-normalised, and a KL to a reference whose gradient is right."""
+"""ESPO: one length-normalised ratio per sequence, and a KL to a reference policy whose gradient is correct."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ from dipod_jax.types import Metrics, Scores
 @register_objective("espo")
 @dataclass(frozen=True)
 class Espo(Objective):
-    """ESPO: PPO's clip over the ratio of length-normalised ELBOs, plus a KL to a reference policy (arXiv 2512.03759).
+    """ESPO: PPO's clip on the ratio of length-normalised ELBOs, plus a KL to a reference policy (arXiv 2512.03759).
 
-    On actions the ratio is `fpo`'s average with the mean over dimensions in the place of the length; what is new are
-    antithetic draws, which the presets take, and the KL. The presets' reference is the last iteration's policy, there
-    being no pretrained one, and their clip FPO's. On tokens: sequence scores over their length.
+    On actions the ratio is `fpo`'s average, with the number of dimensions for the length; what is new are the
+    antithetic draws, which the presets use, and the KL. The presets take the policy of the last iteration as reference,
+    since there is no pretrained one, and FPO's clip. On tokens it uses sequence scores divided by the length.
     """
 
+    trust_region: ClassVar[tuple[str, ...]] = ("clip_epsilon_low", "clip_epsilon_high")
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         name: {
             "objective.clip_epsilon_low": clip,
@@ -40,10 +41,10 @@ class Espo(Objective):
     clip_epsilon_high: float = 0.2
     """see clip_epsilon_low; > 0"""
     kl: Literal["k2", "k1", "k3"] = "k2"
-    """estimator of the KL to the reference policy; k1 with the score term without which its gradient has no reference
-    in it and undoes DiPOD's"""
+    """estimator of the KL to the reference policy; k1 includes the score term, without which its gradient would not
+    depend on the reference and would cancel DiPOD's"""
     kl_weight: float | None = 3e-3
-    """weight of the KL, >= 0, of log ratios in the scores' own unit (ESPO's beta is this / d for a mean over d
+    """weight of the KL, >= 0, for log ratios in the unit of the scores (ESPO's beta is this / d for a mean over d
     dimensions); none: no KL and no reference policy"""
 
     @property

@@ -1,4 +1,4 @@
-"""Flow policy optimization: PPO with a difference of CFM losses for the log-ratio."""
+"""Flow policy optimization: PPO whose log ratio is a difference of CFM losses."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from dipod_jax.types import Metrics, Scores
 def spo_penalty(ratio: jax.Array, advantage: jax.Array, clip_epsilon: ArrayLike) -> jax.Array:
     """-(rho A - |A| (rho - 1)^2 / (2 eps)), elementwise (FPO++, arXiv 2602.02481, eqs. 9-13).
 
-    The gradient in rho is -(A - |A| (rho - 1) / eps): it vanishes at rho = 1 + sign(A) eps and pulls back from beyond,
-    where PPO's clip lets go.
+    The gradient in rho is -(A - |A| (rho - 1) / eps): it vanishes at rho = 1 + sign(A) eps and pulls the ratio back
+    from beyond, where the gradient of PPO's clip is zero.
 
     Args:
-        ratio: (...) rho > 0; its square must be finite, so the log-ratio needs a bound.
+        ratio: (...) rho > 0; it is squared, so bound the log ratio.
         advantage: broadcasts against ratio.
         clip_epsilon: eps > 0.
     """
@@ -32,7 +32,7 @@ def spo_penalty(ratio: jax.Array, advantage: jax.Array, clip_epsilon: ArrayLike)
 
 
 def aspo(ratio: jax.Array, advantage: jax.Array, clip_epsilon: ArrayLike) -> jax.Array:
-    """FPO++'s asymmetric trust region, elementwise: PPO's clip for A >= 0, `spo_penalty` below."""
+    """FPO++'s asymmetric trust region, elementwise: PPO's clip for A >= 0, `spo_penalty` for A < 0."""
     clipped = ppo_clip(ratio, advantage, clip_epsilon)
     return jnp.where(advantage >= 0.0, clipped, spo_penalty(ratio, advantage, clip_epsilon))
 
@@ -56,13 +56,14 @@ class Fpo(Objective):
     clip_epsilon: float = 0.05
     """half width of the ratio's trust region, > 0"""
     ratio: Literal["average", "per-draw"] = "average"
-    """average the N draws' losses before the exponential, or take one ratio a draw"""
+    """average the losses of the N draws before the exponential, or use one ratio per draw"""
     negative_advantages: Literal["clip", "spo"] = "clip"
-    """what bounds a sample of negative advantage: PPO's clip, or FPO++'s quadratic pull to the trust region (ASPO)"""
+    """trust region for samples with negative advantage: PPO's clip, or FPO++'s quadratic pull towards it (ASPO)"""
     log_ratio_clip: float | None = None
-    """straight-through bound on |log ratio| before the exponential, > 0; none: unbounded"""
+    """bound on |log ratio| before the exponential, gradient kept (straight-through), > 0; none: unbounded"""
     negative_loss_clamp: float | None = None
-    """CFM loss over which a sample of negative advantage takes no part, but for beta's, > 0; none: all do"""
+    """a sample with negative advantage and a CFM loss above this gets no policy gradient (beta's regulariser still
+    applies), > 0; none: no limit"""
 
     def validate(self) -> None:
         check = Checked(self, "objective")
@@ -75,10 +76,11 @@ class Fpo(Objective):
         self, new: Scores, old: Scores, reference: Scores | None, advantage: jax.Array
     ) -> tuple[jax.Array, Metrics]:
         """-mean min(rho A, clip(rho) A) with rho = exp(CFM loss_old - CFM loss_new), averaged over draws before the
-        exponential (Alg. 1, line 9, and the code's default) or one a draw, which bounds it from above by Jensen.
+        exponential (Alg. 1, line 9, and the code's default), or one per draw, which is an upper bound of it by Jensen's
+        inequality.
 
-        `negative_loss_clamp`: for A < 0, a sample whose mean loss, old or new, is over it has no gradient, as beyond
-        FPO++'s clamp of the loss: an action is not made less likely any more by loosening a bound that is off.
+        `negative_loss_clamp`: for A < 0, a sample whose mean loss, old or new, exceeds it has no gradient, as beyond
+        FPO++'s clamp on the loss: once its bound is loose, loosening it further no longer makes the action less likely.
 
         Args:
             new, old: (..., N) CFM losses on the same (t, eps) draws.

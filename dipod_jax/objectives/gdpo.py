@@ -1,4 +1,4 @@
-"""GDPO: the ELBO by quadrature over time, one ratio a sequence."""
+"""GDPO: the ELBO by quadrature over time, and one ratio per sequence."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from dipod_jax.objectives.espo import Espo
 @register_objective("gdpo")
 @dataclass(frozen=True)
 class Gdpo(Espo):
-    """GDPO: ESPO's loss with each ELBO a Gauss-Legendre sum over time, only the noise being random (official code).
+    """GDPO: ESPO's loss with each ELBO computed by Gauss-Legendre quadrature over time, so that only the noise is
+    random (official code).
 
-    The loss is that of the weighted mean over draws, whatever their weights; the presets place them at the nodes, three
-    as the scripts do (the default of its code is two). The nodes are the same for every action: at other times of the
-    sampler the network is not trained, which is the method's. On tokens: sequence scores over their length.
+    The loss uses the weighted mean over draws; the presets place them at the nodes, three as in its scripts (its code
+    defaults to two). The nodes are the same for every action, so the network is not trained at the sampler's other
+    times: that is part of the method. On tokens it uses sequence scores divided by the length.
     """
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
@@ -35,6 +36,6 @@ class Gdpo(Espo):
     clip_epsilon_high: float = 0.5
     """see clip_epsilon_low; > 0"""
     kl: Literal["k2", "k1", "k3"] = "k3"
-    """estimator of the KL to the reference policy, where it has a weight"""
+    """estimator of the KL to the reference policy, if it has a weight"""
     kl_weight: float | None = None
-    """weight of the KL, >= 0, of log ratios in the scores' own unit; none: no KL and no reference policy"""
+    """weight of the KL, >= 0, for log ratios in the unit of the scores; none: no KL and no reference policy"""

@@ -1,4 +1,4 @@
-"""GDSD: regression of the log ratio to the advantage."""
+"""GDSD: regression of the log ratio onto the advantage."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from dipod_jax.types import Metrics, Scores
 @register_objective("gdsd")
 @dataclass(frozen=True)
 class Gdsd(Objective):
-    """GDSD: squared error of log rho to guidance * A inside a trust region, outside which nothing moves (official
+    """GDSD: squared error between log rho and guidance * A inside a trust region, with no gradient outside it (official
     code); the target is pi_old exp(guidance A).
 
-    guidance * A should lie inside the region: with the code's values it lies far outside and the square is a policy
-    gradient with a hard stop. There is no normaliser: advantages must be centred, as the learner's are. On tokens:
-    scores of each mask over the length.
+    guidance * A should lie inside the region. With the code's values it lies far outside, and the square acts as a
+    policy gradient with a hard stop. There is no normaliser: advantages must be centred, as the learner's are. On
+    tokens it uses the score of each mask divided by the length.
     """
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
@@ -31,9 +31,10 @@ class Gdsd(Objective):
     }
 
     guidance: float = 0.05
-    """psi, the log ratio that a standardised advantage of 1 asks for, > 0; the code takes 1 and 10"""
+    """psi, the target log ratio for a standardised advantage of 1, > 0; the code uses 1 and 10"""
     clip_epsilon: float = 0.2
-    """the log ratio is held in [log(1 - eps), log(1 + eps)], without gradient outside, 0 < eps < 1; the code 4e-4"""
+    """the log ratio is clipped to [log(1 - eps), log(1 + eps)], with no gradient outside, 0 < eps < 1; the code uses
+    4e-4"""
     kl_weight: float | None = None
     """weight of (l_ref - l_new)^2 / 2 of each draw, >= 0; none: no reference policy"""
 

@@ -1,4 +1,4 @@
-"""GenPO: PPO over the exact likelihood of an invertible coupled flow."""
+"""GenPO: PPO on the exact likelihood of an invertible coupled flow."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ from dipod_jax.types import Metrics, Scores
 @register_objective("genpo")
 @dataclass(frozen=True)
 class Genpo(Objective):
-    """GenPO (arXiv 2505.18763): a clipped ratio of the density of a pair of actions, executed as their mean, and a
-    penalty on the distance of the two.
+    """GenPO (arXiv 2505.18763): a clipped ratio of the density of a pair of actions, of which the mean is executed, and
+    a penalty on their distance.
 
-    The Jacobian of its coupled sampler is constant, so none is computed, where published code takes a determinant. Its
-    rate follows a KL there; the weight of its entropy is 0 there and left out here.
+    The Jacobian of its coupled sampler is constant, so none is computed, where published code takes a determinant. That
+    code adapts the rate to a KL (`--learning.kl-target .01`), in an estimate of both signs where k3 is taken here; the
+    weight of its entropy is 0 and left out here.
     """
 
     policy: ClassVar[str] = "coupled-flow"
@@ -33,7 +34,7 @@ class Genpo(Objective):
     clip_epsilon: float = 0.2
     """half width of the ratio's trust region, > 0"""
     compression_weight: float = 0.01
-    """weight of the mean distance of a pair's halves, >= 0, in units of the pre-tanh action"""
+    """weight of the mean distance between the two halves of a pair, >= 0, in units of the pre-tanh action"""
 
     def validate(self) -> None:
         check = Checked(self, "objective")

@@ -1,4 +1,4 @@
-"""Mirror descent on path measures: the policy gradient of a chain, held back by the KL of its whole path."""
+"""Mirror descent on path measures: the policy gradient of a chain, with the KL of its whole path as a penalty."""
 
 from __future__ import annotations
 
@@ -17,28 +17,29 @@ from dipod_jax.types import Metrics, Scores, Steps
 @register_objective("gsb-mdpo")
 @dataclass(frozen=True)
 class GsbMdpo(Objective):
-    """GSB-MDPO (arXiv 2603.21621): maximise the advantage less the path KL to the acting policy, both importance-
-    weighted onto the acting policy's paths. The KL takes the place of a clipped objective.
+    """GSB-MDPO (arXiv 2603.21621): maximise the advantage minus the path KL to the acting policy, both
+    importance-weighted on the acting policy's paths. The KL replaces a clipped objective.
 
-    By data processing the path KL bounds that of actions from above; for constant noise it is a squared difference of
-    drifts (Girsanov). The paper's numbers for its weights and clips are not known here: the defaults are this
+    By the data-processing inequality the path KL is an upper bound of the actions' KL; for constant noise it is a
+    squared difference of drifts (Girsanov). The paper's weights and clips are not known; the defaults are this
     library's. They do not carry over to another K or `--policy.step-noise`, on which the KL depends.
     """
 
     policy: ClassVar[str] = "noisy-flow"
     exact_action: ClassVar[bool] = True
+    trust_region: ClassVar[tuple[str, ...]] = ("path_kl_weight",)
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 
     path_kl_weight: float = 1.0
     """1 / alpha, weight of the path KL in nats against standardised advantages, >= 0"""
     step_clip: float = 0.2
-    """bound on each step's |log ratio|, > 0; beyond it the step has no gradient but the KL's"""
+    """bound on each step's |log ratio|, > 0; beyond it only the KL gives the step a gradient"""
     path_clip: float = 1.0
-    """bound on the |sum| of these over a path, > 0"""
+    """bound on |the sum of these over a path|, > 0"""
     direction: Literal["new", "old"] = "new"
     """the paper's KL(new || old), importance-weighted; or KL(old || new), which needs no weight and is less noisy"""
     anchor_mixing: float = 0.0
-    """lambda: the KL is to the acting policy's drift times 1 - lambda, which spreads actions, in [0, 1]"""
+    """lambda: the KL is taken to the acting policy's drift times 1 - lambda, which spreads actions, in [0, 1]"""
 
     def validate(self) -> None:
         check = Checked(self, "objective")

@@ -1,4 +1,4 @@
-"""PolicyFlow: PPO over a flow's terminal noise."""
+"""PolicyFlow: PPO on a flow's terminal noise."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from dipod_jax.types import Metrics, Scores
 @register_objective("policyflow")
 @dataclass(frozen=True)
 class PolicyFlow(Objective):
-    """PolicyFlow (arXiv 2602.01156): a clipped ratio of the terminal noise's density, whose mean is shifted by the
+    """PolicyFlow (arXiv 2602.01156): a clipped ratio of the density of the terminal noise, whose mean shifts by the
     change of velocity at a point of the path, with an entropy bonus and the Brownian regulariser.
 
-    Its settings on these tasks are not published: the weights are its code's defaults. What it adapts by a KL, the
-    learning rate, is the learner's here, and its midpoint sampler is an option, `--policy.sampler`.
+    Its settings on these tasks are not published: the weights are its code's defaults. That code adapts the rate to a
+    KL (`--learning.kl-target .01`); its midpoint sampler is an option, `--policy.sampler`.
     """
 
     policy: ClassVar[str] = "terminal-noise-flow"
@@ -38,7 +38,7 @@ class PolicyFlow(Objective):
     }
 
     clip_epsilon: float = 0.2
-    """half width of every draw's trust region, > 0"""
+    """half width of the trust region of every draw's ratio, > 0"""
     entropy_weight: float = 0.01
     """weight of the terminal noise's entropy in nats, >= 0"""
     brownian_weight: float = 0.01
@@ -67,3 +67,9 @@ class PolicyFlow(Objective):
         loss += self.brownian_weight * new.penalty.mean() - self.entropy_weight * log_std
         metrics = ratio_metrics(log_ratio, self.clip_epsilon)
         return loss, metrics | {"terminal_std": new.steps.std.mean(), "brownian": new.penalty.mean()}
+
+    def divergence(self, new: Scores, old: Scores) -> jax.Array:
+        """(...) sum_d [log(sigma / sigma_old) + (sigma_old^2 + u_n^2) / (2 sigma^2) - 1/2], in a mean over the points n
+        of the path (its code, which holds the running mean over the epochs at .01)."""
+        assert new.steps is not None and old.steps is not None, "the policy has terminal noise"
+        return old.steps.divergence(new.steps) @ new.weight

@@ -1,4 +1,4 @@
-"""The clipped surrogate over a likelihood: of a Gaussian policy, or of a flow's exact one."""
+"""PPO's clipped surrogate on a likelihood: a Gaussian policy's, or the exact one of a flow."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def ppo_clip(ratio: jax.Array, advantage: jax.Array, clip_epsilon: ArrayLike) ->
         clip_epsilon: eps > 0.
 
     Returns:
-        (...) losses to minimise. Past the clip in the direction that the advantage favours, the gradient is 0.
+        (...) losses to minimise. Beyond the clip, in the direction the advantage favours, the gradient is 0.
     """
     return -jnp.minimum(ratio * advantage, jnp.clip(ratio, 1.0 - clip_epsilon, 1.0 + clip_epsilon) * advantage)
 
@@ -34,7 +34,7 @@ def ppo_clip(ratio: jax.Array, advantage: jax.Array, clip_epsilon: ArrayLike) ->
 class Ppo(Objective):
     """Proximal policy optimization of a Gaussian policy (arXiv 1707.06347): rho = pi_new / pi_old, clipped.
 
-    Beside a flow's objectives it is the baseline: the tuned settings of FPO's appendix A.3 in `paper`.
+    The baseline for the flow objectives; `paper` uses the tuned settings of FPO's appendix A.3.
     """
 
     policy: ClassVar[str] = "gaussian"
@@ -63,8 +63,8 @@ class Ppo(Objective):
 @register_objective("exact-ppo")
 @dataclass(frozen=True)
 class ExactPpo(Ppo):
-    """PPO over the exact likelihood of a flow's K-step sampler, which is inverted at every update: no bound is
-    optimised and nothing can drift. Several times as dear as `fpo`; the reference for what drift costs.
+    """PPO on the exact likelihood of a flow's K-step sampler, which is inverted at every update: no bound is optimised,
+    so nothing can drift. Several times as expensive as `fpo`; it shows what drift costs.
     """
 
     policy: ClassVar[str] = "exact-flow"

@@ -19,10 +19,11 @@ from dipod_jax.types import Metrics, Scores
 @register_objective("reinflow")
 @dataclass(frozen=True)
 class ReinFlow(Objective):
-    """ReinFlow (arXiv 2505.22094): PPO with one joint ratio a path, of its log-prob per state and dimension, and a
+    """ReinFlow (arXiv 2505.22094): PPO with one joint ratio per path, from its log-prob per state and dimension, and a
     bonus on the entropy of the learned noise.
 
-    It was made to fine-tune a pretrained flow of four steps; K = 4 in the preset `paper`, for training from scratch.
+    It was made for fine-tuning a pretrained flow of four steps; the preset `paper` keeps K = 4 for training from
+    scratch.
     """
 
     policy: ClassVar[str] = "learned-noise-flow"
@@ -33,9 +34,9 @@ class ReinFlow(Objective):
     }
 
     clip_epsilon: float = 0.01
-    """half width of the ratio's trust region, > 0, for ratios of likelihoods to the power 1 / ((K + 1) d)"""
+    """half width of the ratio's trust region, a likelihood ratio to the power 1 / ((K + 1) d), > 0"""
     log_prob_clip: float = 1.0
-    """bound on |log-prob| of a path per state and dimension, > 0; beyond it a path has no gradient"""
+    """bound on a path's |log-prob| per state and dimension, > 0; beyond it the path has no gradient"""
     entropy_weight: float = 0.03
     """weight of the steps' entropy in nats per step and dimension, >= 0"""
 

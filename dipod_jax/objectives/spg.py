@@ -1,4 +1,4 @@
-"""Sandwiched policy gradient: a lower bound is raised where A > 0, an upper one lowered elsewhere."""
+"""Sandwiched policy gradient: raise a lower bound where A > 0, lower an upper bound elsewhere."""
 
 from __future__ import annotations
 
@@ -22,13 +22,14 @@ from dipod_jax.types import Metrics, Scores
 @dataclass(frozen=True)
 class Spg(Objective):
     """Sandwiched policy gradient (SPG, arXiv 2510.09541, eqs. 5-8): an action's surrogate S is the ELBO where A > 0
-    and the mixture `mix` EUBO + (1 - mix) ELBO elsewhere, so that no bad action gets unlikely by a loose ELBO alone.
+    and the mixture `mix` EUBO + (1 - mix) ELBO elsewhere, so that a bad action cannot become unlikely just because its
+    ELBO is loose.
 
-    The EUBO is the policy's own upper bound where it has one (`Scores.upper`); over tokens the paper's, per token from
-    the masks of the scores, without its constant; else Renyi's over the draws (`bounds.eubo_like`), which lies above
-    the ELBO but is not proven to lie above log pi. The last two are biased low with few draws: take 8 or more. The
-    paper has no ratio and no clip (`--objective.ratio none`), which asks for one epoch and small steps; the default
-    reuses a rollout as PPO does.
+    The EUBO is the policy's own upper bound if it has one (`Scores.upper`). On tokens it is the paper's, per token from
+    the masks of the scores, without its constant. Otherwise it is Renyi's over the draws (`bounds.eubo_like`), which
+    lies above the ELBO but is not proven to lie above log pi. The last two are biased low with few draws: use 8 or
+    more. The paper has no ratio and no clip (`--objective.ratio none`), which calls for a single epoch and small steps;
+    the default reuses a rollout as PPO does.
     """
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
@@ -36,12 +37,12 @@ class Spg(Objective):
     }
 
     eubo_order: float = 1.5
-    """order b of the EUBO, > 0. Over draws it tends to the ELBO towards 0; over tokens it is an upper bound for certain
-    from the number of blanks on. Not read where the policy has an upper bound of its own"""
+    """order b of the EUBO, > 0. Over draws it tends to the ELBO as b goes to 0; over tokens it is guaranteed to be an
+    upper bound once b is at least the number of blanks. Ignored if the policy has an upper bound of its own"""
     mix: float = 0.5
     """omega, the EUBO's share of the surrogate where A <= 0, from 0 (the ELBO alone) to 1"""
     ratio: Literal["clipped", "none"] = "clipped"
-    """PPO's clip of exp(S_new - S_old), for several epochs; or S itself, as in the paper"""
+    """PPO's clip on exp(S_new - S_old), for several epochs; or S itself, as in the paper"""
     clip_epsilon: float = 0.05
     """half width of the ratio's trust region, > 0"""
     log_ratio_clip: float | None = 3.0
@@ -58,12 +59,13 @@ class Spg(Objective):
     ) -> tuple[jax.Array, Metrics]:
         """-mean A S, or -mean min(rho A, clip(rho) A) with rho = exp(S_new - S_old).
 
-        A draw's score is minus its loss, in the reduction that the policy's options name: the order, mix and clip mean
-        something only together with it. The selector is A > 0, as in the authors' code; at A = 0 nothing depends on it.
+        The score of a draw is minus its loss, in the reduction set by the policy's options; order, mix and clip are
+        meaningful only together with it. The selector is A > 0, as in the authors' code; at A = 0 it makes no
+        difference.
 
         Args:
-            new, old: (..., N) losses on the same draws; S_old has the rule of S_new. A sample with a draw that is not
-                known takes no part.
+            new, old: (..., N) losses on the same draws; S_old is built like S_new. A sample with an unknown draw is
+                ignored.
             advantage: (...).
         """
         del reference

@@ -1,4 +1,4 @@
-"""UniGRPO: d1's loss with one ratio a noise level."""
+"""UniGRPO: d1's loss with one ratio per noise level."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from dipod_jax.objectives.d1 import D1
 @register_objective("unigrpo")
 @dataclass(frozen=True)
 class UniGrpo(D1):
-    """UniGRPO: one ratio a noise level, the levels spread evenly over all, plus k3 to a reference (MMaDA,
-    arXiv 2505.15809).
+    """UniGRPO: one ratio per noise level, with levels spread evenly, plus a k3 estimate of the KL to a reference
+    (MMaDA, arXiv 2505.15809).
 
-    The paper takes one level in each of its inner updates, in turn; here every update has all N of them, an action's
-    stratified draws. The width of the clip and the weight and kind of the KL are not the paper's, which were not found.
-    On tokens: scores of each of `stratified` masks, over their length.
+    The paper uses one level in each inner update, in turn; here every update uses all N of them, the stratified draws
+    of an action. The paper's clip width and its KL were not found; the defaults are this library's. On tokens it uses
+    the score of each of the `stratified` masks, divided by the length.
     """
 
     policy: ClassVar[str] = "flow"
@@ -30,4 +30,4 @@ class UniGrpo(D1):
     clip_epsilon: float = 0.2
     """half width of each ratio's trust region, > 0"""
     kl_weight: float | None = 0.01
-    """weight of k3 to the reference policy, >= 0; none: no KL and no reference policy"""
+    """weight of the k3 estimate of the KL to the reference policy, >= 0; none: no KL and no reference policy"""

@@ -1,4 +1,4 @@
-"""VRPO: preferences between two actions of one state, by their bounds."""
+"""VRPO: preferences between two actions in the same state, judged by their bounds."""
 
 from __future__ import annotations
 
@@ -18,21 +18,24 @@ from dipod_jax.types import Metrics, Scores, matched
 @register_objective("vrpo")
 @dataclass(frozen=True)
 class Vrpo(Objective):
-    """VRPO: direct preference optimisation by differences of ELBOs at shared draws (LLaDA-1.5).
+    """VRPO: direct preference optimisation on differences of ELBOs at shared draws (LLaDA-1.5).
 
     The pair is the action taken and another that the acting policy drew in the same state and did not take; the sign of
-    the advantage says which is preferred. A preference has no size: a tenth of a standard deviation counts as much as
-    three. The presets' reference is the last iteration's policy. On tokens: sequence scores of two answers, and the
-    advantage of the first over the second.
+    the advantage says which is preferred. Only the sign counts: a tenth of a standard deviation counts as much as
+    three. The presets take the policy of the last iteration as reference. On tokens it uses sequence scores of two
+    answers, and the advantage of the first over the second.
     """
 
     policy: ClassVar[str] = "paired-flow"
+    has_divergence: ClassVar[bool] = False
+    trust_region: ClassVar[tuple[str, ...]] = ("sharpness",)
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         name: {"policy.draws": "stratified", "learning.reference_decay": 0.0} for name in ("paper", "cpu")
     }
 
     sharpness: float = 1.0
-    """DPO's beta > 0: how fast a pair that is told apart loses its gradient, in the scores' own unit; not --beta"""
+    """DPO's beta > 0: how fast the gradient vanishes once a pair is told apart, in the unit of the scores; not
+    --beta"""
 
     @property
     def needs_reference(self) -> bool:
@@ -47,7 +50,8 @@ class Vrpo(Objective):
         """-mean log sigmoid(sharpness sign(A) (D_0 - D_1)), D = l_ref - l_new. A pair with A = 0 has no gradient.
 
         Args:
-            new, reference: (..., 2) losses of an action and of another one of the same state; `old` is for the metrics.
+            new, reference: (..., 2) losses of an action and of another one of the same state; `old` is used for metrics
+                only.
             advantage: (...) of the first over the second.
         """
         assert reference is not None, "a config with this objective keeps a reference"

@@ -1,4 +1,4 @@
-"""wd1: weighted likelihood of good samples less that of bad ones, without a ratio."""
+"""wd1: weighted likelihood of good samples minus that of bad ones, without a ratio."""
 
 from __future__ import annotations
 
@@ -19,18 +19,20 @@ from dipod_jax.types import Metrics, Scores
 class Wd1(Objective):
     """wd1: sum (w+ - w-) l_new with softmax weights of A and of -A; no ratio, no old policy, no KL (arXiv 2507.08838).
 
-    The softmax is over the minibatch (its code: over one process's group). On actions it is `dmpo` at temperature 1
-    without a reference. On tokens: d1's one-step scores of sequences, summed over tokens.
+    The softmax is over the minibatch (in its code, over the group of one process). On actions it equals `dmpo` at
+    temperature 1 without a reference. On tokens it uses d1's one-step sequence scores, summed over tokens.
     """
 
+    has_divergence: ClassVar[bool] = False
+    trust_region: ClassVar[tuple[str, ...]] = ("negative_loss_clamp",)
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         name: {"objective.negative_loss_clamp": 3.0} for name in ("paper", "cpu")
     }
 
     weights: Literal["both", "positive"] = "both"
-    """both kinds of weights, or those of good samples alone"""
+    """both kinds of weights, or only those of good samples"""
     negative_loss_clamp: float | None = None
-    """mean loss above which a sample of negative weight takes no part, > 0; none (the paper): all do, without end"""
+    """a sample with negative weight and a mean loss above this is ignored, > 0; none (the paper): no limit"""
 
     def validate(self) -> None:
         check = Checked(self, "objective")
@@ -40,11 +42,11 @@ class Wd1(Objective):
     def __call__(
         self, new: Scores, old: Scores, reference: Scores | None, advantage: jax.Array
     ) -> tuple[jax.Array, Metrics]:
-        """sum_B (w+ - w-) mean_n l_new, w+ = softmax_B(A), w- = softmax_B(-A), both without gradient; equal advantages
-        are no loss (with `both`).
+        """sum_B (w+ - w-) mean_n l_new, w+ = softmax_B(A), w- = softmax_B(-A), both without gradient; with `both`,
+        equal advantages give a loss of 0.
 
         Args:
-            new: (..., N) losses; `old`, at the same draws, is for the metrics alone.
+            new: (..., N) losses; `old`, at the same draws, is used for metrics only.
             advantage: (...).
         """
         del reference

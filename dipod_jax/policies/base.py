@@ -1,4 +1,5 @@
-"""What the learner, the meter and the toys ask of any policy, and the options that a policy family is built from."""
+"""The interface that the learner and the drift meter need from a policy, and the options that a policy family is built
+from."""
 
 from __future__ import annotations
 
@@ -17,8 +18,8 @@ from dipod_jax.types import Evidence, Params, Scores, Steps, Trace
 class Policy(Protocol):
     """An action distribution that is sampled by pushing base noise N(0, I) through a network.
 
-    The trainer knows no more of it than this: an action is a function of observation and base noise, and a score
-    stands for its negative log-likelihood, one value per draw (a likelihood is the case N = 1).
+    This is all the trainer knows: an action is a function of the observation and base noise, and a score stands for its
+    negative log-likelihood, with one value per draw (an exact likelihood is the case N = 1).
     """
 
     action_size: int
@@ -27,7 +28,7 @@ class Policy(Protocol):
 
     @property
     def field(self) -> FieldPolicy | None:
-        """Itself, where it is the flow of a velocity field."""
+        """The policy itself if it is the flow of a velocity field, else None."""
         ...
 
     def init(self, key: jax.Array) -> Params:
@@ -35,24 +36,24 @@ class Policy(Protocol):
         ...
 
     def sample(self, params: Params, obs: jax.Array, noise: jax.Array) -> tuple[jax.Array, Trace]:
-        """Action (..., d) before the squash, for obs (..., O) and base noise (..., *noise_shape), and how it came
-        about."""
+        """Action (..., d) before the squash, for obs (..., O) and base noise (..., *noise_shape), and the trace: how it
+        was made."""
         ...
 
     def squash(self, action: jax.Array) -> jax.Array:
-        """What the environment is given of an action."""
+        """The action as the environment takes it."""
         ...
 
     def prepare(self, params: Params, key: jax.Array, obs: jax.Array, trace: Trace) -> Evidence:
-        """What `score` needs of actions besides themselves, made once under the acting parameters; axes (...)."""
+        """What `score` needs besides the actions, computed once with the acting parameters; leading axes (...)."""
         ...
 
     def score(self, params: Params, obs: jax.Array, action: jax.Array, evidence: Evidence) -> Scores:
-        """Surrogates of -log pi(action | obs)."""
+        """Scores: surrogates of -log pi(action | obs)."""
         ...
 
     def entropy(self, params: Params, obs: jax.Array, noise: jax.Array) -> jax.Array | None:
-        """(...) single-sample estimate of the squashed policy's entropy in nats; None where the family has none."""
+        """(...) single-sample estimate of the squashed policy's entropy in nats; None if the family has none."""
         ...
 
 
@@ -73,13 +74,13 @@ class FieldPolicy(Policy, Protocol):
 
     @property
     def chain(self) -> ChainPolicy | None:
-        """Itself, where it acts by Gaussian steps instead of the deterministic sampler."""
+        """The policy itself if it acts by Gaussian steps instead of the deterministic sampler, else None."""
         ...
 
     def ends(self, params: Params, obs: jax.Array, action: jax.Array, trace: Trace) -> tuple[jax.Array, jax.Array]:
-        """(..., d) each: a base noise and where the deterministic sampler carries it, on behalf of an action taken by
-        these parameters. Where the policy acts otherwise, it is the action's pre-image under that sampler, NaN where
-        there is none."""
+        """(..., d) each: base noise, and the point to which the deterministic sampler carries it, for an action taken
+        with these parameters. If the policy acts by other means, the noise is the action's pre-image under that
+        sampler, NaN if there is none."""
         ...
 
     def cfm_loss(self, params: Params, obs: jax.Array, action: jax.Array, draws: Draws) -> jax.Array:
@@ -88,29 +89,29 @@ class FieldPolicy(Policy, Protocol):
 
 
 class ChainPolicy(FieldPolicy, Protocol):
-    """A policy that acts by a chain of Gaussian steps along its velocity field; its trace is the path (..., K+1, d)."""
+    """A policy that acts by a chain of Gaussian steps along its velocity field; the trace is the path (..., K+1, d)."""
 
     transitions: Transitions  # coefficients of the K steps
 
     def step(
         self, params: Params, obs: jax.Array, x: jax.Array, t: jax.Array, t_next: jax.Array, coefficients: Transitions
     ) -> Steps:
-        """The distribution of the state after x (..., d)."""
+        """The distribution of the state that follows x (..., d)."""
         ...
 
     def steps(self, params: Params, obs: jax.Array, path: jax.Array) -> Steps:
-        """Those of all K steps along a path (..., K+1, d)."""
+        """The distributions of all K steps along a path (..., K+1, d)."""
         ...
 
 
 class ConditionalPolicy(FieldPolicy, Protocol):
-    """A policy scored by the density of an action given its base noise, without the flow's Jacobian on the way."""
+    """A policy scored by the density of an action given its base noise, which needs no Jacobian of the flow."""
 
     def given_noise(
         self, params: Params, obs: jax.Array, action: jax.Array, evidence: Evidence
     ) -> tuple[Params, Callable[[Params], jax.Array], Callable[[Params], jax.Array]]:
-        """The velocity's parameters and two functions of them to log p (...) given the base noise: as scored, and
-        exact."""
+        """The velocity's parameters, and two functions of them that return log p (...) given the base noise: as scored,
+        and exact."""
         ...
 
 
@@ -121,13 +122,13 @@ class PolicyOptions:
     """
 
     name: ClassVar[str]
-    """what an objective calls the family"""
+    """the name by which an objective selects the family"""
     has_bound: ClassVar[bool] = False
     """whether its scores come with a bound, which DiPOD can keep tight"""
     has_velocity: ClassVar[bool] = False
     """whether its scores come with the velocities of their draws"""
     has_steps: ClassVar[bool] = False
-    """whether its actions are made by Gaussian steps, which its scores come with"""
+    """whether its actions are made by Gaussian steps, which are part of its scores"""
     has_entropy: ClassVar[bool] = False
     """whether its entropy can be estimated"""
     has_field: ClassVar[bool] = False
@@ -136,21 +137,26 @@ class PolicyOptions:
     hidden_sizes: tuple[int, ...] = (32, 32, 32, 32)
     """widths of the hidden layers, each >= 1"""
     noise_correlation: float = 0.0
-    """AR(1) coefficient of the base noise between steps, 0 <= rho < 1; the marginal stays N(0, I), and every likelihood
-    here is that of an action under this marginal, not given the noise of the step before"""
+    """AR(1) coefficient of the base noise between steps, 0 <= rho < 1; the marginal stays N(0, I), and likelihoods are
+    those of an action under this marginal, not conditional on the noise of the previous step"""
 
     def validate(self) -> None:
-        """Refuse options out of range, with one line."""
+        """Reject options that are out of range, with one line."""
         Checked(self, "policy").choices()
         check_hidden_sizes("policy.hidden-sizes", self.hidden_sizes)
         rho = self.noise_correlation
         require(0.0 <= rho < 1.0, "policy.noise-correlation", rho, "at least 0 and less than 1")
 
+    def offers(self, need: str) -> bool:
+        """Whether scores come with what a regulariser `needs`: a prediction of the action with every velocity, and a
+        reference's scores from every family."""
+        return {"denoised": self.has_velocity, "reference": True}.get(need) or getattr(self, f"has_{need}", False)
+
     def check_exact_action(self) -> None:
-        """Refuse options under which the stored action is not as the policy drew it, with one line."""
+        """Reject, with one line, options under which the stored action differs from the one the policy drew."""
 
     def explore(self, key: jax.Array, action: jax.Array) -> jax.Array:
-        """The action (..., d) that is taken and stored in training, for the one that was drawn; here the same."""
+        """The action (..., d) that is taken and stored in training, given the one that was drawn; here the same."""
         del key
         return action
 
@@ -163,5 +169,5 @@ POLICIES: Registry[PolicyOptions] = Registry("policy")
 
 
 def check_hidden_sizes(flag: str, sizes: tuple[int, ...]) -> None:
-    """Refuse widths of layers of which one is less than 1, or none at all."""
+    """Reject an empty list of layer widths, and widths below 1."""
     require(len(sizes) >= 1 and min(sizes) >= 1, flag, sizes, "one or more sizes >= 1")

@@ -19,16 +19,16 @@ from dipod_jax.types import Params, Scores, make_scores
 @POLICIES.register("coupled-flow")
 @dataclass(frozen=True)
 class CoupledFlowOptions(FlowOptions):
-    """A flow over pairs of actions, executed as their mean; `sampler` is that of the plain flow which the drift meter
-    measures, the coupled sampler has none to choose."""
+    """A flow over pairs of actions, of which the mean is executed. `sampler` is that of the ordinary flow that the
+    drift meter measures; the coupled sampler offers no choice."""
 
     has_velocity: ClassVar[bool] = False
 
     num_steps: int = 5
     """K, steps of the sampler, >= 1; each evaluates the network twice"""
     mixing: float = 0.95
-    """p, the share of itself that a half keeps in a step's mixing, in [.5, 1]; at 1 the halves are only coupled by
-    their velocities; the inverse enlarges rounding by p^-2 a step"""
+    """p, the share of itself that each half keeps when a step mixes them, in [.5, 1]; at 1 only the velocities couple
+    the halves; the inverse magnifies rounding errors by p^-2 per step"""
 
     def validate(self) -> None:
         super().validate()
@@ -50,8 +50,8 @@ class CoupledFlowPolicy(FlowPolicy):
     """(z, y) = f(w), w ~ N(0, I_2d), the action is (z + y) / 2 (GenPO, arXiv 2505.18763), pre-tanh.
 
     A step of f, with dt < 0 and one network: z' = z + dt v(y, t), y' = y + dt v(z', t), then z = p z' + (1 - p) y' and
-    y = p y' + (1 - p) z with the new z. The first two are shears, of determinant 1, and the mixing has p^2 for each
-    dimension: log|det df| = 2 d K log p, whatever the parameters.
+    y = p y' + (1 - p) z with the new z. The first two are shears, of determinant 1, and the mixing has determinant p^2
+    per dimension, so log|det df| = 2 d K log p whatever the parameters.
     """
 
     score_name = "negative_log_prob_of_pair"
@@ -78,7 +78,7 @@ class CoupledFlowPolicy(FlowPolicy):
         return jnp.stack(halves, axis=-2)
 
     def inverse(self, params: Params, obs: jax.Array, pair: jax.Array) -> jax.Array:
-        """f^-1: a pair (..., 2, d) to its noise (..., 2, d), to rounding."""
+        """f^-1: a pair (..., 2, d) to its noise (..., 2, d), up to rounding."""
         p = self.mixing
 
         def retreat(halves, times):
@@ -99,7 +99,7 @@ class CoupledFlowPolicy(FlowPolicy):
         return pair.mean(-2), pair
 
     def prepare(self, params: Params, key: jax.Array, obs: jax.Array, trace: jax.Array) -> PairAndNoise:
-        """The pair, noise of another one, and the draws of the bound."""
+        """The pair, noise for another pair, and the draws of the bound."""
         del params
         fresh_key, draws_key = jax.random.split(key)
         return PairAndNoise(
@@ -107,11 +107,11 @@ class CoupledFlowPolicy(FlowPolicy):
         )
 
     def score(self, params: Params, obs: jax.Array, action: jax.Array, evidence: PairAndNoise) -> Scores:
-        """(..., 1) -log pi(z, y) = -log N(f^-1(z, y); 0, I) + 2 d K log p, in nats: of the pair, not of its mean, whose
-        KL between two policies is at most the pair's.
+        """(..., 1) -log pi(z, y) = -log N(f^-1(z, y); 0, I) + 2 d K log p, in nats. It is the density of the pair, not
+        of its mean; the KL of the mean is at most that of the pair.
 
-        The penalty is |z - y| of a fresh pair: where the halves come apart, the pair says nothing of the action. The
-        bound is the CFM loss at the action, of the plain flow of the same field.
+        The penalty is |z - y| of a fresh pair: if the halves drift apart, the pair says nothing about the action. The
+        bound is the CFM loss of the action under the ordinary flow of the same field.
         """
         noise = self.inverse(params, obs, evidence.pair)
         log_prob = standard_normal_log_prob(noise).sum(-1) - self.log_det
@@ -122,6 +122,6 @@ class CoupledFlowPolicy(FlowPolicy):
         return make_scores(-log_prob[..., None], bound=bound)._replace(penalty=apart)
 
     def ends(self, params: Params, obs: jax.Array, action: jax.Array, trace: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """What the plain flow of the same field would have made the action of, and the action."""
+        """The base noise that the ordinary flow of the same field maps to the action, and the action."""
         del trace
         return self.pre_image(params, obs, action), action

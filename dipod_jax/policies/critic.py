@@ -24,7 +24,7 @@ class CriticOptions:
     """nonlinearity between layers"""
 
     def validate(self) -> None:
-        """Refuse options out of range, with one line."""
+        """Reject options that are out of range, with one line."""
         Checked(self, "critic").choices()
         check_hidden_sizes("critic.hidden-sizes", self.hidden_sizes)
 

@@ -1,4 +1,4 @@
-"""A flow policy scored by one loss a dimension, as a language model is by one a token."""
+"""A flow policy scored by one loss per dimension, as a language model is scored by one per token."""
 
 from __future__ import annotations
 
@@ -19,13 +19,15 @@ COUPLED_TIMES = (0.2, 0.8)  # of the pair, as coupled-GRPO's share of masked tok
 @POLICIES.register("dimension-flow")
 @dataclass(frozen=True)
 class DimensionFlowOptions(FlowOptions):
-    """A flow-matching policy whose score is a velocity error in each dimension; the draws are for its bound, beside."""
+    """A flow-matching policy whose score is the velocity error in each dimension; its draws are used for the bound
+    only."""
 
     has_velocity: ClassVar[bool] = False
 
     passes: Literal["one-step", "coupled"] = "one-step"
-    """where the errors are taken: at t = 1 alone, where the network sees nothing of the action (d1's estimate), or also
-    at a pair t and 1 - t with the same noise, t ~ U(.2, .8), half of the sum of all three (coupled-GRPO's)"""
+    """where the errors are measured: one-step, at t = 1 only, where the network sees nothing of the action (d1's
+    estimate); or coupled, half the sum over t = 1 and a pair t, 1 - t with the same noise, t ~ U(.2, .8)
+    (coupled-GRPO's)"""
 
     def build(self, observation_size: int, action_size: int) -> DimensionFlowPolicy:
         return DimensionFlowPolicy(self, observation_size, action_size)
@@ -39,14 +41,15 @@ class PassesAndDraws(NamedTuple):
 
 
 class DimensionFlowPolicy(FlowPolicy):
-    """A flow policy with d scores an action. No sum of them is a likelihood or a bound of one: at t = 1 the velocity is
-    fitted by the mean action alone (`--policy.loss-form` and `reduction` are those of the bound beside)."""
+    """A flow policy with d scores per action. Their sum is neither a likelihood nor a bound of one: at t = 1 the
+    velocity is fitted by the mean action alone. `--policy.loss-form` and `--policy.reduction` apply to the bound
+    only."""
 
     score_name = "dimension_loss"
     options: DimensionFlowOptions
 
     def prepare(self, params: Params, key: jax.Array, obs: jax.Array, trace: jax.Array) -> Evidence:
-        """Draws of the passes and of the bound."""
+        """The draws for the passes and for the bound."""
         del params, trace
         passes_key, draws_key = jax.random.split(key)
         batch_shape = obs.shape[:-1]

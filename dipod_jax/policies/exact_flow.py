@@ -21,7 +21,8 @@ NEWTON_TOLERANCE = 1e-4
 @POLICIES.register("exact-flow")
 @dataclass(frozen=True)
 class ExactFlowOptions(FlowOptions):
-    """A flow-matching policy whose score is its sampler's exact likelihood; the draws are for its bound, beside."""
+    """A flow-matching policy whose score is the exact likelihood of its sampler; its draws are used for the bound
+    only."""
 
     has_velocity: ClassVar[bool] = False
 
@@ -39,8 +40,8 @@ class PathAndDraws(NamedTuple):
 class ExactFlowPolicy(FlowPolicy):
     """A flow policy whose score is -log pi(a | obs) (`bounds.log_prob_of_action`).
 
-    The sampler is inverted under the present parameters by Newton's method, each step starting from the path that the
-    action took when it was drawn. Where a path is not found or the sampler folds space, the score is not known.
+    The sampler is inverted under the current parameters by Newton's method, starting each step from the path that the
+    action took when it was drawn. If no path is found, or the sampler folds space, the score is unknown.
     """
 
     score_name = "negative_log_prob"
@@ -53,7 +54,7 @@ class ExactFlowPolicy(FlowPolicy):
 
     def score(self, params: Params, obs: jax.Array, action: jax.Array, evidence: Evidence) -> Scores:
         """(..., 1) -log pi of each action in nats, summed over its dimensions (the tanh cancels in ratios); the bound
-        beside it is the mean CFM loss."""
+        is the mean CFM loss."""
         flat = lambda x, rank: x.reshape(-1, *x.shape[x.ndim - rank :])
         exact = log_prob_of_action(
             self.velocity,

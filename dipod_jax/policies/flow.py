@@ -50,20 +50,21 @@ class FlowOptions(PolicyOptions):
     num_draws: int = 8
     """N, (t, eps) draws stored per action, >= 1"""
     draws_at_once: int | None = None
-    """of the N draws, how many are scored at a time, a divisor of them; the activations of one group are dropped and
-    computed again for the gradient, so that memory does not grow with N. None: all"""
+    """how many of the N draws are scored at a time, a divisor of N; the activations of each group are recomputed for
+    the gradient, so that memory does not grow with N. None: all at once"""
     draws: Literal["monte-carlo", "grid", "stratified", "antithetic", "gauss-legendre"] = "grid"
-    """where the draws' times lie: uniform on [0, 1], where the sampler evaluates the velocity, stratified, in
-    antithetic pairs, or at the nodes of a quadrature, with its weights"""
+    """times of the draws: uniform on [0, 1] (monte-carlo), the sampler's own (grid), stratified, in antithetic pairs,
+    or the nodes of a quadrature, with its weights (gauss-legendre)"""
     loss_form: Literal["velocity", "eps", "elbo"] = "eps"
-    """prediction whose squared error is the CFM loss, the network always outputting a velocity; or elbo: the velocity's
-    with the true ELBO's weight, summed over dimensions, at log-uniform t, so that the ratio is one of ELBOs in nats"""
+    """which prediction's squared error is the CFM loss (the network itself always predicts a velocity); or elbo: the
+    velocity error with the weight of the true ELBO, summed over dimensions, at log-uniform t, so that ratios are those
+    of ELBOs in nats"""
     elbo_cutoff: float = 0.05
-    """delta, the smallest t of the form elbo, 0 < delta < 1"""
+    """delta, the smallest t for loss-form elbo, 0 < delta < 1"""
     reduction: Literal["mean", "sum", "sqrt"] = "mean"
-    """how the loss adds up action dimensions: mean, sum, or sum / sqrt(d)"""
+    """how the loss combines action dimensions: mean, sum, or sqrt for sum / sqrt(d)"""
     time_embedding_size: int = 8
-    """features of t: cos and sin of t 2^k, even, >= 2"""
+    """number of time features, cos and sin of t 2^k, even, >= 2"""
     output_scale: float = 0.25
     """factor on the network's output, > 0"""
     action_clip: float | None = None
@@ -109,8 +110,8 @@ class FlowOptions(PolicyOptions):
 class FlowPolicy:
     """pi(a | obs): the image of N(0, I) under K steps of dx/dt = v(x, t | obs) from t = 1 to t = 0.
 
-    A step is Euler's, the midpoint rule's or Heun's, as the options say. The action is pre-tanh; the environment is
-    given tanh(a).
+    The step is Euler's, the midpoint rule's or Heun's, depending on the options. The action is pre-tanh; the
+    environment is given tanh(a).
     """
 
     score_name = "cfm_loss"
@@ -144,7 +145,7 @@ class FlowPolicy:
         return self._field.apply(params, obs, x_t, t)  # pyright: ignore[reportReturnType]
 
     def sample(self, params: Params, obs: jax.Array, noise: jax.Array) -> tuple[jax.Array, Trace]:
-        """Pre-tanh action (..., d), the sampler's end point, and its start, the base noise (..., d)."""
+        """Pre-tanh action (..., d), where the sampler ends, and the base noise (..., d), where it starts."""
         field = lambda x, t: self.velocity(params, obs, x, t)
         return integrate(field, noise, self.times, method=self.options.sampler), noise
 
@@ -154,7 +155,7 @@ class FlowPolicy:
         return trace, action
 
     def pre_image(self, params: Params, obs: jax.Array, action: jax.Array) -> jax.Array:
-        """(..., d) base noise that the sampler turns into an action (..., d); NaN where none is found."""
+        """(..., d) base noise that the sampler maps to an action (..., d); NaN if none is found."""
         flat = lambda x: x.reshape(-1, x.shape[-1])
         found = invert(
             self.velocity,
@@ -173,7 +174,7 @@ class FlowPolicy:
         return jnp.tanh(action)
 
     def sample_draws(self, key: jax.Array, batch_shape: tuple[int, ...]) -> Draws:
-        """N pairs (t, eps) per action: t (..., N), eps (..., N, d); t is log-uniform for the form `elbo`."""
+        """N pairs (t, eps) per action: t (..., N), eps (..., N, d); t is log-uniform for loss form `elbo`."""
         c = self.options
         draws = sample_draws(
             key, batch_shape, c.num_draws, self.action_size, placement=c.draws, times=self.evaluation_times
@@ -181,18 +182,20 @@ class FlowPolicy:
         return to_log_uniform(draws, delta=c.elbo_cutoff) if c.loss_form == "elbo" else draws
 
     def prepare(self, params: Params, key: jax.Array, obs: jax.Array, trace: Trace) -> Evidence:
-        """The (t, eps) draws at which present, acting and reference policy are scored alike."""
+        """The (t, eps) draws at which the current, acting and reference policies are all scored."""
         del params, trace
         return self.sample_draws(key, obs.shape[:-1])
 
     def score(self, params: Params, obs: jax.Array, action: jax.Array, evidence: Evidence) -> Scores:
-        """(..., N) CFM loss of each draw, which is the bound as well."""
+        """(..., N) CFM loss of each draw, which is also the bound."""
         loss, velocity = self._losses(params, obs, action, evidence)
         scores = make_scores(loss, weight=self.draw_weights, bound=loss @ self.draw_weights)
-        return scores._replace(time=evidence.t, velocity=velocity)
+        denoised = interpolate(action, evidence.t, evidence.eps) - evidence.t[..., None] * velocity
+        return scores._replace(time=evidence.t, velocity=velocity, denoised=denoised)
 
     def cfm_loss(self, params: Params, obs: jax.Array, action: jax.Array, draws: Draws) -> jax.Array:
-        """(..., N) CFM loss of each draw, in the options' form and reduction, or its share of the negative ELBO."""
+        """(..., N) CFM loss of each draw, in the form and reduction of the options, or the draw's share of the negative
+        ELBO."""
         return self._losses(params, obs, action, draws)[0]
 
     def _losses(self, params: Params, obs: jax.Array, action: jax.Array, draws: Draws) -> tuple[jax.Array, jax.Array]:
@@ -217,11 +220,11 @@ class FlowPolicy:
         return (elbo_loss(loss, draws.t, delta=options.elbo_cutoff) if is_elbo else loss), velocity
 
     def exact(self, params: Params, obs: jax.Array, noise: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """log pi (B,) of the actions that the sampler makes of base noise (B, d), and where it is known; the gradient
-        is at the fixed action (`bounds.log_prob_of_noise`)."""
+        """log pi (B,) of the actions that the sampler makes from base noise (B, d), and whether it is known; the
+        gradient is at the fixed action (`bounds.log_prob_of_noise`)."""
         found = log_prob_of_noise(self.velocity, params, obs, noise, self.times, method=self.options.sampler)
         return found.log_prob, found.valid
 
     def entropy(self, params: Params, obs: jax.Array, noise: jax.Array) -> None:
-        """None: a flow's entropy has no estimate whose gradient is the entropy's."""
+        """None: no estimate of a flow's entropy has the gradient of the entropy."""
         del params, obs, noise

@@ -1,6 +1,6 @@
 """Flow policies whose sampler is noisy at every step: a chain of Gaussian decisions with an exact likelihood.
 
-This file stores the path; an objective sees its scores, one -log p a step.
+The trace is the path; an objective sees its scores, one -log p per step.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class NoisyFlowOptions(ChainOptions):
 @POLICIES.register("flow-sde")
 @dataclass(frozen=True)
 class FlowSdeOptions(ChainOptions):
-    """A flow-matching policy that acts by the SDE whose marginals are its flow's."""
+    """A flow-matching policy that acts by the SDE with the same marginals as its flow."""
 
     noise_level: float = 0.7
     """s_t / sqrt(t / (1 - t)), the SDE's diffusion, > 0"""
@@ -71,9 +71,9 @@ class DdimFlowOptions(ChainOptions):
     """A flow-matching policy that acts by DDIM's steps."""
 
     eta: float = 1.0
-    """share of the ancestral sampler's noise, 0 <= eta <= 1"""
+    """fraction of the ancestral sampler's noise, 0 <= eta <= 1"""
     noise_floor: float = 0.05
-    """least standard deviation of a step, > 0; that of the last one, in units of the pre-tanh action"""
+    """smallest standard deviation of a step, which is that of the last step, > 0, in units of the pre-tanh action"""
 
     def validate(self) -> None:
         super().validate()
@@ -89,8 +89,8 @@ class DdimFlowOptions(ChainOptions):
 class FlowSdePolicy(FlowPolicy):
     """pi(x_0 .. x_K | obs) = N(x_0; 0, I) prod_k N(x_{k+1}; a_k x_k + b_k v_k, std_k^2 I); the action is x_K.
 
-    v_k is the velocity of the sampler's step (`bounds.slope`). Noise of 0 gives the deterministic path. The bound
-    beside the scores is the CFM loss at the action: it bounds the likelihood of the flow, not of the chain.
+    v_k is the velocity of the sampler's step (`bounds.slope`). Zero noise gives the deterministic path. The bound is
+    the CFM loss of the action: it bounds the likelihood of the flow, not of the chain.
     """
 
     score_name = "step_negative_log_prob"
@@ -117,7 +117,7 @@ class FlowSdePolicy(FlowPolicy):
         return Steps((a - 1.0) * x + b * velocity, jnp.broadcast_to(std, (*x.shape[:-1], 1)))
 
     def sample(self, params: Params, obs: jax.Array, noise: jax.Array) -> tuple[jax.Array, Trace]:
-        """Action (..., d) and path (..., K+1, d), for noise (..., K+1, d): of the start, then of each step."""
+        """Action (..., d) and path (..., K+1, d), for noise (..., K+1, d): first of the start, then of each step."""
 
         def advance(x, inputs):
             z, *at = inputs
@@ -140,7 +140,8 @@ class FlowSdePolicy(FlowPolicy):
         return PathAndDraws(trace, self.sample_draws(key, obs.shape[:-1]))
 
     def score(self, params: Params, obs: jax.Array, action: jax.Array, evidence: Evidence) -> Scores:
-        """(..., K) -log N(x_{k+1}; mu_k, std_k^2 I) in nats, summed over dimensions; that of x_0 has no parameters.
+        """(..., K) -log N(x_{k+1}; mu_k, std_k^2 I) in nats, summed over dimensions; the start x_0 is left out, since
+        its density has no parameters.
 
         The action is the path's end; the bound is its CFM loss.
         """
@@ -149,7 +150,7 @@ class FlowSdePolicy(FlowPolicy):
         return make_scores(path_losses(steps, evidence.path), bound=bound)._replace(steps=steps)
 
     def ends(self, params: Params, obs: jax.Array, action: jax.Array, trace: Trace) -> tuple[jax.Array, jax.Array]:
-        """What the sampler without noise would have made the action of, and the action."""
+        """The base noise that the noise-free sampler maps to the action, and the action."""
         del trace
         return self.pre_image(params, obs, action), action
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from dipod_jax.networks import MLP
 from dipod_jax.policies.base import POLICIES, PolicyOptions
-from dipod_jax.types import Params, Scores, make_scores
+from dipod_jax.types import Params, Scores, Steps, make_scores
 
 MIN_STD = 1e-3
 
@@ -21,6 +21,7 @@ class GaussianOptions(PolicyOptions):
     """A Gaussian policy with a state-dependent diagonal scale; the environment is given the tanh of its sample."""
 
     has_entropy: ClassVar[bool] = True
+    has_steps: ClassVar[bool] = True  # one, the action itself
 
     activation: Literal["silu", "tanh", "relu", "gelu"] = "silu"
     """nonlinearity between layers"""
@@ -50,7 +51,7 @@ class GaussianPolicy:
         return mean, jax.nn.softplus(raw) + MIN_STD
 
     def sample(self, params: Params, obs: jax.Array, noise: jax.Array) -> tuple[jax.Array, tuple[()]]:
-        """Pre-tanh action mu + sigma * noise, (..., d); noise 0 gives the mean action. Nothing is remembered."""
+        """Pre-tanh action mu + sigma * noise, (..., d); noise 0 gives the mean action. The trace is empty."""
         mean, std = self.distribution(params, obs)
         return mean + std * noise, ()
 
@@ -68,7 +69,8 @@ class GaussianPolicy:
         del evidence
         mean, std = self.distribution(params, obs)
         log_prob = -0.5 * jnp.square((action - mean) / std) - jnp.log(std) - 0.5 * jnp.log(2 * jnp.pi)
-        return make_scores(-log_prob.sum(-1, keepdims=True))
+        scores = make_scores(-log_prob.sum(-1, keepdims=True))
+        return scores._replace(steps=Steps(mean[..., None, :], std[..., None, :]))
 
     def entropy(self, params: Params, obs: jax.Array, noise: jax.Array) -> jax.Array:
         """(...) entropy of tanh(a): the Gaussian's in closed form plus log|d tanh(z)/dz| at one fresh sample z.

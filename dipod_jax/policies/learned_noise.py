@@ -1,4 +1,4 @@
-"""A flow whose sampler's steps are noisy by a network of their own."""
+"""A flow whose sampler has learned noise at every step."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from dipod_jax.types import Params, Scores, Steps, make_scores
 @POLICIES.register("learned-noise-flow")
 @dataclass(frozen=True)
 class LearnedNoiseOptions(ChainOptions):
-    """A flow-matching policy whose sampler's steps have noise that a network learns, between two bounds."""
+    """A flow-matching policy whose sampler adds noise at every step; a network learns its scale, between two bounds."""
 
     min_noise: float = 0.10
-    """least standard deviation of a step's noise, > 0, in units of the pre-tanh action"""
+    """smallest standard deviation of a step's noise, > 0, in units of the pre-tanh action"""
     max_noise: float = 0.24
-    """largest standard deviation of a step's noise, more than the least"""
+    """largest standard deviation of a step's noise, more than the smallest"""
 
     def validate(self) -> None:
         super().validate()
@@ -40,8 +40,8 @@ class LearnedNoiseOptions(ChainOptions):
 class LearnedNoisePolicy(FlowSdePolicy):
     """x_{k+1} ~ N(x_k + dt v(x_k, t_k), diag(sigma(obs, t_k))^2) (ReinFlow, arXiv 2505.22094); the action is x_K.
 
-    sigma lies between the bounds, by the logistic function of a network's output, in the logarithm. Parameters are
-    {"field": ..., "noise": ...}.
+    log sigma interpolates between the logs of the bounds, by the logistic function of a network's output. Parameters
+    are {"field": ..., "noise": ...}.
     """
 
     score_name = "path_negative_log_prob"
@@ -75,14 +75,14 @@ class LearnedNoisePolicy(FlowSdePolicy):
     def step(
         self, params: Params, obs: jax.Array, x: jax.Array, t: jax.Array, t_next: jax.Array, coefficients: Transitions
     ) -> Steps:
-        """The distribution of the state after x (..., d): move and std (..., d)."""
+        """The distribution of the state that follows x (..., d): move and std (..., d)."""
         move, _ = super().step(params, obs, x, t, t_next, coefficients)
         return Steps(move, jnp.broadcast_to(self.noise(params, obs, t), move.shape))
 
     def score(self, params: Params, obs: jax.Array, action: jax.Array, evidence: PathAndDraws) -> Scores:
-        """(..., 1) -log p of the whole path, start included, in nats per state and dimension: / ((K + 1) d).
+        """(..., 1) -log p of the whole path, start included, divided by (K + 1) d: in nats per state and dimension.
 
-        It is evaluated at the times at which the path was drawn, where ReinFlow's code takes others than it acts by.
+        It is evaluated at the times at which the path was drawn; ReinFlow's code scores at other times than it acts by.
         """
         steps, path = self.steps(params, obs, evidence.path), evidence.path
         total = path_losses(steps, path).sum(-1) - standard_normal_log_prob(path[..., 0, :])

@@ -1,4 +1,4 @@
-"""The token policy: a masked diffusion fills the blanks of a prompt."""
+"""The token policy: a masked diffusion that fills the blanks of a prompt."""
 
 from __future__ import annotations
 
@@ -35,22 +35,23 @@ from dipod_jax.types import Params, Scores, TokenScores, Trace
 
 @dataclass(frozen=True)
 class MaskedOptions:
-    """How a masked diffusion acts, and what its scores are made of."""
+    """How a masked diffusion acts, and how its scores are computed."""
 
     decoder: DecoderOptions = field(default_factory=DecoderOptions)
     draws: MaskPlacement = "uniform"
-    """which masks the scores are taken at (`dipod_jax.bounds.mask_draws`); floor and gdpo are biased, as released"""
+    """the masks at which scores are computed (`dipod_jax.bounds.mask_draws`); floor and gdpo are biased, as in the
+    released code"""
     num_draws: int = 4
     """N, masks of each sequence, >= 1"""
     scores: Literal["sequence", "token"] = "sequence"
-    """one score for each mask, the sequence's negative ELBO; or one for each token, summed over masks"""
+    """one score per mask, an estimate of the sequence's negative ELBO; or one per token, summed over masks"""
     prompt_masking: float = 0.0
-    """probability with which each given token is hidden in a score's context (d1: .15), 0 to 1"""
+    """probability that a given (prompt) token is hidden in the context of a score (d1: .15), 0 to 1"""
     length_normalised: bool = False
-    """whether a sequence's scores and bound are divided by its number of blanks (SPG, ESPO, GDPO); a bound beside
-    scores by token always is, since their mean is"""
+    """whether the scores and bound of a sequence are divided by its number of blanks (SPG, ESPO, GDPO); with scores per
+    token the bound always is"""
     bound_draws: int = 0
-    """masks of a bound beside the scores, `uniform`; 0: the bound is of the scores' own masks"""
+    """number of `uniform` masks for a separate bound, >= 0; 0: the bound uses the masks of the scores"""
 
     def validate(self) -> None:
         """Refuse options out of range, with one line."""
@@ -73,7 +74,7 @@ class MaskedEvidence(NamedTuple):
 
 
 class ExactBounds(NamedTuple):
-    """What can be known of a sequence of few blanks, each (...) in nats."""
+    """Exact quantities of a sequence with few blanks, each (...) in nats."""
 
     log_prob: jax.Array  # under random order, one token a step, temperature 1: what the bounds are of
     elbo: jax.Array
@@ -84,11 +85,11 @@ class ExactBounds(NamedTuple):
 
 
 class MaskedPolicy:
-    """pi(x | prompt): the words that a decoder puts into the blanks of a prompt, by a network of conditionals.
+    """pi(x | prompt): the tokens that a decoder writes into the blanks of a prompt, using a network of conditionals.
 
     An observation is a prompt (..., L) of tokens, 0 where blank; an action is the completed sequence (..., L). The
-    evidence of a score is a set of masks, which old, new and reference score share. `Scores.loss @ weight` is minus an
-    estimate of the sequence's ELBO, summed over its tokens (for scores by token: its mean over them).
+    evidence of a score is a set of masks, shared by the old, new and reference scores. `Scores.loss @ weight` is an
+    estimate of the negative ELBO of the sequence, summed over its tokens (with scores per token: averaged over them).
     """
 
     score_name = "negative_elbo"
@@ -97,7 +98,7 @@ class MaskedPolicy:
         """Args:
         network: tokens (..., L) of 0..V -> logits (..., L, V).
         length: L.
-        num_blanks: the most blanks that a prompt has.
+        num_blanks: the largest number of blanks in a prompt.
         """
         self.options, self.network = options, network
         self.action_size, self.num_blanks = length, num_blanks
@@ -133,7 +134,7 @@ class MaskedPolicy:
         return MaskedEvidence(score, sample_mask_draws(bound_key, blank, options.bound_draws, placement="uniform"))
 
     def score(self, params: Params, obs: jax.Array, action: jax.Array, evidence: MaskedEvidence) -> Scores:
-        """N losses of each sequence, one a mask; or L, one a blank."""
+        """N losses per sequence, one per mask; or L, one per blank."""
         draws, blank = evidence.score, obs == MASK
         by_token = self.options.scores == "token"
         per_blank = 1.0 / blank.sum(-1)
@@ -158,7 +159,7 @@ class MaskedPolicy:
     def _by_token(
         self, log_prob: jax.Array, draws: MaskDraws, blank: jax.Array
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """Losses (..., L) of the blanks, summed over masks; a blank that no mask hides is not known."""
+        """Losses (..., L) of the blanks, summed over masks; a blank that no mask hides is unknown."""
         positions, is_blank = blank_positions(blank, self.num_blanks)
         weight = draws.coefficient * self.draw_weights[:, None]
         of_position = -jnp.sum(weight * log_prob, axis=-2)  # (..., P)
@@ -168,20 +169,21 @@ class MaskedPolicy:
         return loss, jnp.full(self.num_blanks, 1.0 / self.num_blanks), known
 
     def entropy(self, params: Params, obs: jax.Array, noise: jax.Array) -> None:
-        """None: `exact` gives it as minus the mean log-likelihood of own samples, where there are few blanks."""
+        """None: with few blanks, estimate it from `exact` as minus the mean log-likelihood of the policy's own
+        samples."""
         del params, obs, noise
 
     def exact(self, params: Params, obs: jax.Array, action: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Exact log-likelihood (...) under random order, one token a step at temperature 1, and whether it holds.
+        """Exact log-likelihood (...) under random order, one token per step at temperature 1, and whether it is valid.
 
-        It is of the distribution that the ELBO bounds; the decoder's own is in `exact_bounds`. A prompt of fewer
-        blanks than the policy's is as exact.
+        It is of the distribution that the ELBO bounds; the decoder's own is in `exact_bounds`. It is exact for prompts
+        with fewer blanks than the policy allows, too.
         """
         table, _, _ = self._subset_table(params, obs, action)
         return log_order_mean(table), ((obs == MASK).sum(-1) <= self.num_blanks) & (action != MASK).all(-1)
 
     def exact_bounds(self, params: Params, obs: jax.Array, action: jax.Array, eubo_order: float = 1.5) -> ExactBounds:
-        """Everything exact at once, from the 2^L contexts of each sequence (..., P); `num_blanks` blanks each."""
+        """All exact quantities at once, from the 2^L contexts of each sequence (..., P) with `num_blanks` blanks."""
         table, logits, words = self._subset_table(params, obs, action)
         log_prob = log_order_mean(table)
         decoder = self.options.decoder

@@ -1,4 +1,4 @@
-"""A flow policy that scores an action together with another one of the same state."""
+"""A flow policy that scores an action together with another action in the same state."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from dipod_jax.types import Evidence, Params, Scores, make_scores
 @POLICIES.register("paired-flow")
 @dataclass(frozen=True)
 class PairedFlowOptions(FlowOptions):
-    """A flow-matching policy that scores each action beside another that it drew in the same state."""
+    """A flow-matching policy that scores each action together with another one drawn in the same state."""
 
     has_velocity: ClassVar[bool] = False
 
@@ -35,8 +35,8 @@ class RivalAndDraws(NamedTuple):
 class PairedFlowPolicy(FlowPolicy):
     """A flow policy with scores (..., 2): of the action taken and of a rival.
 
-    The rival is drawn when an update begins, by the acting parameters from noise of its own, and explored around as the
-    action was; it is not executed. Its advantage is 0 in expectation, so that of the action tells which one is better.
+    The rival is drawn at the start of an update with the acting parameters, independent noise and the same exploration;
+    it is never executed. Its expected advantage is 0, so the sign of the action's advantage tells which is better.
     """
 
     def prepare(self, params: Params, key: jax.Array, obs: jax.Array, trace: jax.Array) -> Evidence:
@@ -46,8 +46,8 @@ class PairedFlowPolicy(FlowPolicy):
         return RivalAndDraws(self.options.explore(action_key, rival), self.sample_draws(draws_key, obs.shape[:-1]))
 
     def score(self, params: Params, obs: jax.Array, action: jax.Array, evidence: Evidence) -> Scores:
-        """(..., 2) mean CFM loss of the action and of its rival at the same draws; the mean and the bound are the
-        action's."""
+        """(..., 2) mean CFM loss of the action and of its rival at the same draws; the mean and the bound are those of
+        the action."""
         pair = (action, evidence.rival)
         losses = [self.cfm_loss(params, obs, a, evidence.draws) @ self.draw_weights for a in pair]
         return make_scores(jnp.stack(losses, -1), weight=jnp.array([1.0, 0.0]), bound=losses[0])

@@ -1,4 +1,4 @@
-"""A flow with Gaussian noise at its end alone, scored given the base noise that it started from."""
+"""A flow with Gaussian noise added at its end, scored given the base noise that it started from."""
 
 from __future__ import annotations
 
@@ -22,14 +22,13 @@ LOG_STD_RANGE = (-5.0, 2.0)
 @POLICIES.register("terminal-noise-flow")
 @dataclass(frozen=True)
 class TerminalNoiseOptions(FlowOptions):
-    """A flow-matching policy with learned Gaussian noise on its end point, one standard deviation a dimension."""
+    """A flow-matching policy with learned Gaussian noise on its end point, one standard deviation per dimension."""
 
     has_velocity: ClassVar[bool] = False
     has_steps: ClassVar[bool] = True  # one, the last
 
     initial_noise: float = 1.0
-    """standard deviation of the end's noise at the start of training, in [.0068, 7.3], in units of the pre-tanh
-    action"""
+    """initial standard deviation of the terminal noise, in [.0068, 7.3], in units of the pre-tanh action"""
 
     def validate(self) -> None:
         super().validate()
@@ -41,7 +40,7 @@ class TerminalNoiseOptions(FlowOptions):
 
 
 class Ends(NamedTuple):
-    """What is remembered of an action: phi + n, phi the flow's end."""
+    """The trace of an action phi + n, where phi is the end of the flow."""
 
     base_noise: jax.Array  # (..., d) z, where the flow started
     endpoint: jax.Array  # (..., d) phi
@@ -59,9 +58,9 @@ class EndsAndVelocity(NamedTuple):
 class TerminalNoisePolicy(FlowPolicy):
     """a = phi(z, obs) + n, z ~ N(0, I), n ~ N(0, diag(sigma)^2); the environment is given tanh(a).
 
-    The score is -log of the density of a given z (PolicyFlow, arXiv 2602.01156, eq. 13), in which the change of phi is
-    taken to be that of the velocity at one point of the chord from phi to z: exact for one Euler step, else biased by
-    what the flow does with a change on the way. Parameters are {"field": ..., "log_std": (d,)}.
+    The score is minus the log density of a given z (PolicyFlow, arXiv 2602.01156, eq. 13), which approximates the
+    change of phi by the change of velocity at one point of the chord from phi to z. That is exact for one Euler step;
+    with more steps it ignores how the flow propagates the change. Parameters are {"field": ..., "log_std": (d,)}.
     """
 
     score_name = "negative_log_prob_given_noise"
@@ -84,7 +83,7 @@ class TerminalNoisePolicy(FlowPolicy):
         return super().velocity(params["field"], obs, x_t, t)
 
     def std(self, params: Params) -> jax.Array:
-        """(d,) standard deviations of the end's noise."""
+        """(d,) standard deviations of the terminal noise."""
         return jnp.exp(jnp.clip(params["log_std"], *LOG_STD_RANGE))
 
     def endpoint(self, params: Params, obs: jax.Array, base_noise: jax.Array) -> jax.Array:
@@ -93,26 +92,27 @@ class TerminalNoisePolicy(FlowPolicy):
         return integrate(field, base_noise, self.times, method=self.method)
 
     def sample(self, params: Params, obs: jax.Array, noise: jax.Array) -> tuple[jax.Array, Trace]:
-        """Action (..., d) and its parts, for noise (..., 2, d) of the start and of the end."""
+        """Action (..., d) and its parts, for noise (..., 2, d): that of the start and that of the end."""
         base_noise, end_noise = noise[..., 0, :], self.std(params) * noise[..., 1, :]
         endpoint = self.endpoint(params, obs, base_noise)
         return endpoint + end_noise, Ends(base_noise, endpoint, end_noise)
 
     def prepare(self, params: Params, key: jax.Array, obs: jax.Array, trace: Ends) -> EndsAndVelocity:
-        """The action's parts, draws, and the acting velocities at the chord's points.
+        """The parts of the action, draws, and the acting velocities at points of the chord.
 
-        The code draws one time anew for every minibatch; here N are drawn once an iteration and all are used each time.
+        The paper's code draws one time for every minibatch; here N times are drawn once per iteration and all of them
+        are used in every update.
         """
         draws = self.sample_draws(key, obs.shape[:-1])
         return EndsAndVelocity(trace, draws, self._chord_velocity(params, obs, trace, draws.t))
 
     def score(self, params: Params, obs: jax.Array, action: jax.Array, evidence: EndsAndVelocity) -> Scores:
-        """(..., N) -log N(n + u; 0, diag(sigma)^2) in nats, u = v_new - v_old at the chord's points; sampling moves
+        """(..., N) -log N(n + u; 0, diag(sigma)^2) in nats, u = v_new - v_old at points of the chord; sampling moves
         against the velocity, so phi moves by -u.
 
         The bound is the CFM loss at phi, the flow's own sample. The penalty is PolicyFlow's Brownian regulariser,
-        (t v_new + x_t + (1 - t) v_old)^2 in a mean over draws and dimensions: it draws the new velocity to the old
-        score, which spreads actions, and has a gradient from the first step on.
+        (t v_new + x_t + (1 - t) v_old)^2, averaged over draws and dimensions: it pulls the new velocity towards the old
+        score, which spreads actions, and its gradient is nonzero from the first step.
         """
         del action
         ends, draws, acting = evidence
@@ -136,7 +136,8 @@ class TerminalNoisePolicy(FlowPolicy):
     def given_noise(
         self, params: Params, obs: jax.Array, action: jax.Array, evidence: EndsAndVelocity
     ) -> tuple[Params, Callable[[Params], jax.Array], Callable[[Params], jax.Array]]:
-        """The field's parameters, and the density of the action given z as scored and by the flow's own new end."""
+        """The parameters of the field, and the density of the action given z: as scored, and with the flow's actual new
+        end."""
         std, base_noise = self.std(params), evidence.ends.base_noise
 
         def exact(field: Params) -> jax.Array:
@@ -147,7 +148,7 @@ class TerminalNoisePolicy(FlowPolicy):
         return params["field"], scored, exact
 
     def ends(self, params: Params, obs: jax.Array, action: jax.Array, trace: Ends) -> tuple[jax.Array, jax.Array]:
-        """The base noise and the flow's end, without the noise there."""
+        """The base noise and the end of the flow, without the terminal noise."""
         del params, obs, action
         return trace.base_noise, trace.endpoint
 

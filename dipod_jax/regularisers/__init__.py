@@ -1,4 +1,4 @@
-"""Regularisers: terms that go over any objective, one a file. Importing this finds them all."""
+"""Regularisers: terms that can be added to any objective, one per file. Importing this package registers them all."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""What goes over any objective: a weight and a term that is added to the loss."""
+"""A regulariser: a weighted term that can be added to the loss of any objective."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal, NamedTuple, TypeVar
+from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
 
 import jax
 
@@ -12,45 +12,49 @@ from dipod_jax.options import register_options
 from dipod_jax.registry import Registry
 from dipod_jax.types import Scores
 
-Need = Literal["bound", "entropy", "reference", "velocity", "steps"]
-"""What a regulariser asks of a policy: velocity is that of its draws, steps those that made an action, and both come
-with a reference's."""
+Need = Literal["bound", "entropy", "reference", "velocity", "steps", "denoised"]
+"""What a regulariser needs from a policy: `velocity` at its draws or the `steps` that made an action, each together
+with those of a reference policy; `denoised`, the action that the network predicts from each draw."""
 
 
 class Terms(NamedTuple):
-    """What a regulariser may be made of; leading axes (...) are a minibatch's."""
+    """The inputs of a regulariser; leading axes (...) are those of a minibatch."""
 
     new: Scores
-    """under the present policy, of the same actions and draws as `old`"""
+    """scores under the current policy, of the same actions and draws as `old`"""
     old: Scores
-    """under the acting policy"""
+    """scores under the acting policy"""
     reference: Scores | None
-    """under the reference policy, where one is kept"""
+    """scores under the reference policy, if one is kept"""
     entropy: jax.Array | None
-    """(...) an estimate of the present policy's entropy in nats, of the squashed action; None: it has none"""
+    """(...) estimated entropy of the current policy's squashed action in nats; None if the family has no estimate"""
 
 
 @dataclass(frozen=True)
 class Regulariser:
-    """A weighted term over any objective. A subclass is a frozen dataclass under `@register_regulariser(name)`."""
+    """A weighted term for any objective. A subclass is a frozen dataclass under `@register_regulariser(name)`."""
 
     name: ClassVar[str]
     """the word on the command line: --regularisers.<name>.weight"""
     needs: ClassVar[Need | None] = None
-    """what the policy must offer; it is refused, with a reason, over one that does not"""
+    """what the policy must offer; with any other policy the config is refused, with the reason"""
 
     weight: float = 0.0
     """weight of the term, >= 0; 0 leaves it out"""
 
     def validate(self) -> None:
-        """Refuse options out of range, with one line."""
+        """Reject options that are out of range, with one line."""
         check = Checked(self, f"regularisers.{self.name}")
         check.choices()
         check.number("weight")
 
+    def check_policy(self, policy: Any) -> None:
+        """Refuse options of a policy that has what it `needs`, with one line; called where it has a weight."""
+        del policy
+
     @property
     def needs_reference(self) -> bool:
-        """Whether a reference policy has to be kept."""
+        """Whether a reference policy must be kept."""
         return self.needs in ("reference", "velocity", "steps")
 
     def __call__(self, terms: Terms) -> jax.Array:

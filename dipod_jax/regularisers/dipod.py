@@ -17,8 +17,8 @@ class Dipod(Regulariser):
     option --beta.
 
     Maximising beta * ELBO on samples of the current policy is self-distillation: it changes the bound, not (to first
-    order, for a perfect sampler) the policy. Every sample counts, whatever its advantage; nothing is clipped and there
-    is no ratio. At rho = 1 it shifts the advantage: the gradient becomes that of (A + beta) ELBO.
+    order, for a perfect sampler) the policy. Every sample counts, whatever its advantage, with no ratio and no
+    clipping. At rho = 1 it amounts to a shift of the advantage: the gradient becomes that of (A + beta) ELBO.
     """
 
     needs: ClassVar[Need | None] = "bound"

@@ -1,4 +1,4 @@
-"""An entropy bonus for policies whose entropy is known."""
+"""An entropy bonus, for policies whose entropy can be estimated."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dipod_jax.regularisers.base import Need, Regulariser, Terms, register_regul
 @register_regulariser("entropy")
 @dataclass(frozen=True)
 class Entropy(Regulariser):
-    """-weight * E[H(pi(. | obs))], of the squashed action, so that the bonus does not push mass into saturation."""
+    """-weight * E[H(pi(. | obs))], for the squashed action, so that the bonus does not reward saturation."""
 
     needs: ClassVar[Need | None] = "entropy"
 

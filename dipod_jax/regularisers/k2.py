@@ -1,4 +1,5 @@
-"""Keeping close to a reference policy, in the units of scores: three estimators of a KL, and the one to use."""
+"""Staying close to a reference policy, in the units of the scores: three KL estimators, and the regulariser built on
+one of them."""
 
 from __future__ import annotations
 
@@ -16,22 +17,23 @@ MAX_EXPONENT = 20.0  # of k3: e^20 and its gradient are finite in float32, also 
 
 
 def log_ratio_to(reference: Scores, new: Scores, *, per_draw: bool = False) -> jax.Array:
-    """D = l_ref - l_new, the surrogate of log pi_new - log pi_ref: (...) of the means over draws, or (..., N) of each.
-    It is 0, without gradient, where one of the two scores is not known. The reference has no gradient.
+    """D = l_ref - l_new, the surrogate of log pi_new - log pi_ref: (...) from the means over draws, or (..., N) for
+    each draw. It is 0, without gradient, if either score is unknown. No gradient flows into the reference.
     """
     new, reference = matched(new, jax.lax.stop_gradient(reference))
     return reference.loss - new.loss if per_draw else reference.mean() - new.mean()
 
 
 def kl_estimate(log_ratio: jax.Array, kind: Literal["k2", "k1", "k3"]) -> jax.Array:
-    """An estimator of a KL between the present policy and a reference, elementwise (ESPO, arXiv 2512.03759, code).
+    """An estimator of the KL between the current policy and a reference, elementwise (ESPO, arXiv 2512.03759, code).
 
         k2 = D^2 / 2                      gradient  D grad(log pi): the pull to the reference
         k1 = D + (D - sg D) sg D          value D; gradient  (1 + D) grad(log pi), that of KL(pi || ref) on own samples
         k3 = exp(-D) - 1 + D              gradient  (1 - exp(-D)) grad(log pi); never negative
 
-    The plain mean of D has the right value as well, but the gradient grad(log pi), whatever the reference: over a bound
-    it is a DiPOD of the opposite sign. It is not offered. k3's exponent is clamped at 20, its gradient kept.
+    The plain mean of D has the right value too, but its gradient is grad(log pi) whatever the reference: on a bound,
+    that is DiPOD with the opposite sign, so it is not offered. The exponent of k3 is clamped at 20 with its gradient
+    kept.
 
     Args:
         log_ratio: D (...), whose gradient is that of log pi.
@@ -50,7 +52,7 @@ def kl_estimate(log_ratio: jax.Array, kind: Literal["k2", "k1", "k3"]) -> jax.Ar
 class K2(Regulariser):
     """weight * mean (l_ref - l_new)^2 / 2 (ESPO, arXiv 2512.03759): half the squared log ratio to a reference policy.
 
-    In the unit of the scores: with a loss that is the mean over d dimensions, ESPO's beta is weight / d.
+    The weight is in the unit of the scores: for a loss that is the mean over d dimensions, ESPO's beta is weight / d.
     """
 
     needs: ClassVar[Need | None] = "reference"

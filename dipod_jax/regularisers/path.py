@@ -1,4 +1,4 @@
-"""Keeping a policy's whole path of Gaussian steps close to a reference policy's."""
+"""Keeping the whole path of Gaussian steps close to that of a reference policy."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from dipod_jax.regularisers.base import Need, Regulariser, Terms, register_regul
 @register_regulariser("path")
 @dataclass(frozen=True)
 class PathKl(Regulariser):
-    """weight * mean of sum_k KL(N_new_k || N_ref_k) along the paths that were taken, in nats: a KL of path measures,
-    which bounds that of actions from above (GSB-MDPO, arXiv 2603.21621, eq. 22).
+    """weight * mean of sum_k KL(N_new_k || N_ref_k) along the sampled paths, in nats: a KL of path measures, which is
+    an upper bound of the actions' KL (GSB-MDPO, arXiv 2603.21621, eq. 22).
 
-    It grows with the number of steps and falls with their noise: a weight does not carry over to others.
+    It grows with the number of steps and shrinks with their noise, so a weight does not carry over to other settings.
     """
 
     needs: ClassVar[Need | None] = "steps"

@@ -1,4 +1,4 @@
-"""Keeping a flow's velocity close to a reference policy's."""
+"""Keeping the velocity of a flow close to that of a reference policy."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TIME_RANGE = (0.01, 0.99)  # AWM caps t at .99; below .01 its weight, 1 / t, wou
 
 def velocity_kl(new: Scores, reference: Scores, weighting: VelocityWeighting) -> jax.Array:
     """(...) mean over draws and dimensions of (v_new - v_ref)^2 at the same x_t (AWM's code), times 1 for `uniform` and
-    1 / (2 sigma_t^2), sigma_t = .7 sqrt(t / (1 - t)), for `elbo`. The reference has no gradient.
+    1 / (2 sigma_t^2), sigma_t = .7 sqrt(t / (1 - t)), for `elbo`. No gradient flows into the reference.
 
     Args:
         new, reference: scores of a flow, with velocity (..., N, d) and time (..., N).
@@ -33,14 +33,14 @@ def velocity_kl(new: Scores, reference: Scores, weighting: VelocityWeighting) ->
 @register_regulariser("velocity")
 @dataclass(frozen=True)
 class VelocityKl(Regulariser):
-    """weight * mean (v_new - v_ref)^2 at the draws of the bound (AWM): a KL to a reference policy in the space of
-    velocities. It is blind where the bound draws no time.
+    """weight * mean (v_new - v_ref)^2 at the draws of the bound (AWM): a KL to a reference policy in velocity space. It
+    sees only the times at which the bound is evaluated.
     """
 
     needs: ClassVar[Need | None] = "velocity"
 
     weighting: VelocityWeighting = "uniform"
-    """uniform: every draw alike; elbo: by (1 - t) / (.98 t), as AWM's variant of that name"""
+    """uniform: all draws equally; elbo: by (1 - t) / (.98 t), as in AWM's variant of that name"""
 
     def __call__(self, terms: Terms) -> jax.Array:
         """weight * mean over the batch."""

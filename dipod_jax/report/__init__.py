@@ -1,4 +1,4 @@
-"""The pages one looks at. Nothing here computes a result."""
+"""HTML reports. No results are computed here."""
 
 from dipod_jax.report.run import objective_of, write_report
 

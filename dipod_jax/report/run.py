@@ -1,4 +1,4 @@
-"""One page that shows a run: what was asked, what came out, and its pictures."""
+"""One page that shows a run: its configuration, its result, and its pictures."""
 
 import base64
 from collections.abc import Mapping
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 REPORT = "report.html"
+EVALUATION_STEPS = 1000
 # A longer film is linked, not embedded: a page of this size still opens at once and passes through mail.
 MAX_EMBEDDED_BYTES = 12_000_000
 # Objectives of folders from before an objective held its own options -> the section that held them.
@@ -23,8 +24,8 @@ _OLD_SECTIONS = {"fpo": "fpo", "ppo": "ppo", "exact-ppo": "ppo"}
 def write_report(folder: RunFolder) -> Path:
     """Write `report.html` into the run's folder and return its path.
 
-    The page needs nothing beside it: curves, drift plot and film are embedded (a film of more than 12 MB is linked).
-    What the run has not written (yet) is left out. Shows `config.json` and `result.json` as they are; computes nothing.
+    The page is self-contained: curves, drift plot and film are embedded (a film of more than 12 MB is linked). Whatever
+    the run has not written yet is left out. `config.json` and `result.json` are shown as they are; nothing is computed.
     """
     path = folder.path / REPORT
     write_text(path, _environment().get_template("run.html").render(_content(folder)))
@@ -32,7 +33,7 @@ def write_report(folder: RunFolder) -> Path:
 
 
 def objective_of(config: Mapping[str, Any]) -> tuple[str | None, dict[str, Any]]:
-    """The objective's name (None where there is none) and its options, from a stored config.
+    """The objective's name (None if there is none) and its options, from a stored config.
 
     Two forms are read: `{"objective": {"name": "fpo", "clip_epsilon": 0.05}}`, and that of older folders,
     `{"objective": "fpo", "fpo": {"clip_epsilon": 0.05}}`.
@@ -56,7 +57,7 @@ def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
 
 @cache
 def _environment() -> "Environment":
-    """Templates of this package, in which every value is text: `<` comes out as `&lt;`."""
+    """The templates of this package, with every value escaped: `<` becomes `&lt;`."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     loader = PackageLoader("dipod_jax.report")
@@ -69,7 +70,7 @@ def _environment() -> "Environment":
 
 
 def _content(folder: RunFolder) -> dict[str, Any]:
-    """What the template asks for."""
+    """The variables of the template."""
     result = folder.read_result()
     provenance = dict(folder.provenance)
     command = provenance.pop("command", None)
@@ -78,7 +79,7 @@ def _content(folder: RunFolder) -> dict[str, Any]:
         "title": _title(folder.config),
         "subtitle": _subtitle(folder, ended=result is not None),
         "numbers": _numbers(result or {}),
-        "notes": _notes(result or {}),
+        "notes": _notes(folder.config, result or {}),
         "seeds": _seeds(result or {}),
         "returns": _embedded(folder.path / "returns.png", "image/png"),
         "film": _embedded(folder.path / "policy.mp4", "video/mp4"),
@@ -103,14 +104,12 @@ def _subtitle(folder: RunFolder, *, ended: bool) -> str:
 
 
 def _numbers(result: dict[str, Any]) -> list[tuple[str, str]]:
-    """(number, what it is) of what one asks for first. One that the result lacks is left out."""
+    """(number, label) of the headline figures; one that the result lacks is omitted."""
     items = []
     for key, label in (("final_return", "final return"), ("final_return_zero_noise", "final return, zero noise")):
         final = result.get(key)
         if isinstance(final, dict) and isinstance(final.get("mean"), (int, float)):
-            bounds = final.get("ci95")
-            interval = f" ± {(bounds[1] - bounds[0]) / 2:.0f}" if bounds is not None else ""
-            items.append((f"{final['mean']:.0f}{interval}", label))
+            items.append((f"{final['mean']:.0f}{_interval(final)}", label))
     for key, label, text in (
         ("env_steps", "env steps", short_number),
         ("wall_clock_s", "wall-clock time", duration),
@@ -121,19 +120,38 @@ def _numbers(result: dict[str, Any]) -> list[tuple[str, str]]:
     return items
 
 
-def _notes(result: dict[str, Any]) -> list[str]:
-    """What has to be said beside the numbers."""
+def _interval(final: dict[str, Any]) -> str:
+    """` ± 12`, half the width of the interval of a mean; nothing where there is none or all returns are equal."""
+    bounds = final.get("ci95")
+    half = 0.0 if bounds is None else (bounds[1] - bounds[0]) / 2
+    return "" if half == 0 else f" ± {half:.0f}" if half >= 1 else f" ± {half:.1g}"
+
+
+def _notes(config: dict[str, Any], result: dict[str, Any]) -> list[str]:
+    """Remarks that the numbers need."""
     final = result.get("final_return")
     notes = []
     if isinstance(final, dict) and final.get("ci95") is not None and final.get("ci95_over"):
-        notes.append(f"± is the 95 % interval of the mean over {final['ci95_over']}.")
+        over = final["ci95_over"]
+        if _interval(final):
+            notes.append(f"± is the 95 % interval of the mean over {over}.")
+        elif final["mean"] == 0:
+            notes.append(f"All {over} returned exactly 0: the policy was never rewarded.")
+        else:
+            notes.append(f"All {over} returned the same.")
+    length = (config.get("rollout") or {}).get("episode_length")
+    if result and length is not None and length != EVALUATION_STEPS:
+        notes.append(
+            f"Returns here are sums over episodes of {EVALUATION_STEPS} steps. Training truncates its episodes after "
+            f"{length}, so episode_return in metrics.jsonl and in the event log is smaller."
+        )
     if result.get("note"):
         notes.append(f"{result['note']}.")
     return notes
 
 
 def _seeds(result: dict[str, Any]) -> dict[str, list[str]]:
-    """Column -> one cell per seed: final returns, and the time to each return that was watched for."""
+    """Column -> one cell per seed: final returns, and the time to each return threshold."""
     seeds = result.get("seeds")
     if not isinstance(seeds, list):
         return {}
@@ -163,7 +181,7 @@ def _text(value: Any) -> str:
 
 
 def _embedded(path: Path, kind: str) -> str | None:
-    """The file as a data URI; its name where it is too large, None where it does not exist."""
+    """The file as a data URI; its name if it is too large, None if it does not exist."""
     if not path.exists():
         return None
     if path.stat().st_size > MAX_EMBEDDED_BYTES:

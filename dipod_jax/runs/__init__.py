@@ -1,7 +1,7 @@
 """What a run leaves on the disk: its folder, checkpoints, logger events, and the progress line."""
 
 from dipod_jax.runs.checkpoints import restore_checkpoint, save_checkpoint, saved_shapes
-from dipod_jax.runs.errors import CheckpointError, RunFolderError, StorageError, reason_of
+from dipod_jax.runs.errors import CheckpointError, NumbersError, RunFolderError, StorageError, reason_of
 from dipod_jax.runs.folder import RunFolder
 from dipod_jax.runs.integrity import verify_checkpoint
 from dipod_jax.runs.loggers import Logger, check_logger, make_logger
@@ -15,6 +15,7 @@ __all__ = [
     "BEST",
     "CheckpointError",
     "Logger",
+    "NumbersError",
     "Progress",
     "RunFolder",
     "RunFolderError",

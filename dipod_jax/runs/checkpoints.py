@@ -11,11 +11,14 @@ size zero. A checkpoint is a folder
 made under a temporary name and renamed when everything, SHA256SUMS last, is on the disk.
 """
 
+import contextlib
 import errno
 import json
+import logging
 import math
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -159,12 +162,24 @@ def _check_room(path: Path, leaves: list[tuple[str, Any]]) -> None:
     shutil.rmtree(room)
 
 
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without orbax's own lines on standard error: what fails is raised, and said in one line."""
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
 def _save_arrays(path: Path, leaves: list[tuple[str, Any]]) -> None:
     import orbax.checkpoint as ocp
 
     arrays = {f"{index:06d}": leaf for index, (_, leaf) in enumerate(leaves) if not _is_empty(leaf)}
     try:
-        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+        with _quiet(), ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
             checkpointer.save(path, args=ocp.args.PyTreeSave(arrays))
     except Exception as error:  # it hides an OSError in a ValueError of several thousand characters
         for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):

@@ -15,6 +15,12 @@ class StorageError(OSError):
     EXIT_STATUS = 74  # EX_IOERR of sysexits.h
 
 
+class NumbersError(ArithmeticError):
+    """Gradients are no longer finite and training cannot go on; the command ends with `EXIT_STATUS`."""
+
+    EXIT_STATUS = 65  # EX_DATAERR of sysexits.h
+
+
 def reason_of(error: BaseException) -> str:
     """Why `error` happened, in a few words on one line: the system's own for an OSError, else its message's start."""
     if isinstance(error, StorageError):

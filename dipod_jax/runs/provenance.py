@@ -77,7 +77,9 @@ def machine() -> dict[str, Any]:
 
 
 def command_line() -> str:
-    """The command that started this process, as one would type it (`python -m experiments.ballincup ...`)."""
+    """The command that started this process, as one would type it (`dipod train ...`)."""
+    if Path(sys.argv[0]).name == "dipod":
+        return shlex.join(["dipod", *sys.argv[1:]])
     main_spec = getattr(sys.modules["__main__"], "__spec__", None)
     if main_spec is None or main_spec.name == "__main__":
         return shlex.join(["python", *sys.argv])

@@ -1,4 +1,4 @@
-"""Log-likelihood of every sequence and its two bounds: exact, or estimated from masks, as a method may see them."""
+"""Log-likelihood of every sequence and its two bounds: exact, or estimated from masks as a method would see them."""
 
 from typing import NamedTuple
 
@@ -42,7 +42,7 @@ class Bounds(NamedTuple):
 
     @property
     def upper_gap(self) -> jax.Array:
-        """D^U = EUBO - log pi, (X,); not below 0 where the EUBO is a bound."""
+        """D^U = EUBO - log pi, (X,); never negative where the EUBO is a bound."""
         return self.eubo - self.log_prob
 
 
@@ -72,7 +72,7 @@ def mask_draws(key: jax.Array, estimator: Estimator, num_draws: int, space: Spac
 def estimated_bounds(
     token_log_prob: jax.Array, draws: MaskDraws, weight: jax.Array, order: jax.Array | float
 ) -> Bounds:
-    """The exact log-likelihood of every sequence beside the ELBO and SPG's EUBO estimated from the same K masks.
+    """The exact log-likelihood of every sequence, and the ELBO and SPG's EUBO estimated from the same K masks.
 
     Args:
       token_log_prob: (X, S, L) of `token_log_probs`.

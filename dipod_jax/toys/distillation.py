@@ -1,4 +1,4 @@
-"""Self-distillation: what it does to a drifted policy, and between updates (DiPOD's Algorithm 1)."""
+"""Self-distillation: its effect on a drifted policy, and between updates (DiPOD's Algorithm 1)."""
 
 from functools import partial
 from typing import Any, Literal, NamedTuple, get_args
@@ -89,7 +89,7 @@ def train_interleaved(settings: Settings, runs: Run) -> Curves:
 
     Distillation ascends `sum_x pi_ref(x) ELBO(x)` with plain gradient steps of the same size, and each of them counts
     as an update. It has converged when `E_ref[log pi_ref - ELBO] = KL(pi_ref | pi) + E_ref[D^L] < tolerance`, which
-    asks for both a tight bound and an unmoved policy. Runs' beta is ignored; the bounds are exact.
+    requires both a tight bound and an unchanged policy. The runs' beta is ignored; the bounds are exact.
 
     Args, returns: as `training.train`.
 

@@ -1,4 +1,4 @@
-"""Figure 1 as curves, and an animation of what the six conditionals do meanwhile."""
+"""Figure 1 as curves, and an animation of the six conditionals during training."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,12 +37,12 @@ _PANELS = (
 
 
 def linestyle(method: str) -> str:
-    """Solid with DiPOD, dashed without: two curves that coincide stay visible both."""
+    """Solid with DiPOD, dashed without, so that coinciding curves both stay visible."""
     return "-" if method.endswith("+dipod") else "--"
 
 
 def draw_drift(curves: TwoTokenCurves, methods: Sequence[str], init_logits: Sequence[float], path: Path) -> None:
-    """Gap (mean and largest), gradient cosine and reward over steps; one row an initialisation.
+    """Gap (mean and largest), gradient cosine and reward over steps; one row per initialisation.
 
     Args:
       curves: from `two_tokens.train`, leading axes (M, I).
@@ -91,7 +91,7 @@ def animate_drift(
       methods: the M methods.
       init_logits: the I initial values.
       path: GIF to write.
-      num_frames: frames, spread quadratically over the steps since the start moves fastest.
+      num_frames: frames, spread quadratically over the steps, since changes are fastest at the start.
     """
     plain = [i for i, m in enumerate(methods) if not m.endswith("+dipod")][:1]
     dipod = [i for i, m in enumerate(methods) if m.endswith("+dipod")][:1]
@@ -147,7 +147,7 @@ def _set_heights(bars, heights: np.ndarray) -> None:
 
 
 def _order_probabilities(probability_of_a: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(4,) and (4,): w1 and w2 of each output, in numpy so that drawing a frame compiles nothing."""
+    """(4,) and (4,): w1 and w2 of each output, in numpy, so that drawing a frame compiles nothing."""
     a, b, c, d, e, f = probability_of_a
     first = np.array([b * c, b * (1 - c), (1 - b) * f, (1 - b) * (1 - f)])
     second = np.array([d * a, (1 - d) * e, d * (1 - a), (1 - d) * (1 - e)])

@@ -1,4 +1,4 @@
-"""Methods as weights of gradients of bounds, read off the library's own objectives.
+"""Methods as weights of the gradients of bounds, derived from the library's own objectives.
 
 An objective is a function of scores, and here a sequence's scores are its exact likelihood or its bounds. So its exact
 gradient is `sum_x pi(x) c(x) grad B(x)`, where c(x) is minus the gradient of the objective's loss in the score of x at
@@ -24,7 +24,7 @@ from dipod_jax.types import Scores, make_scores
 
 
 class Proxy(NamedTuple):
-    """An objective, and what stands for the log-likelihood in its scores."""
+    """An objective, and what replaces the log-likelihood in its scores."""
 
     objective: Objective
     score: Literal["log_prob", "elbo"]
@@ -35,7 +35,7 @@ OBJECTIVES = (Proxy(Ppo(), "log_prob"), Proxy(Fpo(), "elbo"), Proxy(Spg(mix=1.0)
 
 
 def as_scores(bounds: Bounds, score: Literal["log_prob", "elbo"]) -> Scores:
-    """Scores of one draw: minus the chosen value, beside both bounds."""
+    """Scores of one draw: minus the chosen value, with both bounds."""
     loss = -getattr(bounds, score)[..., None]
     return make_scores(loss, bound=-bounds.elbo)._replace(upper=-bounds.eubo)
 
@@ -125,7 +125,7 @@ def advantages(prob: jax.Array, reward: jax.Array, baseline: str) -> jax.Array:
 
 
 class Gradients(NamedTuple):
-    """What one parameter vector says: bounds (X,), and directions of ascent shaped like the parameters."""
+    """Quantities at one parameter vector: bounds (X,), and directions of ascent shaped like the parameters."""
 
     bounds: Bounds
     proxy: Any  # without the beta term
@@ -156,6 +156,6 @@ def exact_gradients(
 
 
 def gradient_cosine(a: Any, b: Any) -> jax.Array:
-    """Cosine of two pytrees, (); 0 where either vanishes: a run that has stopped learning stays readable."""
+    """Cosine of two pytrees, (); 0 if either vanishes, so that a run that has stopped learning stays readable."""
     value = cosine(a, b)
     return jnp.where(jnp.isnan(value), 0.0, value)

@@ -8,7 +8,7 @@ from dipod_jax.toys.space import all_contexts
 
 
 class ConditionalTable(nn.Module):
-    """One row of logits per (context, position): everything a masked diffusion over V^L can say.
+    """One row of logits per (context, position): the most general masked diffusion over V^L.
 
     `apply` returns log p(token | context) at every position, (Z, L, V); a revealed position's row is unused. With
     L = V = 2 it is the two-token toy, where a pair of logits stands for the one log-odds (so that half the step
@@ -31,7 +31,7 @@ class ConditionalTable(nn.Module):
 
 
 class TinyTransformer(nn.Module):
-    """A pre-norm transformer over the L tokens of every context; shares strength between contexts.
+    """A pre-norm transformer over the L tokens of every context, with parameters shared between contexts.
 
     `apply` returns log p(token | context), (Z, L, V), for all contexts in one batch. The head starts at 0, so the
     conditionals start uniform and the bounds tight.

@@ -1,4 +1,4 @@
-"""What can be chosen in the toys, by name, and what it costs in memory: no JAX, for command lines."""
+"""The choices in the toys by name, and their memory estimates; imports no JAX, so that command lines stay quick."""
 
 from typing import Literal, get_args
 
@@ -40,7 +40,7 @@ def split_method(method: str) -> tuple[str, bool]:
 
 
 def training_bytes(length: int, vocab_size: int, num_runs: int) -> int:
-    """Roughly what a vmapped training of `num_runs` takes: float64 arrays of X 2^L L numbers, and the tables."""
+    """Approximate bytes of a vmapped training of `num_runs`: float64 arrays of X 2^L L numbers, and the tables."""
     per_run = (
         vocab_size**length * 2**length * length * _LIVE_COPIES + 4 * (vocab_size + 1) ** length * length * vocab_size
     )

@@ -56,7 +56,7 @@ def token_log_probs(conditionals: jax.Array, space: Space) -> jax.Array:
 
 
 def self_distilled_table(prob: jax.Array, space: Space) -> jax.Array:
-    """The table that perfect self-distillation ends at: the true conditionals of a distribution over V^L.
+    """The table at which perfect self-distillation ends: the true conditionals of a distribution over V^L.
 
     The maximiser of `sum_x prob(x) ELBO(x)` sets p(token | context) to the conditional probability under `prob`; every
     order then gives the same product, so the bound is tight and the likelihood is `prob` itself.

@@ -36,7 +36,8 @@ _OPTIMIZERS = {"sgd": optax.sgd, "adam": optax.adam}
 
 
 class Run(NamedTuple):
-    """What may differ between runs of one program; with a leading run axis R (numpy until training starts) a batch."""
+    """The settings that may differ between runs of one program; with a leading run axis R (numpy until training starts)
+    a batch of runs."""
 
     proxy: jax.Array  # () index into `options.PROXIES`
     beta: jax.Array  # () weight of the regulariser, 0 without DiPOD
@@ -48,7 +49,7 @@ class Run(NamedTuple):
 @register_options
 @dataclass(frozen=True)
 class Settings:
-    """What runs of one program share; the floats are data, so that other values of them need no other program."""
+    """The settings that runs of one program share; floats are data, so that changing them needs no new compilation."""
 
     model: nn.Module
     length: int
@@ -122,7 +123,7 @@ def _train(settings: Settings, run: Run) -> Curves:
 
 
 def train_run(settings: Settings, run: Run, params: Params, measure_fn: Callable[[Params], T]) -> tuple[T, Params]:
-    """One run: what `measure_fn` finds at every record (T, ...), and the final parameters."""
+    """One run: the results of `measure_fn` at every record (T, ...), and the final parameters."""
     transform = _OPTIMIZERS[settings.optimizer](settings.learning_rate)
 
     def update(state, step):
@@ -197,7 +198,7 @@ def _direction(settings: Settings, run: Run, params: Params, key: jax.Array) -> 
 
 
 def without_rise(direction: Params, rise: Params) -> Params:
-    """Remove from `direction` its component along `rise` where the two agree: to first order nothing rises."""
+    """Remove from `direction` its component along `rise` where the two agree, so that nothing rises to first order."""
     square = jnp.asarray(optax.tree.vdot(rise, rise))
     share = jnp.maximum(optax.tree.vdot(direction, rise), 0.0) / jnp.where(square > 0, square, 1.0)
     return jax.tree.map(lambda g, h: g - share * h, direction, rise)

@@ -50,7 +50,7 @@ class TwoTokenDiffusion(nn.Module):
 
 
 class TwoTokenCurves(NamedTuple):
-    """What is recorded at every step; leading axes (method, init, step), X = 4 outputs.
+    """The quantities recorded at every step; leading axes (method, init, step), X = 4 outputs.
 
     Step s is the state after s updates, so there are steps + 1 of them.
     """
@@ -104,7 +104,7 @@ def train(
       init_logits: I common initial values of the six logits.
       beta: weight of the regulariser, >= 0.
       reward: of the four outputs, in the order of `OUTPUTS`.
-      changes: fields of `training.Settings`; 1500 steps at rate 0.1 where they say nothing else.
+      changes: fields of `training.Settings`; the defaults are 1500 steps at rate 0.1.
 
     Returns:
       TwoTokenCurves of numpy arrays, leading axes (M, I, steps + 1).

@@ -9,6 +9,7 @@ from dipod_jax.config import BetaControlConfig
 from dipod_jax.diagnostics import DriftBatch, MeterSettings, chain_metrics, conditional_metrics, drift_metrics
 from dipod_jax.policies import FieldPolicy
 from dipod_jax.training.learner import Learner
+from dipod_jax.training.soundness import keep_sound, sound_first
 from dipod_jax.training.state import LearnerState
 from dipod_jax.types import Metrics, Params, Transition, matched
 
@@ -32,7 +33,8 @@ def measure_drift(
         num_samples: transitions taken, even.
 
     Returns:
-        Scalars named `drift/...` (see `diagnostics.drift_metrics`). The gradient compared with the true one is the
+        Scalars named `drift/...` (see `diagnostics.drift_metrics`). Transitions that are not sound
+        (`soundness`) are taken only where there are no others. The gradient compared with the true one is the
         objective's alone, without the regularisers, and both have the advantages of the whole rollout
         (`Learner.advantages`), also where training computes them in each minibatch. With the loss form `elbo`, the CFM
         losses are the velocity's. A policy that acts otherwise than by the deterministic flow of its velocity is
@@ -41,8 +43,10 @@ def measure_drift(
     """
     rows_key, draws_key, prepare_key, meter_key, chain_key = jax.random.split(key, 5)
     advantage = learner.advantages(state, rollout)
+    rollout, sound = keep_sound(rollout, state.obs_statistics)
     columns = (state.obs_statistics.normalise(rollout.obs), rollout.trace, rollout.action, advantage)
-    rows = jax.random.permutation(rows_key, advantage.size)[:num_samples]
+    rows = jax.random.permutation(rows_key, advantage.size)
+    rows = rows[sound_first(sound.reshape(-1)[rows])][:num_samples]
     take = lambda x: x.reshape(advantage.size, *x.shape[2:])[rows]
     obs, trace, action, advantage = jax.tree.map(take, learner.layout.whole(columns))
     draws = policy.sample_draws(draws_key, advantage.shape)

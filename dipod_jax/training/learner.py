@@ -4,25 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from functools import partial
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
 import optax
+from jax.flatten_util import ravel_pytree
 
 from dipod_jax.advantages import ADVANTAGES, AdvantageEstimator, Estimate, Segment, standardise
 from dipod_jax.config import Config, LearningConfig
 from dipod_jax.policies import Critic, Policy
 from dipod_jax.regularisers import Terms
 from dipod_jax.training.sharding import Layout
+from dipod_jax.training.soundness import keep_sound, without_gradient
 from dipod_jax.training.state import LearnerState
 from dipod_jax.types import Evidence, Metrics, Params, Scores, Transition, matched
 
+RATE_FACTOR, RATE_RANGE = 1.5, (1e-5, 1e-2)  # of `--learning.kl-target`
+
 
 class Batch(NamedTuple):
-    """What a gradient step is computed from; leading axes (M,), or (U, M) where advantages are computed in it."""
+    """What a gradient step is computed from; leading axes (M,), or (M, U), M segments, where advantages are computed in
+    it. M comes first, so that it stays spread over devices where a network flattens the axes."""
 
     segment: Segment  # observations normalised, rewards scaled
+    sound: jax.Array  # (...) bool; the others have finite numbers and no weight
     action: jax.Array  # (..., d)
     evidence: Evidence  # (...) what a score needs besides
     old: Scores  # (...) under the acting policy, as `Scores.kept`
@@ -34,7 +40,8 @@ class Batch(NamedTuple):
 
 def make_optimizer(options: LearningConfig) -> optax.GradientTransformation:
     """Adam for policy and critic, each behind the clip of its own gradient's norm; a gradient that is not finite would
-    end the run, so that step is left out, and counted. The rate is applied by the caller."""
+    end the run, so that step is left out, and counted. The rate is applied by the caller. Policy and critic are one
+    vector each: an operation for each small array would be a tenth of a step."""
 
     def one(bound: float | None) -> optax.GradientTransformation:
         clip = optax.identity() if bound is None else optax.clip_by_global_norm(bound)
@@ -45,7 +52,22 @@ def make_optimizer(options: LearningConfig) -> optax.GradientTransformation:
         "critic": options.critic_gradient_clip,
     }
     parts = {name: one(bound) for name, bound in bounds.items()}
-    return optax.apply_if_finite(optax.partition(parts, {name: name for name in parts}), 2**31 - 1)
+    inner = optax.apply_if_finite(optax.partition(parts, {name: name for name in parts}), 2**31 - 1)
+
+    def init(params: dict[str, Params]) -> optax.OptState:
+        return inner.init(as_vectors(params))
+
+    def update(gradient: Any, state: optax.OptState, params: Any = None) -> tuple[Any, optax.OptState]:
+        flat: Any
+        flat, state = inner.update(as_vectors(gradient), state)
+        return {name: ravel_pytree(part)[1](flat[name]) for name, part in gradient.items()}, state
+
+    return optax.GradientTransformation(init, update)  # pyright: ignore[reportArgumentType]
+
+
+def as_vectors(parts: dict[str, Params]) -> dict[str, jax.Array]:
+    """Every part as one vector."""
+    return {name: ravel_pytree(part)[0] for name, part in parts.items()}
 
 
 class Learner:
@@ -61,60 +83,72 @@ class Learner:
     def update(self, state: LearnerState, rollout: Transition, key: jax.Array) -> tuple[LearnerState, Metrics]:
         """Learn from one rollout (T, B, ...); observation statistics move only afterwards, so the first ratio is 1.
 
+        A transition that is not sound (`soundness`) takes part in nothing: its gradient and advantage are 0.
+
         Returns:
             The new state and scalar metrics.
         """
         draws_key, shuffle_key, entropy_key = jax.random.split(key, 3)
-        batch = self.layout.whole(self._prepare(state, rollout, draws_key))
-        columns, per_minibatch = batch.advantage.shape[-1], self.config.columns_per_minibatch
-        axis = batch.advantage.ndim - 1
+        kept, sound = keep_sound(rollout, state.obs_statistics)
+        batch = self._prepare(state, kept, sound, draws_key)
+        blocks, columns = batch.advantage.shape[:2]
+        num_minibatches = blocks * columns // self.config.columns_per_minibatch
 
         def epoch(carry, keys):
-            order = jax.random.permutation(keys[0], columns).reshape(-1, per_minibatch)
+            order = jax.vmap(shuffled, (0, None))(jax.random.split(keys[0], blocks), columns)
+            order = jnp.moveaxis(order.reshape(blocks, num_minibatches, -1), 1, 0)
 
             def minibatch(carry, inputs):
-                indices, key = inputs
-                part = jax.tree.map(lambda x: jnp.take(x, indices, axis=axis), batch)
-                return self._step(carry, self.layout.rows(part, axis), state, key)
+                indices, key = inputs  # (blocks, M / blocks)
+                part = jax.tree.map(lambda x: jax.vmap(lambda b, i: jnp.take(b, i, axis=0))(x, indices), batch)
+                part = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), part)
+                return self._step(carry, self.layout.rows(part), state, key)
 
-            return jax.lax.scan(minibatch, carry, (order, jax.random.split(keys[1], len(order))))
+            return jax.lax.scan(minibatch, carry, (order, jax.random.split(keys[1], num_minibatches)))
 
         num_epochs = self.config.learning.num_epochs
         keys = jnp.stack([jax.random.split(k, num_epochs) for k in (shuffle_key, entropy_key)], 1)
-        trained, metrics = jax.lax.scan(epoch, (state.params, state.optimizer), keys)
+        start = state.params, state.optimizer, learning_rate(state)
+        trained, metrics = jax.lax.scan(epoch, start, keys)
         params = cast(dict[str, Params], trained[0])
         taken = metrics["skipped_updates"] == 0.0
         metrics = {name: _summarise(name, values, taken) for name, values in metrics.items()}
         state = state._replace(
             params=params,
             optimizer=trained[1],
+            tunables=state.tunables if self.config.learning.kl_target is None else state.tunables.with_rate(trained[2]),
             reference=self._move_reference(state.reference, params["policy"]),
-            obs_statistics=state.obs_statistics.update(rollout.obs),
+            obs_statistics=state.obs_statistics.update(_swap(rollout.obs)),
         )
-        return state, metrics | self._rollout_metrics(rollout, batch)
+        metrics["skipped_in_a_row"] = state.optimizer.notfinite_count.astype(jnp.float32)  # pyright: ignore
+        return state, metrics | self._rollout_metrics(kept, sound, batch)
 
-    def _prepare(self, state: LearnerState, rollout: Transition, key: jax.Array) -> Batch:
-        """Scores under the acting parameters, and advantages where they are computed once."""
+    def _prepare(self, state: LearnerState, rollout: Transition, sound: jax.Array, key: jax.Array) -> Batch:
+        """Scores under the acting parameters, and advantages where they are computed once; in blocks of environments
+        (blocks, columns, ...), of which every minibatch takes equally many columns."""
+        rollout, sound = jax.tree.map(_swap, (rollout, sound))  # environments first: the axis spread over devices
         segment, acting = self._segment(state, rollout), state.params["policy"]
         evidence = self.policy.prepare(acting, key, segment.obs, rollout.trace)
         score = lambda params: self.policy.score(params, segment.obs, rollout.action, evidence)
-        nothing = jnp.zeros_like(rollout.reward)
+        nothing, old = jnp.zeros_like(rollout.reward), score(acting).kept()
         batch = Batch(
             segment=segment,
+            sound=sound,
             action=rollout.action,
             evidence=evidence,
-            old=score(acting).kept(),
+            old=old._replace(known=old.known & sound[..., None]),
             reference=None if state.reference is None else score(state.reference).kept(),
             advantage=nothing,
             value_target=nothing,
             value_weight=nothing,
         )
-        if self.estimator.per_minibatch:
-            return jax.tree.map(partial(_cut, length=self.config.learning.unroll_length), batch)
-        value = self.critic.value(state.params["critic"], segment.obs)
-        advantage, target, weight = self._estimate(self.estimator, state.params["critic"], segment, value)
-        batch = batch._replace(advantage=advantage, value_target=target, value_weight=weight)
-        return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), self.layout.whole(batch))
+        if not self.estimator.per_minibatch:
+            critic = state.params["critic"]
+            estimate = self._estimate_rows(critic, segment, sound, self.critic.value(critic, segment.obs))
+            batch = batch._replace(**estimate._asdict())
+        column = (self.config.learning.unroll_length,) if self.estimator.per_minibatch else ()
+        blocks = self.layout.num_blocks(self.config)
+        return self.layout.rows(jax.tree.map(lambda x: x.reshape(blocks, -1, *column, *x.shape[2:]), batch))
 
     def _segment(self, state: LearnerState, rollout: Transition) -> Segment:
         obs, next_obs = map(state.obs_statistics.normalise, (rollout.obs, rollout.next_obs))
@@ -122,23 +156,45 @@ class Learner:
         return Segment(obs, next_obs, reward, rollout.terminated, rollout.truncated)
 
     def _estimate(
-        self, estimator: AdvantageEstimator, critic_params: Params, segment: Segment, value: jax.Array
+        self,
+        estimator: AdvantageEstimator,
+        critic_params: Params,
+        segment: Segment,
+        sound: jax.Array,
+        value: jax.Array,
     ) -> Estimate:
-        """Advantages standardised and clipped, value targets and their weights."""
+        """Advantages standardised and clipped, value targets and their weights.
+
+        An unsound step is given the reward that its value expects, and ends there: its error is 0, and the steps before
+        it look no further than its value.
+        """
         c = self.config.learning
+        segment = segment._replace(
+            reward=jnp.where(sound, segment.reward, value),
+            terminated=segment.terminated | ~sound,
+            truncated=segment.truncated & sound,
+        )
         value_fn = partial(self.critic.value, critic_params)
         found = estimator(segment, value, value_fn, discount=c.discount, gae_lambda=c.gae_lambda)
         advantage = standardise(found.advantage)
         if c.advantage_clip is not None:
             advantage = jnp.clip(advantage, -c.advantage_clip, c.advantage_clip)
-        return found._replace(advantage=advantage)
+        return found._replace(
+            advantage=jnp.where(sound, advantage, 0.0), value_weight=jnp.where(sound, found.value_weight, 0.0)
+        )
+
+    def _estimate_rows(self, critic_params: Params, segment: Segment, sound: jax.Array, value: jax.Array) -> Estimate:
+        """Training's estimate of segments that lie along the second axis."""
+        time_first = jax.tree.map(_swap, (segment, sound, value))
+        return jax.tree.map(_swap, self._estimate(self.estimator, critic_params, *time_first))
 
     def advantages(self, state: LearnerState, rollout: Transition) -> jax.Array:
         """(T, B) standardised advantages of a whole rollout under the present critic, bootstrapped from the true next
         observation whatever training's estimator is: what the drift meter weighs both gradients by."""
-        segment, critic = self._segment(state, rollout), state.params["critic"]
+        kept, sound = keep_sound(rollout, state.obs_statistics)
+        segment, critic = self._segment(state, kept), state.params["critic"]
         value = self.critic.value(critic, segment.obs)
-        return self._estimate(ADVANTAGES["iteration"](), critic, segment, value).advantage
+        return self._estimate(ADVANTAGES["iteration"](), critic, segment, sound, value).advantage
 
     def _move_reference(self, reference: Params | None, policy: Params) -> Params | None:
         if reference is None:
@@ -148,13 +204,16 @@ class Learner:
 
     def _step(self, carry, batch: Batch, state: LearnerState, key: jax.Array):
         """One gradient step of policy and critic on one minibatch."""
-        params, optimizer = carry
+        params, optimizer, rate = carry
         (_, metrics), gradient = jax.value_and_grad(self._loss, has_aux=True)(params, batch, state, key)
-        metrics["policy_gradient_norm"] = optax.tree.norm(gradient["policy"])
+        metrics["policy_gradient_norm"] = jnp.linalg.norm(as_vectors(gradient)["policy"])
+        if (target := self.config.learning.kl_target) is not None:
+            rate = adapted_rate(rate, metrics["kl"], target)
+            metrics["learning_rate"] = rate
         updates, optimizer = self.optimizer.update(gradient, optimizer, params)
-        params = optax.apply_updates(params, optax.tree.scale(-learning_rate(state), updates))
+        params = optax.apply_updates(params, optax.tree.scale(-rate, updates))
         metrics["skipped_updates"] = 1.0 - optimizer.last_finite
-        return (params, optimizer), metrics
+        return (params, optimizer, rate), metrics
 
     def _loss(self, params: dict[str, Params], batch: Batch, state: LearnerState, key: jax.Array):
         tunables, segment = state.tunables, batch.segment
@@ -162,13 +221,14 @@ class Learner:
         advantage, target, weight = batch.advantage, batch.value_target, batch.value_weight
         if self.estimator.per_minibatch:
             fixed = jax.lax.stop_gradient((params["critic"], value))
-            advantage, target, weight = self._estimate(self.estimator, fixed[0], segment, fixed[1])
+            advantage, target, weight = self._estimate_rows(fixed[0], segment, batch.sound, fixed[1])
         new = self.policy.score(params["policy"], segment.obs, batch.action, batch.evidence)
+        new = without_gradient(new._replace(weight=None), batch.sound)._replace(weight=new.weight)
         old = batch.old._replace(weight=new.weight)
         reference = None if batch.reference is None else batch.reference._replace(weight=new.weight)
         new, old = matched(new, old)
         noise = jax.random.normal(key, (*advantage.shape, *self.policy.noise_shape))
-        entropy = self.policy.entropy(params["policy"], segment.obs, noise)
+        entropy = without_gradient(self.policy.entropy(params["policy"], segment.obs, noise), batch.sound)
         policy_loss, metrics = tunables.objective(new, old, reference, advantage)
         value_loss = jnp.square((target - value) * weight).mean()
         total = policy_loss + self.config.learning.value_coefficient * value_loss
@@ -176,23 +236,32 @@ class Learner:
             total += regulariser(Terms(new, old, reference, entropy))
         metrics = metrics | {"policy_loss": policy_loss, "value_loss": value_loss}
         metrics["unknown_likelihood"] = 1.0 - new.known.mean()
+        if self.config.learning.kl_target is not None:
+            metrics["kl"] = tunables.objective.divergence(new, old).mean()
         if entropy is not None:
             metrics["entropy"] = entropy.mean()
         return total, metrics
 
-    def _rollout_metrics(self, rollout: Transition, batch: Batch) -> Metrics:
+    def _rollout_metrics(self, rollout: Transition, sound: jax.Array, batch: Batch) -> Metrics:
         ended = rollout.episode_length > 0
         episodes = ended.sum().astype(jnp.float32)
         some = jnp.maximum(episodes, 1.0)
         nan_if_none = lambda x: jnp.where(episodes > 0, x.sum().astype(jnp.float32) / some, jnp.nan)
         return {
             self.policy.score_name: batch.old.loss.mean(where=batch.old.known),
-            "action_magnitude": jnp.abs(rollout.action).mean(),
-            "reward": rollout.reward.mean(),
+            "action_magnitude": jnp.abs(rollout.action).mean(where=sound[..., None]),
+            "reward": rollout.reward.mean(where=sound),
+            "left_out_transitions": (~sound).sum().astype(jnp.float32),
             "episodes": episodes,
             "episode_return": nan_if_none(rollout.episode_return),
             "episode_length": nan_if_none(rollout.episode_length),
         }
+
+
+def shuffled(key: jax.Array, size: int) -> jax.Array:
+    """(size,) a random order of 0 .. size - 1, by one sort. `jax.random.permutation` sorts twice, against ties; here a
+    tie, which comes once in several updates, leaves two rows in their order."""
+    return jnp.argsort(jax.random.bits(key, (size,)))
 
 
 def learning_rate(state: LearnerState) -> jax.Array:
@@ -202,10 +271,22 @@ def learning_rate(state: LearnerState) -> jax.Array:
     return t.learning_rate + progress * (t.final_learning_rate - t.learning_rate)
 
 
-def _cut(x: jax.Array, length: int) -> jax.Array:
-    """(T, B, ...) -> (U, T/U * B, ...): cut a rollout into segments of U steps, one column each."""
-    t, b, *rest = x.shape
-    return jnp.moveaxis(x.reshape(t // length, length, b, *rest), 0, 1).reshape(length, -1, *rest)
+def adapted_rate(rate: jax.Array, kl: jax.Array, target: float) -> jax.Array:
+    """The rate of the next step: divided by 1.5 where the KL is over twice the target, times 1.5 where it is under half
+    of it and not 0, as it is at an iteration's first step; within [1e-5, 1e-2] (rsl_rl's rule; arXiv 2109.11978).
+
+    Args:
+        rate: () present step size.
+        kl: () >= 0, mean over the minibatch; NaN changes nothing.
+        target: > 0, in the KL's unit, which is not the same for all methods.
+    """
+    factor = jnp.where(kl > 2.0 * target, 1.0 / RATE_FACTOR, 1.0)
+    factor = jnp.where((kl > 0.0) & (kl < 0.5 * target), RATE_FACTOR, factor)
+    return jnp.clip(rate * factor, *RATE_RANGE)
+
+
+def _swap(x: jax.Array) -> jax.Array:
+    return jnp.swapaxes(x, 0, 1)
 
 
 def _summarise(name: str, values: jax.Array, taken: jax.Array) -> jax.Array:

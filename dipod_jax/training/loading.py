@@ -11,8 +11,8 @@ import jax.numpy as jnp
 
 from dipod_jax.config import Config
 from dipod_jax.policies import Policy
-from dipod_jax.runs import CheckpointError, RunFolder, latest_checkpoint, restore_checkpoint, saved_shapes
-from dipod_jax.serialisation import from_json
+from dipod_jax.runs import CheckpointError, RunFolder, find_checkpoint, restore_checkpoint, saved_shapes
+from dipod_jax.serialisation import trained_config
 from dipod_jax.training.evaluation import make_act
 from dipod_jax.training.statistics import RunningStatistics
 from dipod_jax.types import Params
@@ -40,23 +40,24 @@ class _State(NamedTuple):
     learner: _Learner
 
 
-def restore_policy(run_dir: str | Path, seed: int | None = None) -> TrainedPolicy:
-    """Read the newest checkpoint of a run.
+@jax.enable_x64(False)  # trained in single precision, whatever the caller computes in
+def restore_policy(run_dir: str | Path, seed: int | None = None, which: str = "latest") -> TrainedPolicy:
+    """Read a policy of a run.
 
     Args:
         run_dir: a run folder.
         seed: which of the run's seeds; its first where None.
+        which: "latest", or "best" for the one that the seed's evaluations liked best. It was chosen for being high:
+            evaluate it afresh before you report it.
 
     Raises:
         RunFolderError, CheckpointError: not a run folder, or no checkpoint that is whole.
-        ValueError: a seed that the run did not train.
+        ValueError: a seed that the run did not train, or another `which`.
     """
     folder = RunFolder.open(Path(run_dir))
-    config = from_json(folder.config)
+    config = trained_config(folder, seed)
     seeds = config.all_seeds
-    if seed is not None and seed not in seeds:
-        raise ValueError(f"--seed {seed} is not allowed: the run in {run_dir} trained {', '.join(map(str, seeds))}")
-    checkpoint = latest_checkpoint(folder.checkpoints)
+    checkpoint = find_checkpoint(folder.checkpoints, which)
     if checkpoint is None:
         raise CheckpointError(
             f"{run_dir} holds no complete checkpoint yet; let the run go on, or continue it with --resume"
@@ -67,7 +68,7 @@ def restore_policy(run_dir: str | Path, seed: int | None = None) -> TrainedPolic
     one_seed = _State(
         _Learner(
             {"policy": jax.eval_shape(policy.init, jax.random.key(0))},
-            jax.eval_shape(lambda: RunningStatistics.zeros(observation_size)),
+            jax.eval_shape(lambda: RunningStatistics.zeros(observation_size, clip=config.rollout.observation_clip)),
         )
     )
     stack = lambda x: jax.ShapeDtypeStruct((len(seeds), *x.shape), x.dtype)
@@ -77,25 +78,30 @@ def restore_policy(run_dir: str | Path, seed: int | None = None) -> TrainedPolic
     return TrainedPolicy(config, policy, learner.params["policy"], learner.obs_statistics)
 
 
-def load_policy(run_dir: str | Path, seed: int | None = None) -> ActFn:
-    """A jitted `act(obs, key)` of a trained policy.
+def load_policy(run_dir: str | Path, seed: int | None = None, which: str = "latest") -> ActFn:
+    """`act(obs, key)` of a trained policy, jitted.
 
     Args:
         run_dir: a run folder; nothing else is needed, not even Playground.
         seed: which of the run's seeds; its first where None.
+        which: "latest" or "best", as in `restore_policy`.
 
     Returns:
         `act(obs (..., O), key) -> action (..., d)` in (-1, 1); the key draws the base noise, independent for each row.
-        For the noise-free action use `restore_policy`.
+        For the noise-free action use `restore_policy`. Single precision, also under JAX_ENABLE_X64.
 
     Raises:
         RunFolderError, CheckpointError, ValueError: as `restore_policy`.
     """
-    trained = restore_policy(run_dir, seed)
+    trained = restore_policy(run_dir, seed, which)
     act = make_act(trained.policy, trained.params, trained.statistics)
 
+    @jax.jit
     def act_with_key(obs: jax.Array, key: jax.Array) -> jax.Array:
-        obs = jnp.asarray(obs)
         return act(obs, jax.random.normal(key, (*obs.shape[:-1], *trained.policy.noise_shape)))
 
-    return jax.jit(act_with_key)
+    @jax.enable_x64(False)
+    def act_in_single_precision(obs: jax.Array, key: jax.Array) -> jax.Array:
+        return act_with_key(jnp.asarray(obs, jnp.float32), key)
+
+    return act_in_single_precision

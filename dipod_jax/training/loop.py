@@ -17,6 +17,7 @@ from dipod_jax.runs.signals import StopRequest, stop_requested
 from dipod_jax.serialisation import to_json
 from dipod_jax.training.artifacts import write_artifacts
 from dipod_jax.training.best import BestKeeper
+from dipod_jax.training.numbers import find_cause, stopped_by
 from dipod_jax.training.programs import Programs, make_programs
 from dipod_jax.training.results import best_and_last, evaluation_record, seconds_to, start_note, summarise
 from dipod_jax.training.resuming import Resumed, evaluation_is_due, fresh_state, resume
@@ -28,8 +29,6 @@ def train(
     *,
     started: float | None = None,
     programs: Programs | None = None,
-    keep_checkpoints: int = 2,
-    strict_resume: bool = False,
 ) -> dict[str, Any]:
     """Train as `config` says, and leave everything in its run folder.
 
@@ -37,9 +36,6 @@ def train(
         config: resolved; preset and backend are not "auto", `out` is set.
         started: `time.perf_counter()` at which the clock of the run began; now where None.
         programs: compiled ones to use again, made for a config that differs in `Tunables` and folders only.
-        keep_checkpoints: how many of the newest stay.
-        strict_resume: refuse to go back to an older checkpoint where the newest is damaged, and to go on from records
-            with holes.
 
     Returns:
         What `result.json` holds.
@@ -47,12 +43,12 @@ def train(
     Raises:
         RunFolderError, CheckpointError: the folder cannot be used.
         StorageError: what the run must leave behind cannot be written any more.
+        NumbersError: the last updates were skipped, as their gradients were not finite.
         Stopped: on SIGINT, SIGTERM or SIGHUP, after the running iteration was saved. Where one comes in a compilation,
             an evaluation or the drawing of pictures, the process ends instead, as saved; a second one ends it at once.
     """
     started = time.perf_counter() if started is None else started
-    options = {"keep_checkpoints": keep_checkpoints, "strict_resume": strict_resume}
-    with stop_requested() as stop, contextlib.closing(Run(config, started, programs, stop=stop, **options)) as run:
+    with stop_requested() as stop, contextlib.closing(Run(config, started, programs, stop=stop)) as run:
         run.start()
         while run.iteration < config.num_iterations:
             run.iterate()
@@ -72,8 +68,6 @@ class Run:
         programs: Programs | None = None,
         *,
         stop: StopRequest | None = None,
-        keep_checkpoints: int = 2,
-        strict_resume: bool = False,
     ):
         assert config.out is not None
         self.config, self.seeds, self.stop = config, config.all_seeds, stop or StopRequest()
@@ -92,11 +86,11 @@ class Run:
         self.evaluations: list[dict[str, Any]] = []
         self.iteration, self._timed_iterations = 0, 0
         self._last_return: float | None = None
-        self._strict = strict_resume
         self.holes: str | None = None
+        self._cause: str | None = None
         self._mujoco_log = MujocoLog(self.folder.path, self.progress.line)
         self._best = BestKeeper(self.folder.checkpoints / BEST, self.progress.line)
-        self._saver = Saver(self.folder.checkpoints, keep=keep_checkpoints, say=self.progress.line)
+        self._saver = Saver(self.folder.checkpoints, keep=config.keep_checkpoints, say=self.progress.line)
 
     @property
     def wall_clock_s(self) -> float:
@@ -114,7 +108,7 @@ class Run:
         with self.stop.abandonable(self.leave_unchanged):
             self.programs = self._given or make_programs(self.config, self.seeds)
             if self.config.resume:
-                self._take_up(resume(self.config, self.folder, self.programs, self._strict, self.progress.line))
+                self._take_up(resume(self.config, self.folder, self.programs, self.progress.line))
             else:
                 self.state = fresh_state(self.config, self.programs)
             self.logger = make_logger(
@@ -177,6 +171,9 @@ class Run:
             self._record("train", seed, _scalars(metrics, index) | {"training_s": elapsed})
             if drift:
                 self._record("drift", seed, _scalars(drift, index))
+        if self._cause is not None:
+            self._best.save()
+            raise stopped_by(self._cause, self.folder.checkpoints)
         total = len(self.seeds) * self.env_steps
         self.progress.update(total, len(self.seeds) * self.config.steps_per_iteration / elapsed, self._last_return)
         last = self.iteration == self.config.num_iterations
@@ -203,6 +200,7 @@ class Run:
         beta = np.asarray(learner.tunables.beta)
         learner, metrics = programs.learn(learner, transitions)
         self.state = TrainState(learner, actor)
+        self._cause = find_cause(self.seeds, metrics, transitions)
         failures = np.asarray(actor.env.num_failures).sum(1)
         return drift, {**jax.device_get(metrics), "beta": beta, "failed_simulations": failures}
 

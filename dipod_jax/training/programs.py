@@ -138,14 +138,18 @@ def make_programs(config: Config, seeds: tuple[int, ...]) -> Programs:
     """
     assert config.backend != "auto"
     layout = Layout.of(config, len(seeds))
-    make_env = lambda length: envs.make(config.task, config.backend, episode_length=length, mesh=layout.env_mesh)
+    episodes = min(config.evaluation.num_episodes, config.evaluation.num_episodes_during)
+    chunk_size = -(-episodes // layout.shards) * layout.shards
+    at_once = max(config.rollout.num_envs, 2 * chunk_size)  # an evaluation runs both kinds of episodes together
+    most = at_once * len(seeds) // layout.mesh.size
+    make_env = lambda length: envs.make(
+        config.task, config.backend, episode_length=length, num_worlds=most, mesh=layout.env_mesh
+    )
     env = make_env(config.rollout.episode_length)
     policy = config.policy.build(env.observation_size, env.action_size)
     critic = Critic(config.critic, env.observation_size)
     learner = Learner(config, policy, critic, layout)
     evaluation_env = make_env(EVALUATION_EPISODE_LENGTH)
-    episodes = min(config.evaluation.num_episodes, config.evaluation.num_episodes_during)
-    chunk_size = -(-episodes // layout.shards) * layout.shards
     of_seed = _SeedPrograms(config, env, evaluation_env, policy, critic, learner, chunk_size)
     state, acted = state_shardings(layout), layout.sharding(SEED, None, DATA)
     per_seed = layout.sharding(SEED)
@@ -191,7 +195,9 @@ class _SeedPrograms:
             optimizer=self.learner.optimizer.init(params),
             distiller=init_distiller(params["policy"]),
             reference=params["policy"] if self.config.needs_reference else None,
-            obs_statistics=RunningStatistics.zeros(self.env.observation_size),
+            obs_statistics=RunningStatistics.zeros(
+                self.env.observation_size, clip=self.config.rollout.observation_clip
+            ),
             tunables=Tunables.of(self.config),
             key=learner_key,
             iteration=jnp.zeros((), jnp.int32),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from dipod_jax.config import Config
@@ -32,7 +33,7 @@ class Resumed(NamedTuple):
     """the records that it lacks, in words"""
 
 
-def resume(config: Config, folder: RunFolder, programs: Programs, strict: bool, say: Callable[[str], None]) -> Resumed:
+def resume(config: Config, folder: RunFolder, programs: Programs, say: Callable[[str], None]) -> Resumed:
     """Go on from the newest whole checkpoint, or begin again where there is none.
 
     Nothing is changed in the folder before everything is found fit.
@@ -41,12 +42,12 @@ def resume(config: Config, folder: RunFolder, programs: Programs, strict: bool, 
         config: the run's own, but for what may change when a run is resumed.
         folder: locked.
         programs: of `config`.
-        strict: refuse a checkpoint that is not the newest, and records with holes.
         say: told, a line each, what is not as it was left.
 
     Raises:
-        CheckpointError, RunFolderError: nothing to go on from, or `strict`.
+        CheckpointError, RunFolderError: nothing to go on from, or `strict_resume`.
     """
+    strict = config.strict_resume
     checkpoint = latest_checkpoint(folder.checkpoints, strict=strict, say=say)
     if checkpoint is None:
         _adopt_config(config, folder, 0)
@@ -57,13 +58,23 @@ def resume(config: Config, folder: RunFolder, programs: Programs, strict: bool, 
     tunables = Tunables.of(config)
     if config.beta == "auto":  # where the controller left it
         tunables = tunables.with_beta(state.learner.tunables.beta)
+    if config.learning.kl_target is not None:  # likewise
+        tunables = tunables.with_rate(state.learner.tunables.learning_rate)
     state = programs.with_tunables(state, tunables)
     iteration = int(np.asarray(state.learner.iteration)[0])
     holes = _find_holes(config, folder, iteration, strict, say)
     _adopt_config(config, folder, iteration)
+    if (begun := _devices_at_the_start(folder)) not in (None, jax.device_count()):
+        say(f"begun on {begun} devices, going on with {jax.device_count()}: the same run but for rounding")
     set_newer_aside(folder.checkpoints, checkpoint_step(checkpoint))
     folder.truncate_metrics(after_iteration=iteration)
     return Resumed(state, folder.read_metrics(), holes)
+
+
+def _devices_at_the_start(folder: RunFolder) -> int | None:
+    """How many devices the run was begun on; None where its folder does not tell."""
+    count = folder.provenance.get("machine", {}).get("device_count")
+    return count if isinstance(count, int) else None
 
 
 def fresh_state(config: Config, programs: Programs) -> TrainState:

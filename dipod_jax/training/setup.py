@@ -20,15 +20,18 @@ def available_cores() -> int:
 def prepare_jax(config: Config) -> None:
     """Set up devices and the persistent compile cache, and import MuJoCo.
 
-    A CPU becomes one device per core (see `sharding.Layout`). The cache is JAX_COMPILATION_CACHE_DIR, or
-    ~/.cache/dipod-jax where that is not set. Call before JAX is used; a device count that is already fixed stays.
+    Training is in single precision, also under JAX_ENABLE_X64. A CPU becomes one device per core (see
+    `sharding.Layout`), or as many as XLA_FLAGS asks for. The cache is JAX_COMPILATION_CACHE_DIR, or ~/.cache/dipod-jax
+    where that is not set. Call before JAX is used; a device count that is already fixed stays.
     """
     _import_mujoco()
     import jax
 
+    jax.config.update("jax_enable_x64", False)
     if config.backend == "native":
         jax.config.update("jax_platforms", "cpu")
-    if jax.config.jax_num_cpu_devices in (-1, 0):
+    asked_for = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
+    if jax.config.jax_num_cpu_devices in (-1, 0) and not asked_for:
         with contextlib.suppress(RuntimeError):  # the caller has used JAX already; its devices are what there is
             jax.config.update("jax_num_cpu_devices", available_cores())
     if not jax.config.jax_compilation_cache_dir:

@@ -19,6 +19,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from dipod_jax.config import Config
 
 SEED, DATA = "seed", "data"
+BLOCKS = 8
 MIN_ENVS_PER_DEVICE = 16  # below, a device spends its time on the overhead of small operations
 
 
@@ -55,6 +56,12 @@ class Layout:
         """Devices over which one seed's environments are spread."""
         return self.mesh.shape[DATA]
 
+    def num_blocks(self, config: Config) -> int:
+        """Blocks of environments, each shuffled by itself: 8 where that divides, so that on 1, 2, 4 and 8 devices every
+        minibatch holds the same rows, and no row leaves its device."""
+        divides = lambda n: config.rollout.num_envs % n == 0 and config.columns_per_minibatch % n == 0
+        return max(n for n in range(self.shards, max(BLOCKS, self.shards) + 1, self.shards) if divides(n))
+
     @property
     def env_mesh(self) -> Mesh | None:
         """What `envs.make` is given: None where a seed's environments lie on one device."""
@@ -64,9 +71,9 @@ class Layout:
         """Of an array whose leading axes are these."""
         return NamedSharding(self.mesh, PartitionSpec(*axes))
 
-    def rows(self, tree: Any, axis: int) -> Any:
-        """Inside a seed's program: lay `axis` of every leaf over the data devices."""
-        return self._constrain(tree, PartitionSpec(*([None] * axis), DATA))
+    def rows(self, tree: Any) -> Any:
+        """Inside a seed's program: lay the first axis of every leaf over the data devices."""
+        return self._constrain(tree, PartitionSpec(DATA))
 
     def whole(self, tree: Any) -> Any:
         """Inside a seed's program: every device holds all of every leaf."""

@@ -55,6 +55,10 @@ class Tunables(NamedTuple):
         dipod = dataclasses.replace(self.regularisers["dipod"], weight=beta)
         return self._replace(regularisers=self.regularisers | {"dipod": dipod})
 
+    def with_rate(self, rate: jax.Array) -> Tunables:
+        """The same under another learning rate, the same in all iterations."""
+        return self._replace(learning_rate=rate, final_learning_rate=rate)
+
 
 class ActorState(NamedTuple):
     """What the rollout carries for B environments; leaves have leading axis (B,), the environments' starts (P,)."""

@@ -1,4 +1,4 @@
-"""Pictures of a run: curves, videos, drift. Nothing here computes a result."""
+"""Pictures of a run: learning curves, drift, films. No results are computed here."""
 
 from dipod_jax.viz.comparison import DriftRecords, plot_drift_comparison
 from dipod_jax.viz.curves import plot_comparison, plot_returns

@@ -1,4 +1,4 @@
-"""Records of several seeds as curves: numpy only, so that what a plot shows can be tested as numbers."""
+"""Records of several seeds as curves: numpy only, so that the content of a plot can be tested as numbers."""
 
 import math
 from collections.abc import Iterable
@@ -17,8 +17,8 @@ class Curve(NamedTuple):
 def curves_by_seed(records: Iterable[dict[str, Any]], x: str, y: str) -> dict[int, Curve]:
     """One curve per `seed` of the records that hold finite numbers under both `x` and `y`; others are left out.
 
-    A record without a `seed` counts as seed 0. Points are sorted by `x`; of several at one `x` the last stays, which
-    is the one that a resumed run wrote again.
+    A record without a `seed` counts as seed 0. Points are sorted by `x`; of several at one `x` the last is kept, which
+    a resumed run has rewritten.
     """
     points: dict[int, dict[float, float]] = {}
     for record in records:

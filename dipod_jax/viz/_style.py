@@ -1,4 +1,5 @@
-"""How every figure of a run looks: colours, sizes, axes, and saving. matplotlib is imported by whoever draws."""
+"""The common look of all figures: colours, sizes, axes, and saving. matplotlib is imported only when something is
+drawn."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -54,7 +55,7 @@ _RC: Any = {  # matplotlib types its own keys one by one
 def figure(path: Path, width: float, height: float) -> Iterator["Figure"]:
     """Yield a figure of `width` x `height` inches that is saved to `path` (150 dpi) when the block ends.
 
-    No pyplot: no global state, no window, no backend to choose.
+    It does not use pyplot: no global state, no window, no choice of backend.
     """
     import matplotlib
     from matplotlib.figure import Figure
@@ -84,7 +85,7 @@ def count_axis(axes: "Axes", label: str) -> None:
 
 
 def time_unit(longest_s: float) -> tuple[float, str]:
-    """(seconds per unit, the unit's name) in which `longest_s` is a number people read: s, min or h."""
+    """(seconds per unit, the unit's name) in which `longest_s` is easy to read: s, min or h."""
     if longest_s <= 1200:
         return 1.0, "s"
     return (60.0, "min") if longest_s <= 3 * 3600 else (3600.0, "h")

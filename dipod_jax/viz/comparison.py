@@ -1,4 +1,4 @@
-"""Several runs' drift on one time axis: what moves first, and what a remedy changes."""
+"""Several runs' drift on one time axis: what moves first, and the effect of a remedy."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -30,10 +30,10 @@ class DriftRecords(NamedTuple):
 
 
 def plot_drift_comparison(runs: dict[str, DriftRecords], path: Path, *, title: str) -> None:
-    """Draw the panels of `plot_drift` with a colour a run; the mean over seeds thick, each seed thin.
+    """Draw the panels of `plot_drift` with one colour per run; the mean over seeds is thick, each seed thin.
 
-    Each panel shows its first quantity; the gap's adds the median over samples, dashed, the cosine's the agreement of
-    two half batches, dotted. Where there are more runs than colours, dashes tell the runs apart instead.
+    Each panel shows its first quantity; the gap panel adds the median over samples (dashed), the cosine panel the
+    agreement of two half batches (dotted). If there are more runs than colours, dashes tell the runs apart instead.
 
     Args:
         runs: label -> records, in the order of the legend.
@@ -76,7 +76,7 @@ def _evaluations(run: DriftRecords) -> list[dict[str, Any]]:
 
 
 def _line_styles(axes: "Axes", lines: tuple[Line, ...]) -> None:
-    """A legend of what solid, dashed and dotted stand for, where a panel shows more than one quantity."""
+    """A legend for solid, dashed and dotted lines, if a panel shows more than one quantity."""
     from matplotlib.lines import Line2D
 
     if len(lines) > 1:

@@ -49,7 +49,7 @@ def plot_returns(
             Records with null or nan in one of these are left out of that curve.
         path: where the picture goes, a `.png`, `.pdf` or `.svg`; replaced atomically.
         title: one line.
-        note: small print beneath, such as what an interval does not say.
+        note: small print below, such as what an interval does not cover.
         reference: label -> return of horizontal lines to compare with.
     """
     footer = 0.3 if note else 0.0
@@ -71,7 +71,7 @@ def plot_returns(
 
 
 def plot_comparison(runs: dict[str, list[dict[str, Any]]], path: Path, *, x: str = "wall_clock_s", title: str) -> None:
-    """Draw several runs in one panel: a colour each, the mean over seeds thick, each seed thin.
+    """Draw several runs in one panel, one colour each: the mean over seeds is thick, each seed thin.
 
     Args:
         runs: label -> evaluations as in `plot_returns`, in the order of the legend.
@@ -170,7 +170,7 @@ def _time_axis(axes: "Axes", evaluations: list[dict[str, Any]]) -> None:
 
 
 def _return_axis(axes: "Axes", runs: Any, reference: Any) -> None:
-    """0 to 1000, wider only where a return lies outside."""
+    """0 to 1000, wider only if a return lies outside."""
     values = [0.0, MAX_RETURN, *reference]
     for evaluations in runs:
         for key in (RETURN, ZERO_NOISE_RETURN):

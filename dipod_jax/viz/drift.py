@@ -26,7 +26,7 @@ HIGHEST_GAP = 1e4  # nats; beyond, a curve would press all others onto the axis
 
 
 class Line(NamedTuple):
-    """One quantity of a panel: the record's keys (the first that has data is drawn), its name and its line style."""
+    """One quantity of a panel: the record's keys (the first that has data is drawn), its name, and its line style."""
 
     keys: tuple[str, ...]
     label: str
@@ -39,7 +39,7 @@ class Line(NamedTuple):
 
 
 class Panel(NamedTuple):
-    """One panel: its y label, its lines, and what to do to its axes once they are drawn."""
+    """One panel: its y label, its lines, and a function applied to its axes once they are drawn."""
 
     label: str
     lines: tuple[Line, ...]
@@ -63,7 +63,7 @@ def _cosine(axes: "Axes") -> None:
 
 
 def _log(axes: "Axes") -> None:
-    """Logarithmic with plain numbers; symmetric logarithmic where a value is not positive."""
+    """Logarithmic with plain numbers; symmetric logarithmic if a value is not positive."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     values = np.concatenate([np.asarray(line.get_ydata(), float) for line in axes.get_lines()])
@@ -80,7 +80,7 @@ def _log(axes: "Axes") -> None:
 
 
 def _gap(axes: "Axes") -> None:
-    """Logarithmic, cut off where a bound has long ceased to mean anything, and saying so."""
+    """Logarithmic, cut off (with a remark) where the bound has long become meaningless."""
     _log(axes)
     high = max(float(np.max(line.get_ydata())) for line in axes.get_lines())
     if high > HIGHEST_GAP:
@@ -158,13 +158,13 @@ def plot_drift(records: list[dict[str, Any]], evaluations: list[dict[str, Any]],
 def panels_with_data(
     records: list[dict[str, Any]], evaluations: list[dict[str, Any]]
 ) -> list[tuple[Panel, list[dict[str, Any]]]]:
-    """The panels that these metrics fill, from above, each with the list that fills it."""
+    """The panels for which these metrics have data, from above, each with its data."""
     panels = [(RETURN_PANEL, evaluations), *((panel, records) for panel in RECORD_PANELS)]
     return [(panel, source) for panel, source in panels if _has_data(panel, source)]
 
 
 def has_drift(records: list[dict[str, Any]]) -> bool:
-    """Whether `plot_drift` has more to show than the returns."""
+    """Whether `plot_drift` would show more than the returns."""
     return any(_has_data(panel, records) for panel in RECORD_PANELS)
 
 

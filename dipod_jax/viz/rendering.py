@@ -32,11 +32,11 @@ class RenderingUnavailable(RuntimeError):
 class Renderer:
     """Renders one model into arrays of shape (height, width, 3), uint8.
 
-    `mujoco.Renderer` picks its backend when mujoco is first imported, from an environment variable that nobody has
-    set by then; on a machine without a display it fails. This one makes its context when it is asked to: the backend
-    that MUJOCO_GL names, else EGL on Linux, CGL on macOS, a window system's elsewhere and as the last resort.
+    `mujoco.Renderer` chooses its backend when mujoco is first imported, from an environment variable that is usually
+    unset; on a machine without a display it then fails. This class creates its context on demand: with the backend
+    named by MUJOCO_GL, else EGL on Linux, CGL on macOS, and a window system elsewhere or as a last resort.
 
-    Use it in the thread that made it, and close it there; it is a context manager.
+    Use and close it in the thread that created it; it is a context manager.
     """
 
     def __init__(self, model: "mujoco.MjModel", height: int, width: int, camera: int | str | None = None) -> None:
@@ -46,8 +46,8 @@ class Renderer:
             model: what to render.
             height: in pixels.
             width: in pixels.
-            camera: name or index of one of the model's cameras; the first one where None, and a free camera that
-                sees the whole model where it has none.
+            camera: name or index of one of the model's cameras; None takes the first one, or a free camera that sees
+                the whole model if there is none.
 
         Raises:
             RenderingUnavailable: no OpenGL context can be made.
@@ -102,7 +102,7 @@ class Renderer:
 
 
 def _gl_context(width: int, height: int) -> Any:
-    """An OpenGL context, by the first backend that can make one."""
+    """An OpenGL context from the first backend that can make one."""
     tried = []
     for name in _backends_to_try():
         try:

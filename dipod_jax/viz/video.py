@@ -1,4 +1,4 @@
-"""Episodes side by side as a film, with the return so far burnt into the picture."""
+"""Episodes side by side as a film, with the return so far written into the picture."""
 
 # mujoco takes its names from extension modules without stubs.
 # pyright: reportAttributeAccessIssue=false
@@ -38,16 +38,16 @@ def write_video(
     height: int = 320,
     camera: int | str | None = None,
 ) -> None:
-    """Film E episodes side by side (H.264, yuv420p, index in front so that it plays while it loads).
+    """Film E episodes side by side (H.264, yuv420p, index at the front, so that it plays while loading).
 
-    Every `round(100 / fps)`-th step is a frame, and the last step always is. Each episode shows its step and the sum
-    of its rewards so far.
+    Every `round(100 / fps)`-th step is a frame, and so is the last step. Each episode shows its step and the sum of its
+    rewards so far.
 
     Args:
         mj_model: the task's model.
         qpos: (T, E, nq), positions in which each step begins.
         reward: (T, E), the reward of that step.
-        path: where the film goes, an `.mp4`; replaced atomically.
+        path: output file, an `.mp4`; replaced atomically.
         mocap_pos: (T, E, nmocap, 3), metres; the model's own where None.
         mocap_quat: (T, E, nmocap, 4), unit quaternions; the model's own where None.
         fps: frames per second, 1 to 100.
@@ -57,7 +57,7 @@ def write_video(
 
     Raises:
         RenderingUnavailable: no OpenGL context can be made here.
-        RuntimeError: ffmpeg failed, as it does on a full disk.
+        RuntimeError: ffmpeg failed, for example because the disk is full.
         ValueError: shapes that do not fit, positions that are not finite, odd sizes, no such camera.
     """
     if not 1 <= fps <= 100:
@@ -84,7 +84,7 @@ def write_frame(
     height: int = 320,
     camera: int | str | None = None,
 ) -> None:
-    """Write the frame of `step` (an index into T; negative from the end) as a PNG. Else as `write_video`."""
+    """Write the frame of `step` (an index into T; negative from the end) as a PNG. Otherwise as `write_video`."""
     from PIL import Image
 
     film = _Film(mj_model, qpos, reward, mocap_pos, mocap_quat, width_per_episode, height, camera)
@@ -107,8 +107,8 @@ def frame_steps(num_steps: int, fps: int) -> list[int]:
 def _encoder(path: Path, width: int, height: int, fps: int) -> Iterator[Callable[[bytes], object]]:
     """Yield a function that takes one frame of RGB bytes; the film is at `path` when the block ends.
 
-    Runs the ffmpeg that imageio-ffmpeg brings along. Its own writer asks for a function to be called between fork and
-    exec, which jax's threads may deadlock; a plain child process does not run Python code after the fork.
+    Runs the ffmpeg bundled with imageio-ffmpeg. That package's own writer calls a Python function between fork and
+    exec, which can deadlock with jax's threads; a plain child process runs no Python code after the fork.
     """
     import imageio_ffmpeg
 
@@ -136,7 +136,7 @@ def _encoder(path: Path, width: int, height: int, fps: int) -> Iterator[Callable
 
 
 class _Film:
-    """Checked arrays of some episodes, and the pictures made of them."""
+    """Validated arrays of some episodes, and the pictures made from them."""
 
     def __init__(
         self,
@@ -188,7 +188,7 @@ class _Film:
 
 
 class _Caption:
-    """A strip above an episode, so that text never hides what it is about."""
+    """A strip above an episode, so that text never covers the picture."""
 
     def __init__(self, width: int, height: int) -> None:
         self.width, self.height = width, height
@@ -196,7 +196,8 @@ class _Caption:
         self.regular = _font("DejaVuSans.ttf", round(0.40 * height))
 
     def draw(self, left: str, right: str) -> np.ndarray:
-        """(height, width, 3) uint8: `left` large, `right` small and left out where there is no room for both."""
+        """(height, width, 3) uint8: `left` in large and `right` in small type; `right` is omitted if there is no room
+        for both."""
         from PIL import Image, ImageDraw
 
         image = Image.new("RGB", (self.width, self.height), _CAPTION_COLOUR)
@@ -226,7 +227,7 @@ def _checked(name: str, value: np.ndarray, shape: tuple[int, ...]) -> np.ndarray
 
 
 def _font(name: str, size: int) -> "FreeTypeFont":
-    """A font that matplotlib brings along, at `size` pixels: the same on every machine."""
+    """A font bundled with matplotlib, at `size` pixels: the same on every machine."""
     import matplotlib
     from PIL import ImageFont
 

@@ -99,6 +99,7 @@ WHOLE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TINY)
 def test_a_benchmark_leaves_finite_ratios_and_the_machines_facts(name, tmp_path, capsys):
     check_benchmark(name, TINY[name], tmp_path, capsys)

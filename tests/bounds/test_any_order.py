@@ -64,6 +64,7 @@ def enumerated(request):
     return table, np.stack([log_path_probs(model, x) for x in sequences])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", [0.5, 1.0, 2.0])
 def test_power_mean_over_orders_equals_enumeration(enumerated, order):
     table, paths = enumerated
@@ -72,6 +73,7 @@ def test_power_mean_over_orders_equals_enumeration(enumerated, order):
     np.testing.assert_allclose(found, np.log(np.exp(order * paths).mean(-1)) / order, rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_likelihood_sums_to_1_over_all_sequences(enumerated):
     with jax.enable_x64(True):
         np.testing.assert_allclose(jnp.exp(any_order.log_order_mean(enumerated[0])).sum(), 1.0, rtol=1e-10)
@@ -116,6 +118,7 @@ def test_all_bounds_agree_where_a_token_does_not_depend_on_the_context():
             np.testing.assert_allclose(bound, np.log(1 / 64), rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_a_blank_that_is_none_changes_nothing(enumerated):
     table, _ = enumerated
     length = table.shape[-1]
@@ -152,6 +155,7 @@ def expected_losses(table: jax.Array, placement: str, num_draws: int, samples: i
     return float(loss.mean()), float(loss.std() / math.sqrt(samples))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_draws", [2, 4])
 @pytest.mark.parametrize("placement", ["uniform", "stratified", "antithetic", "coupled", "quadrature"])
 def test_draws_estimate_the_exact_elbo_without_bias(enumerated, placement, num_draws):
@@ -223,6 +227,7 @@ def test_prompt_masking_hides_given_tokens_and_scores_none_of_them():
     assert (draws.coefficient == blank[:, None]).all()
 
 
+@pytest.mark.slow
 def test_every_placement_has_weights_that_sum_to_1_and_repeats_with_its_key():
     blank = jnp.ones((3, 5), bool)
     for placement in MASK_PLACEMENTS:
@@ -241,6 +246,7 @@ def test_draws_that_cannot_be_are_refused(placement, message):
         sample_mask_draws(jax.random.key(0), jnp.ones((1, 4), bool), 5, placement=placement)
 
 
+@pytest.mark.slow
 def test_estimated_eubo_tends_to_the_exact_one_and_has_finite_gradients(enumerated):
     table = enumerated[0][7].astype(jnp.float32)
     length = table.shape[-1]

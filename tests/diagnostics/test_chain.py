@@ -57,6 +57,7 @@ def test_a_chains_likelihood_is_bracketed_by_its_two_estimates(options, num_draw
     assert_allclose(0.5 * (upper + lower), exact, atol=10 * width)
 
 
+@pytest.mark.slow
 def test_the_chain_is_as_far_from_the_flow_as_their_gaussians_are():
     policy, obs, path, chain, flow = gaussian_chain(NoisyFlowOptions(num_steps=5, step_noise=0.15), 2048)
     measure = jax.jit(partial(chain_metrics, policy, num_samples=2048, num_draws=32))
@@ -80,6 +81,7 @@ def test_two_log_probs_that_differ_by_a_factor_have_that_slope():
     assert_allclose(list(metrics.values()), [-1.0, -1.0, -1.0], rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("num_steps", "exact"), [(1, True), (4, False)])
 def test_policyflows_ratio_has_no_bias_with_one_step_and_some_with_four(num_steps, exact):
     policy, params = make(TerminalNoiseOptions(**(SMALL | {"num_steps": num_steps}), initial_noise=0.3))

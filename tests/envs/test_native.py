@@ -39,6 +39,9 @@ def scan(env):
     return lambda state, actions: jax.lax.scan(env.step, state, actions)
 
 
+QUICK = ("BallInCup", "FingerSpin", "FishSwim", "HumanoidRun")  # of all 25; the others are slow tests
+
+
 @pytest.fixture(scope="module")
 def cup():
     return envs.make("BallInCup", episode_length=STEPS // 2)
@@ -179,7 +182,7 @@ def test_ten_thousand_calls_leave_no_memory_behind():
     assert grown < 20e6
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", [t if t in QUICK else pytest.param(t, marks=pytest.mark.slow) for t in TASKS])
 def test_every_task_runs_on_native_physics(task):
     env = envs.make(task)
 

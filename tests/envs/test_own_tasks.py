@@ -130,6 +130,7 @@ def test_a_task_that_asks_for_one_physics_is_not_run_on_another():
     assert envs.make("wrong_tasks:with_overrides", "warp").observation_size == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["native", "mjx"])
 def test_a_cart_of_ones_own_moves_as_mujoco_moves_it_and_starts_again(backend):
     env = envs.make("own_task:make_env", backend, episode_length=LIMIT)

@@ -70,6 +70,7 @@ def run(env, state, options=None):
 CASES = [(impl, task) for impl in ("jax", "warp") for task in PAPER_TASKS]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("impl", "task"),
     [case if case == ("jax", "BallInCup") else pytest.param(*case, marks=pytest.mark.slow) for case in CASES],

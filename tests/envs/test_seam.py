@@ -115,6 +115,7 @@ def test_data_of_the_same_model_may_come_from_another_environment_and_of_another
         heavier.step(state, push)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compiled", [False, True])
 def test_a_hundred_environments_that_were_dropped_are_gone(compiled):
     task, alive = Cart(), weakref.WeakSet()

@@ -46,6 +46,7 @@ def test_training_answers_are_of_training_problems_and_no_held_out_one():
     assert not corpus & {tuple(p) for p in task.problems("test").prompt}
 
 
+@pytest.mark.slow
 def test_reward_of_every_possible_expression_agrees_with_fractions():
     """All 6^3 * 4^2 fillings by numbers and operators of one small problem, then every single foreign word."""
     task = Countdown(max_number=6, max_target=12, operators="+-*/")

@@ -33,6 +33,7 @@ def all_log_probs(model, length: int, vocab: int, options: DecoderOptions) -> tu
     return np.asarray(tokens), np.asarray(decoder_log_prob(model(contexts), tokens, options))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", DECODERS, ids=NAMES)
 def test_the_likelihood_of_every_decoder_sums_to_1(options):
     for length, vocab in ((4, 3), (5, 2)):
@@ -40,6 +41,7 @@ def test_the_likelihood_of_every_decoder_sums_to_1(options):
         assert np.exp(log_prob).sum() == pytest.approx(1.0, abs=2e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", DECODERS, ids=NAMES)
 def test_samples_are_as_frequent_as_the_likelihood_says(options):
     length, vocab, count = 4, 2, 20_000
@@ -54,6 +56,7 @@ def test_samples_are_as_frequent_as_the_likelihood_says(options):
     np.testing.assert_array_less(np.abs(found.mean(0) - probs), 4.5 * error + 1e-6)
 
 
+@pytest.mark.slow
 def test_random_order_one_token_a_step_has_the_any_order_likelihood():
     tokens = jnp.array(list(itertools.product((1, 2, 3), repeat=4)))
     contexts = any_order.subset_contexts(tokens, jnp.ones_like(tokens, bool), 4, mask=0)
@@ -64,6 +67,7 @@ def test_random_order_one_token_a_step_has_the_any_order_likelihood():
     np.testing.assert_allclose(found, any_order.log_order_mean(table), rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_ties_in_confidence_go_to_the_first_blank_in_sampler_and_likelihood():
     uniform = lambda tokens: jnp.zeros((*tokens.shape, 3))
     options = DecoderOptions("confidence", 1, None, 1.0)

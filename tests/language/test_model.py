@@ -56,6 +56,7 @@ def numpy_forward(params: dict, tokens: np.ndarray, num_heads: int) -> np.ndarra
     return norm(x, "head_norm") @ p["head"]["kernel"]
 
 
+@pytest.mark.slow
 def test_forward_equals_numpy():
     params = random_params(SMALL, 0)
     tokens = np.random.default_rng(0).integers(0, 5, (3, 2, 16))
@@ -70,6 +71,7 @@ def test_the_recipe_has_100224_parameters():
     assert sum(x.size for x in jax.tree.leaves(shapes)) == 100_224
 
 
+@pytest.mark.slow
 def test_a_fresh_network_is_uniform():
     logits = SMALL.apply(init_params(SMALL, jax.random.key(0)), jnp.arange(16) % 5)
     np.testing.assert_array_equal(logits, np.zeros((16, 4)))
@@ -82,6 +84,7 @@ def test_token_log_probs_pick_the_word_that_stands_and_0_for_a_mask():
     )
 
 
+@pytest.mark.slow
 def test_pretraining_loss_is_the_exact_elbo_per_token_on_average():
     network = MaskedTransformer(length=9, vocab_size=117, width=16)
     params, apply = random_params(network, 1), jax.jit(network.apply)
@@ -106,6 +109,7 @@ def test_pretraining_loss_is_the_exact_elbo_per_token_on_average():
     assert float(loss) == pytest.approx(expected / 5, rel=0.02)
 
 
+@pytest.mark.slow
 def test_the_same_pretraining_is_made_once_and_another_beside_it(tmp_path):
     task, said = Sudoku(), []
     first = pretrained(task, SMALL, BRIEF, tmp_path, said.append)

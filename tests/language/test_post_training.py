@@ -80,6 +80,7 @@ def test_samples_come_in_groups_of_one_prompt_and_earn_what_the_task_says(learne
     assert float(metrics["reward"]) == pytest.approx(share.mean())
 
 
+@pytest.mark.slow
 def test_at_the_acting_parameters_the_gradient_is_that_of_advantage_plus_beta_times_the_elbo(learner, params):
     """rho = 1: d/dtheta [-(A rho) - beta ELBO] = -(A + beta) dELBO, the mean over samples."""
     state = state_of(learner, params, beta=0.3)
@@ -106,6 +107,7 @@ def test_the_mean_elbo_gradient_over_masks_tends_to_the_exact_one(learner, param
     assert float(distance) < 0.05
 
 
+@pytest.mark.slow
 def test_no_advantage_and_no_beta_changes_nothing():
     learner = Learner(override(small_config(), {"learning.advantages": "none"}))
     params = random_params(learner)
@@ -119,6 +121,7 @@ def test_positive_advantages_drop_the_negative_ones():
     np.testing.assert_array_equal(learner._shape(jnp.array([-1.0, 0.0, 2.0])), [0.0, 0.0, 2.0])
 
 
+@pytest.mark.slow
 def test_the_first_ratio_is_1_with_shared_and_with_fresh_masks():
     for fresh in (False, True):
         config = override(small_config(), {"learning.fresh_masks": fresh, "learning.inner_updates": 1})
@@ -165,6 +168,7 @@ def test_distillation_phases_move_the_policy_without_reward():
 QUICK = ("fpo", "coupled-grpo")  # of draws shared by an update, and by token; the others are slow tests
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "objective",
     [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in available_methods()],

@@ -65,6 +65,7 @@ def train(policy, objective, key):
     return params, rewards
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OPTIONS)
 def test_an_objective_finds_the_reward_of_one_state(name):
     of_objective, of_policy = OPTIONS[name]

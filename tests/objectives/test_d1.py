@@ -66,6 +66,7 @@ class Scored:
         return np.stack(columns, 1)
 
 
+@pytest.mark.slow
 def test_a_one_step_score_is_the_velocity_error_at_pure_noise_in_each_dimension():
     scored = Scored("one-step")
     assert_array_equal(scored.evidence.passes.t, 1.0)

@@ -13,6 +13,7 @@ from dipod_jax.policies.flow_sde import DdimFlowOptions, FlowSdeOptions
 from dipod_jax.presets import make_config
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "family"), [("ddpo", DdimFlowOptions), ("flow-grpo", FlowSdeOptions)])
 def test_the_loss_is_a_loop_over_steps_of_log_probs_averaged_over_dimensions(name, family):
     policy, params = make(family(**SMALL))
@@ -33,11 +34,13 @@ def test_the_loss_is_a_loop_over_steps_of_log_probs_averaged_over_dimensions(nam
     assert 0.0 < metrics["clip_fraction"] < 1.0  # or one side of the clip is not seen
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("objective", "family"), [(Ddpo(), DdimFlowOptions), (FlowGrpo(), FlowSdeOptions)])
 def test_the_first_ratio_is_one_and_good_actions_become_likelier(objective, family):
     assert_first_ratio_is_one(objective, *make(family(**SMALL)))
 
 
+@pytest.mark.slow
 def test_flow_grpos_kl_is_zero_at_the_reference_and_pulls_towards_it():
     policy, params = make(FlowSdeOptions(**SMALL))
     obs, action, _, evidence = acted(policy, params)

@@ -59,6 +59,7 @@ def test_no_ratio_overflows(change, advantage, moves):
     assert bool((gradient != 0.0).all()) is moves
 
 
+@pytest.mark.slow
 def test_the_first_ratio_is_one_and_good_actions_become_likelier():
     assert_first_ratio_is_one(Dppo(), *make(NoisyFlowOptions(**SMALL)))
 

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from numpy.testing import assert_allclose
 from score_batches import numerical_gradient, random_batch, scores
 
@@ -14,6 +15,7 @@ from dipod_jax.presets import make_config
 NODES, WEIGHTS = np.array([0.1127016654, 0.5, 0.8872983346]), np.array([5, 8, 5]) / 18
 
 
+@pytest.mark.slow
 def test_the_ratio_is_of_weighted_sums_and_the_gradient_of_a_draw_has_its_weight():
     new, old, advantage = random_batch(num_draws=3, scale=0.8)
 

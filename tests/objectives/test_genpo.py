@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from chains import SMALL, acted, assert_first_ratio_is_one, make, moved, numpy_clip
 from numpy.testing import assert_allclose
 
@@ -10,6 +11,7 @@ from dipod_jax.objectives.genpo import Genpo
 from dipod_jax.policies.coupled_flow import CoupledFlowOptions
 
 
+@pytest.mark.slow
 def test_the_ratio_is_that_of_the_noises_squared_norms_and_needs_no_determinant():
     policy, params = make(CoupledFlowOptions(**SMALL))
     obs, action, pair, evidence = acted(policy, params)
@@ -24,10 +26,12 @@ def test_the_ratio_is_that_of_the_noises_squared_norms_and_needs_no_determinant(
     assert_allclose(loss, expected, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_first_ratio_is_one_and_good_actions_become_likelier():
     assert_first_ratio_is_one(Genpo(compression_weight=0.0), *make(CoupledFlowOptions(**SMALL)))
 
 
+@pytest.mark.slow
 def test_the_penalty_brings_the_halves_of_new_pairs_together():
     policy, params = make(CoupledFlowOptions(**SMALL, output_scale=1.0))
     obs, action, _, evidence = acted(policy, params, (256,))

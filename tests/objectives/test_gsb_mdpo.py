@@ -16,6 +16,7 @@ def chain():
     return make(NoisyFlowOptions(**SMALL))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("direction", ["new", "old"])
 @pytest.mark.parametrize("mixing", [0.0, 0.3])
 def test_the_loss_is_a_loop_over_paths(chain, direction, mixing):
@@ -45,6 +46,7 @@ def test_the_loss_is_a_loop_over_paths(chain, direction, mixing):
     assert_allclose(metrics["path_kl"], np.mean(costs), rtol=2e-3)
 
 
+@pytest.mark.slow
 def test_the_mean_log_ratio_under_the_acting_policy_is_the_path_kl(chain):
     """E_old[-log R] = E_old[C] without the clips: 20,000 paths, standard error sqrt(2 C / n)."""
     policy, params = chain
@@ -57,6 +59,7 @@ def test_the_mean_log_ratio_under_the_acting_policy_is_the_path_kl(chain):
     assert_allclose(-log_ratio, cost, atol=4 * float(jnp.sqrt(2 * cost / 20_000)))
 
 
+@pytest.mark.slow
 def test_the_path_kl_still_has_a_gradient_where_every_step_is_clipped(chain):
     policy, params = chain
     obs, action, _, evidence = acted(policy, params)

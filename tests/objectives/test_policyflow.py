@@ -16,6 +16,7 @@ def policy_and_params():
     return make(TerminalNoiseOptions(**SMALL, initial_noise=0.3))
 
 
+@pytest.mark.slow
 def test_the_loss_is_a_loop_over_draws_with_its_two_regularisers(policy_and_params):
     policy, params = policy_and_params
     obs, action, trace, evidence = acted(policy, params)
@@ -31,6 +32,7 @@ def test_the_loss_is_a_loop_over_draws_with_its_two_regularisers(policy_and_para
     assert_allclose(objective(new, old, None, jnp.float32(advantage))[0], expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_first_ratio_is_one_and_its_gradient_is_the_noise_over_its_variance(policy_and_params):
     """d(log rho) / d v_new = -n / sigma^2 at u = 0: a push of the velocity against the noise of a good action."""
     policy, params = policy_and_params
@@ -49,6 +51,7 @@ def test_the_first_ratio_is_one_and_its_gradient_is_the_noise_over_its_variance(
     assert_allclose(log_ratio(evidence.velocity), 0.0, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_brownian_regulariser_has_a_gradient_where_the_ratio_has_none(policy_and_params):
     policy, params = policy_and_params
     obs, action, _, evidence = acted(policy, params)
@@ -60,6 +63,7 @@ def test_the_brownian_regulariser_has_a_gradient_where_the_ratio_has_none(policy
     assert norms[0] == 0.0 and norms[1] > 0.0
 
 
+@pytest.mark.slow
 def test_the_entropy_bonus_widens_the_noise(policy_and_params):
     policy, params = policy_and_params
     obs, action, _, evidence = acted(policy, params)

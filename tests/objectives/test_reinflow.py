@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from chains import SMALL, acted, assert_first_ratio_is_one, make, moved, numpy_clip
 from numpy.testing import assert_allclose
 from score_batches import scores
@@ -12,6 +13,7 @@ from dipod_jax.policies.learned_noise import LearnedNoiseOptions
 from dipod_jax.types import Steps
 
 
+@pytest.mark.slow
 def test_the_loss_is_one_clipped_ratio_a_path_less_the_entropy_of_the_noise():
     policy, params = make(LearnedNoiseOptions(**SMALL))
     obs, action, _, evidence = acted(policy, params)
@@ -30,10 +32,12 @@ def test_a_path_beyond_the_bound_on_log_probs_has_no_gradient():
     assert_allclose(jax.grad(loss)(old.loss)[:, 0], [1 / 3, 0.0, 0.0], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_first_ratio_is_one_and_good_actions_become_likelier():
     assert_first_ratio_is_one(ReinFlow(entropy_weight=0.0), *make(LearnedNoiseOptions(**SMALL)))
 
 
+@pytest.mark.slow
 def test_the_noise_learns_to_be_as_wide_as_good_actions_need():
     """The last step's noise of good paths is drawn at .24, of bad ones at .10: descent on the loss widens it."""
     policy, params = make(LearnedNoiseOptions(**SMALL))

@@ -31,6 +31,7 @@ def expected(new, old, advantage, *, order=1.5, mix=0.5, ratio="clipped", bound=
     return total / len(advantage)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"ratio": "none"}, {"order": 4.0, "mix": 0.9}, {"bound": 0.02}])
 def test_value_and_gradient_equal_a_float64_loop(options):
     new, old, advantage = random_batch()
@@ -68,6 +69,7 @@ def test_without_a_eubo_or_with_one_of_order_near_zero_it_is_fpo(options):
     assert_allclose(loss_of(Spg(**options), new, old, advantage), loss_of(Fpo(), new, old, advantage), rtol=2e-3)
 
 
+@pytest.mark.slow
 def test_the_sandwich_has_a_width_from_two_draws_on_and_none_with_one():
     new, old, advantage = random_batch()
     width = lambda draws: Spg(mix=1.0)(scores(new[:, :draws]), scores(old[:, :draws]), None, advantage)[1]
@@ -75,6 +77,7 @@ def test_the_sandwich_has_a_width_from_two_draws_on_and_none_with_one():
     assert_allclose(width(1)["sandwich_width"], 0.0, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_an_upper_bound_of_the_policy_stands_in_for_the_estimate():
     """A = (1, -1), ELBO (-1, -1), upper bound (-.5, -.5), omega .5: S = (-1, -.75), loss = -(-1 + .75) / 2."""
     given = scores([[1.0], [1.0]], upper=jnp.array([0.5, 0.5]))
@@ -87,6 +90,7 @@ def test_an_upper_bound_of_the_policy_stands_in_for_the_estimate():
     assert_allclose(moved, -(1.0 - np.exp(0.02)) / 2, rtol=1e-4)  # rho = exp(U_new - U_old) of the bad action alone
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ratio", ["clipped", "none"])
 def test_a_score_that_is_not_known_takes_no_part(ratio):
     _, old, advantage = random_batch(num_draws=1, size=4)

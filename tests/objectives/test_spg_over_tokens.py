@@ -19,6 +19,7 @@ LOG_PROB = np.log(np.array([[[0.5, 0.2, 0.9], [0.4, 0.7, 0.9]]] * 2, np.float32)
 COEFFICIENT = np.array([[[1.0, 1.0, 0.0], [2.0, 0.0, 0.0]]] * 2, np.float32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", [1.0, 0.5])
 def test_the_loss_by_hand(scale):
     """Token 1 is masked twice, token 2 once, token 3 never; b = 2, omega = .25, A = (3, -1)."""

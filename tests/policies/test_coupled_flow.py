@@ -50,6 +50,7 @@ def test_the_inverse_undoes_the_sampler_to_rounding(coupled):
     assert_allclose(found, noise, atol=1e-6 * policy.mixing**-8 * 2)
 
 
+@pytest.mark.slow
 def test_the_log_determinant_is_the_constant_in_any_state_under_any_parameters(coupled):
     policy, params = coupled
     for seed, scale in ((0, 1.0), (1, 1.5), (2, -1.0)):
@@ -60,6 +61,7 @@ def test_the_log_determinant_is_the_constant_in_any_state_under_any_parameters(c
     assert_allclose(policy.log_det, 2 * ACTION * 4 * np.log(policy.mixing), rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_the_score_is_the_density_of_the_pair_under_moved_parameters(coupled):
     """Against scipy's root of the forward map and a Jacobian by finite differences."""
     policy, params = coupled
@@ -77,6 +79,7 @@ def test_the_score_is_the_density_of_the_pair_under_moved_parameters(coupled):
         assert_allclose(-scores.loss[b, 0], log_prob, atol=5e-3)
 
 
+@pytest.mark.slow
 def test_the_penalty_is_the_distance_of_a_fresh_pairs_halves_and_finite_where_they_meet():
     policy, params = make(CoupledFlowOptions(**SMALL))
     obs, action, _, evidence = acted(policy, params)

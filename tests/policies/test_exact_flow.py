@@ -19,6 +19,7 @@ def exact():
     return policy, jax.tree.map(lambda x: x + 0.1, policy.init(jax.random.key(0)))
 
 
+@pytest.mark.slow
 def test_the_exact_loss_is_the_density_of_the_samplers_image_under_moved_parameters(exact):
     """Against scipy's root of the whole sampler and a Jacobian by finite differences, in float64 numpy."""
     policy, params = exact
@@ -43,6 +44,7 @@ def test_the_exact_loss_is_the_density_of_the_samplers_image_under_moved_paramet
         assert_allclose(-loss[index][0], log_prob, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_the_bound_beside_the_exact_likelihood_is_the_cfm_loss_on_draws_of_its_own(exact):
     policy, params = exact
     obs, noise, _ = map(jnp.float32, batch())

@@ -77,6 +77,7 @@ def test_eps_loss_is_zero_at_pure_noise(flow):
     assert_array_equal(policy.score(params, obs, action, Draws(jnp.ones((7, 6)), eps)).loss, 0.0)
 
 
+@pytest.mark.slow
 def test_the_elbo_form_estimates_the_elbos_integral_of_a_field_that_is_zero():
     delta = 0.05
     policy = FlowOptions(**SMALL, loss_form="elbo", draws="stratified", elbo_cutoff=delta).build(OBS, ACTION)

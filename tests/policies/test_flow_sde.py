@@ -31,6 +31,7 @@ def numpy_means(policy, params, obs, path):
     return np.stack(means, 1)
 
 
+@pytest.mark.slow
 def test_the_path_takes_the_noise_it_is_given(chain):
     policy, params = chain
     keys = jax.random.split(jax.random.key(3))
@@ -54,6 +55,7 @@ def test_a_step_is_scored_by_the_density_of_its_gaussian_under_moved_parameters(
     assert_allclose(path[:, :-1] + scores.steps.move, means, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_bound_beside_a_chain_is_the_cfm_loss_at_its_action(chain):
     policy, params = chain
     obs, action, _, evidence = acted(policy, params)
@@ -78,6 +80,7 @@ def test_constant_noise_of_nearly_nothing_is_the_flow_by_any_sampler(sampler):
     assert_allclose(action, flow.sample(params, obs, path[:, 0])[0], atol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_ends_are_a_noise_that_the_deterministic_sampler_carries_to_the_action(chain):
     policy, params = chain
     obs, action, path, _ = acted(policy, params, (2, 3))
@@ -91,6 +94,7 @@ def test_the_ends_are_a_noise_that_the_deterministic_sampler_carries_to_the_acti
     assert_array_equal(missing, np.arange(6).reshape(2, 3) == 5)
 
 
+@pytest.mark.slow
 def test_sampling_the_sde_of_a_gaussian_target_gives_the_target(monkeypatch):
     """Flow-GRPO's steps over the optimal field of N(0, .3^2): 256 steps, 40,000 samples; constant noise adds to it."""
     spread = {}

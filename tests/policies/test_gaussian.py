@@ -54,6 +54,7 @@ def test_squashed_entropy_agrees_with_the_histogram_of_squashed_actions(gaussian
     assert_allclose(estimate, np.trapezoid(integrand, a, axis=0).sum(), atol=0.02)
 
 
+@pytest.mark.slow
 def test_entropy_is_finite_in_saturation(gaussian):
     policy, params = gaussian
     obs, noise = jnp.zeros((2, OBS)), jnp.array([[1e3], [-1e3]]) * jnp.ones(ACTION)

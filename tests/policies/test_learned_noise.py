@@ -16,6 +16,7 @@ def policy_and_params():
     return make(LearnedNoiseOptions(**SMALL))
 
 
+@pytest.mark.slow
 def test_the_noise_depends_on_state_and_time_and_stays_between_its_bounds(policy_and_params):
     policy, params = policy_and_params
     obs = 50.0 * jax.random.normal(jax.random.key(0), (1000, OBS))
@@ -43,6 +44,7 @@ def test_the_score_is_the_density_of_the_whole_path_per_state_and_dimension(poli
     assert_allclose(-scores.loss[:, 0], total / (5 * ACTION), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_path_takes_the_noise_it_is_given(policy_and_params):
     policy, params = policy_and_params
     obs, noise = jnp.ones((2, OBS)), jax.random.normal(jax.random.key(1), (2, 5, ACTION))

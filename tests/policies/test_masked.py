@@ -49,6 +49,7 @@ def log_paths(params, tokens) -> jax.Array:
     return jnp.stack([sum(log_probs[o, k, i, words[i]] for k, i in enumerate(order)) for o, order in enumerate(orders)])
 
 
+@pytest.mark.slow
 def test_exact_likelihood_equals_enumeration_over_orders_and_sums_to_1(params):
     tokens = completions()
     log_prob, valid = make_policy().exact(params, jnp.broadcast_to(PROMPT, tokens.shape), tokens)
@@ -58,6 +59,7 @@ def test_exact_likelihood_equals_enumeration_over_orders_and_sums_to_1(params):
     assert valid.all()
 
 
+@pytest.mark.slow
 def test_gradient_of_the_exact_likelihood_equals_that_of_the_enumeration(params):
     tokens = np.asarray(completions()[11])
     found = jax.grad(lambda p: make_policy().exact(p, PROMPT, tokens)[0])(params)
@@ -65,6 +67,7 @@ def test_gradient_of_the_exact_likelihood_equals_that_of_the_enumeration(params)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), found, expected)
 
 
+@pytest.mark.slow
 def test_exact_bounds_enclose_the_likelihood(params):
     tokens = completions()
     exact = make_policy().exact_bounds(params, jnp.broadcast_to(PROMPT, tokens.shape), tokens, eubo_order=3.0)
@@ -74,6 +77,7 @@ def test_exact_bounds_enclose_the_likelihood(params):
     assert (exact.renyi > exact.log_prob).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", ["confidence", "random", "entropy"])
 def test_the_acting_decoders_likelihood_sums_to_1_over_completions(params, order):
     policy = make_policy(decoder=DecoderOptions(order, 2, None, 0.9))
@@ -82,11 +86,13 @@ def test_the_acting_decoders_likelihood_sums_to_1_over_completions(params, order
     assert float(jnp.exp(exact.decoder_log_prob).sum()) == pytest.approx(1.0, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_a_greedy_decoder_has_no_likelihood(params):
     policy = make_policy(decoder=DecoderOptions(temperature=0.0))
     assert jnp.isnan(policy.exact_bounds(params, PROMPT, completions()[0]).decoder_log_prob)
 
 
+@pytest.mark.slow
 def test_a_prompt_of_fewer_blanks_is_as_exact(params):
     fuller = jnp.array([2, 0, 3, 1, 0])
     tokens = jnp.array([2, 1, 3, 1, 2])
@@ -104,6 +110,7 @@ def mean_score(policy, params, tokens, copies=8_000):
     return scores, float(scores.mean().mean()), float(scores.mean().std() / np.sqrt(copies))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("draws", ["uniform", "stratified", "antithetic", "coupled", "quadrature"])
 def test_weighted_losses_are_minus_the_elbo_on_average(params, draws):
     tokens = completions()[5]
@@ -114,6 +121,7 @@ def test_weighted_losses_are_minus_the_elbo_on_average(params, draws):
     assert scores.known.all() and float(scores.weight.sum()) == pytest.approx(1.0)
 
 
+@pytest.mark.slow
 def test_length_normalised_scores_and_bound_are_divided_by_the_number_of_blanks(params):
     tokens = completions()[5]
     plain, normalised = (mean_score(make_policy(length_normalised=n), params, tokens, 10)[0] for n in (False, True))
@@ -121,6 +129,7 @@ def test_length_normalised_scores_and_bound_are_divided_by_the_number_of_blanks(
     np.testing.assert_allclose(normalised.bound, plain.bound / BLANKS, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_scores_by_token_at_one_step_are_those_of_the_fully_masked_context(params):
     policy = make_policy(draws="one-step", num_draws=1, scores="token", bound_draws=4)
     tokens = completions()[16]
@@ -134,6 +143,7 @@ def test_scores_by_token_at_one_step_are_those_of_the_fully_masked_context(param
     assert abs(float(scores.bound.mean()) + exact / BLANKS) < 4.5 * error
 
 
+@pytest.mark.slow
 def test_a_token_that_no_mask_hides_has_no_known_score(params):
     policy = make_policy(num_draws=1, scores="token")
     evidence = policy.prepare(params, jax.random.key(0), jnp.broadcast_to(PROMPT, (64, LENGTH)), None)

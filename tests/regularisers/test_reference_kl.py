@@ -120,6 +120,7 @@ def test_a_reference_is_kept_where_a_regulariser_asks_for_one_and_refused_where_
     assert isinstance(config.policy, GaussianOptions)
 
 
+@pytest.mark.slow
 def test_the_path_kl_is_the_sum_of_the_steps_kls_and_pulls_to_the_reference():
     rng = np.random.default_rng(0)
     new, reference = rng.standard_normal((2, 5, 4, 3))

@@ -144,3 +144,26 @@ def test_nothing_but_the_report_is_added_to_the_folder(folder):
     write_report(folder)
     write_report(folder)
     assert {path.name for path in Path(folder.path).iterdir()} - before == {"report.html"}
+
+
+@pytest.mark.parametrize(
+    ("returns", "number", "note"),
+    [
+        ([[0.0, 0.0]], "0", "All episodes returned exactly 0: the policy was never rewarded."),
+        ([[7.0, 7.0]], "7", "All episodes returned the same."),
+        ([[969.9, 970.1]], "970 ± 1", "± is the 95 % interval of the mean over episodes."),
+        ([[969.99, 970.01]], "970 ± 0.1", "± is the 95 % interval of the mean over episodes."),
+    ],
+)
+def test_an_interval_of_no_width_is_not_shown_as_plus_minus_0(folder, returns, number, note):
+    folder.write_result(RESULT | {"final_return": summarise(np.array(returns))})
+    text = read(folder).text
+    assert number in text and note in text
+
+
+@pytest.mark.parametrize(("length", "said"), [(250, True), (1000, False)])
+def test_shorter_training_episodes_are_set_apart_from_the_evaluations(tmp_path, length, said):
+    folder = RunFolder.create(tmp_path / "run", CONFIG | {"rollout": {"episode_length": length}})
+    folder.write_result(RESULT)
+    told = [text for text in read(folder).text if "Training truncates its episodes after 250" in text]
+    assert len(told) == said

@@ -138,10 +138,9 @@ def main(options: dict[str, Any]) -> None:
         limit = options.pop("file_limit")
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     seconds = {name: options.pop(name, 0.0) for name in ("compile", "act", "evaluate")}
-    keywords = {name: options.pop(name) for name in ("strict_resume", "keep_checkpoints") if name in options}
     config = fake_config(Path(options.pop("out")), **options)
     loop.make_programs = lambda config, seeds: FakePrograms(seeds, **seconds)
-    loop.train(config, **keywords)
+    loop.train(config)
 
 
 def command(out: Path, **options) -> dict[str, Any]:

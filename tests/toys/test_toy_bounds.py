@@ -60,6 +60,7 @@ def enumerated(table, length, vocab):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("length,vocab", SIZES)
 def test_every_bound_equals_the_enumeration_of_all_orders(length, vocab):
     table = random_table(length, vocab)
@@ -113,6 +114,7 @@ def test_order_weights_count_the_orders_that_reveal_a_position_after_a_subset():
         assert space.subsets.order_weights[subset, position] == pytest.approx(count / math.factorial(4), abs=1e-15)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("length,vocab", SIZES)
 def test_perfect_self_distillation_makes_every_bound_tight_and_moves_no_probability(length, vocab):
     space = make_space(length, vocab)
@@ -125,6 +127,7 @@ def test_perfect_self_distillation_makes_every_bound_tight_and_moves_no_probabil
     np.testing.assert_allclose(distilled.upper_gap, 0.0, atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_both_models_start_uniform_and_tight(name):
     model = MODELS[name](length=3, vocab_size=2)
@@ -135,6 +138,7 @@ def test_both_models_start_uniform_and_tight(name):
     np.testing.assert_allclose(result.lower_gap, 0.0, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_the_transformer_numbers_contexts_as_the_table_does_and_reads_the_revealed_tokens():
     """Freed from its zero head, the logits of a position depend on another position's revealed token."""
     model = TinyTransformer(length=2, vocab_size=2)

@@ -28,6 +28,7 @@ def settings(length=2, vocab=2, **changes):
 REWARD = np.random.default_rng(3).uniform(0.7, 1.0, 8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("eubo", ["spg", "renyi"])
 def test_two_binary_tokens_are_the_two_token_toy(eubo):
     """Half the step on a pair of logits is a whole step on their difference."""
@@ -40,6 +41,7 @@ def test_two_binary_tokens_are_the_two_token_toy(eubo):
         np.testing.assert_allclose(getattr(ours, name)[:, -1], getattr(toy, name)[:, 0, -1], atol=1e-12)
 
 
+@pytest.mark.slow
 def test_one_update_moves_the_expected_reward_by_the_gradient_squared():
     """J(theta + eta g) - J(theta) = eta |g|^2 + O(eta^2) for the exact policy gradient, g by finite differences."""
     space, model, step = make_space(3, 2), ConditionalTable(3, 2), 1e-5
@@ -60,6 +62,7 @@ def test_one_update_moves_the_expected_reward_by_the_gradient_squared():
     assert gained / 1e-6 == pytest.approx(gradient @ gradient, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_algorithm_1_that_never_comes_to_distil_is_algorithm_2_without_regulariser():
     """The start is tight, so distillation has converged at once; n updates then outlast the run."""
     program = settings(3, steps=40, learning_rate=1.0)
@@ -69,6 +72,7 @@ def test_algorithm_1_that_never_comes_to_distil_is_algorithm_2_without_regularis
     assert np.all(interleaved.distilling == 0)
 
 
+@pytest.mark.slow
 def test_algorithm_1_keeps_the_gap_below_what_its_tolerance_and_n_allow():
     program = settings(3, steps=1500, record_every=1, learning_rate=1.0, tolerance=1e-3)
     runs = training.make_runs(["fpo", "fpo"], 0.0, REWARD, 0, np.array([1, 10**6]))
@@ -79,6 +83,7 @@ def test_algorithm_1_keeps_the_gap_below_what_its_tolerance_and_n_allow():
     assert np.all(np.diff(curves.expected_reward[0]) > -1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", ["elbo", "monotone"])
 def test_self_distillation_tightens_both_bounds_and_keeps_the_policy(rule):
     program = settings(3, steps=1000, record_every=500, learning_rate=1.0, eubo="renyi", eubo_order=2.0)
@@ -103,6 +108,7 @@ def test_the_projection_takes_out_exactly_what_rises_and_nothing_else():
     jax.tree.map(np.testing.assert_array_equal, training.without_rise(down, rise), down)
 
 
+@pytest.mark.slow
 def test_the_monotone_constraint_keeps_the_upper_gap_from_rising():
     runs = training.make_runs(["fpo"], 0.0, REWARD, 0)
     program = settings(3, steps=600, record_every=20, learning_rate=0.5, eubo="renyi", eubo_order=2.0)
@@ -123,6 +129,7 @@ def test_the_memory_estimate_grows_with_every_factor_and_is_near_the_size_of_the
     assert training_bytes(4, 2, 10) > 9 * training_bytes(4, 2, 1)
 
 
+@pytest.mark.slow
 def test_all_paper_methods_share_one_program():
     curves = training.train(settings(3, steps=40), training.make_runs(PAPER_METHODS, 0.2, REWARD, 0))
     assert curves.mean_gap.shape == (len(PAPER_METHODS), 3)

@@ -112,6 +112,7 @@ def test_the_four_probabilities_sum_to_one_and_the_lower_gap_is_log_cosh():
         np.testing.assert_allclose(log_prob - any_order.elbo(log_probs), np.log(np.cosh(half_log_ratio)), atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("logit", [-3.0, 0.0, 0.5, 2.0])
 @pytest.mark.parametrize("eubo", EUBOS)
 def test_equal_logits_make_all_bounds_tight(logit, eubo):
@@ -123,6 +124,7 @@ def test_equal_logits_make_all_bounds_tight(logit, eubo):
     np.testing.assert_allclose(result.upper_gap, 0.0, atol=1e-14)
 
 
+@pytest.mark.slow
 def test_the_spg_eubo_is_under_the_likelihood_for_most_logits_at_order_1_5_and_never_at_order_2():
     log_probs = jax.vmap(log_probs_of)(jnp.asarray(random_logits(2000)))
     log_prob = any_order.log_order_mean(log_probs)
@@ -132,6 +134,7 @@ def test_the_spg_eubo_is_under_the_likelihood_for_most_logits_at_order_1_5_and_n
     assert not np.any(any_order.eubo_per_token(log_probs, 2.0) < log_prob - 1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", [1.0, 1.5, 4.0])
 def test_the_renyi_eubo_is_never_under_the_likelihood_and_is_it_at_order_1(order):
     log_probs = jax.vmap(log_probs_of)(jnp.asarray(random_logits(500)))
@@ -169,6 +172,7 @@ def numpy_gradients(logits, proxy, baseline, eubo, order=1.5, differentiate=cent
     return (prob * advantage) @ chosen, prob @ jacobian[:, 1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("eubo", EUBOS)
 @pytest.mark.parametrize("baseline", BASELINES)
 @pytest.mark.parametrize("index,proxy", enumerate(["policy-gradient", "fpo", "spg"]))
@@ -180,6 +184,7 @@ def test_gradients_equal_finite_differences_of_the_enumeration(index, proxy, bas
         np.testing.assert_allclose(ours.dipod, expected_dipod, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_the_elbo_gradient_equals_its_closed_form():
     """d ELBO(x) / d logit = (1[token is A] - sigmoid(logit)) / 2 for each of the four conditionals that x uses."""
     logits = random_logits(1)[0]
@@ -193,6 +198,7 @@ def test_the_elbo_gradient_equals_its_closed_form():
     np.testing.assert_allclose(ours, expected, atol=1e-14)
 
 
+@pytest.mark.slow
 def test_the_true_policy_gradient_is_the_gradient_of_the_expected_reward_whatever_the_baseline():
     logits = jnp.asarray(random_logits(1)[0])
 
@@ -204,6 +210,7 @@ def test_the_true_policy_gradient_is_the_gradient_of_the_expected_reward_whateve
         np.testing.assert_allclose(ours, jax.grad(expected_reward)(logits), atol=1e-14)
 
 
+@pytest.mark.slow
 def test_gradients_stay_finite_at_extreme_logits():
     logits = jnp.array([1e3, -1e3, 1e3, -1e3, 700.0, -700.0])
     for index, eubo in itertools.product(range(3), EUBOS):
@@ -211,6 +218,7 @@ def test_gradients_stay_finite_at_extreme_logits():
         assert all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in jax.tree.leaves(gradients))
 
 
+@pytest.mark.slow
 def test_raw_rewards_make_spg_and_fpo_the_same():
     curves = train(["fpo", "spg"], [0.5, 0.0], steps=300, baseline="none")
     np.testing.assert_array_equal(curves.logits[0], curves.logits[1])
@@ -230,6 +238,7 @@ TABLE = [
 TOLERANCE = np.array([1e-4, 1e-4, 1e-4, 1e-4, 6e-4])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method,eubo,from_half,from_zero", TABLE)
 def test_the_published_table_is_reached(method, eubo, from_half, from_zero):
     curves = train([method], [0.5, 0.0], eubo=eubo)
@@ -244,6 +253,7 @@ def test_the_published_table_is_reached(method, eubo, from_half, from_zero):
         assert np.all(np.abs(np.array(final) - expected) < TOLERANCE), (final, expected)
 
 
+@pytest.mark.slow
 def test_the_peaks_and_the_outputs_of_the_largest_gap_are_those_of_figure_1():
     curves = train(PAPER_METHODS, [0.5, 0.0])
     peak = dict(zip(PAPER_METHODS, np.max(curves.mean_gap, axis=-1)[:, 0], strict=True))
@@ -255,6 +265,7 @@ def test_the_peaks_and_the_outputs_of_the_largest_gap_are_those_of_figure_1():
     assert [OUTPUTS[w] for w in worst[0]] == ["BA", "AA"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("baseline,eubo,beta", [("group-std", "renyi", 0.7), ("uniform", "spg", 0.05)])
 def test_training_follows_a_second_implementation_step_by_step(optimizer, baseline, eubo, beta):
@@ -277,6 +288,7 @@ def test_training_follows_a_second_implementation_step_by_step(optimizer, baseli
                 logits = logits + learning_rate * unbiased[0] / (np.sqrt(unbiased[1]) + 1e-8)
 
 
+@pytest.mark.slow
 def test_1500_steps_of_all_methods_from_both_initialisations_take_under_two_seconds_once_compiled():
     train(METHODS, [0.5, 0.0])
     start = time.perf_counter()
@@ -284,6 +296,7 @@ def test_1500_steps_of_all_methods_from_both_initialisations_take_under_two_seco
     assert time.perf_counter() - start < 2.0
 
 
+@pytest.mark.slow
 def test_zero_steps_give_the_initialisation_alone():
     curves = train(["fpo"], [2.0], steps=0)
     np.testing.assert_array_equal(curves.logits, np.full((1, 1, 1, 6), 2.0))

@@ -141,6 +141,7 @@ class NumpyLearner:
     mean: np.ndarray
     std: np.ndarray
     rate: float
+    blocks: int
 
     def __post_init__(self):
         self.params = {name: list(net) for name, net in self.params.items()}
@@ -156,7 +157,8 @@ class NumpyLearner:
         self.action, self.reward = np.float64(rollout.action), c.reward_scale * np.float64(rollout.reward)
         self.terminated, self.truncated = rollout.terminated, rollout.truncated
         draws_key, shuffle_key, entropy_key = jax.random.split(key, 3)
-        self.draws = self.family.prepare(self.learner, draws_key, self.obs)
+        drawn = self.family.prepare(self.learner, draws_key, self.obs.swapaxes(0, 1))  # environment by environment
+        self.draws = tuple(x.swapaxes(0, 1) for x in drawn)
         score = lambda net: self.family.scores(net, self.obs, self.action, *self.draws)
         self.old, self.kept = score(self.params["policy"]), score(self.reference)
         if not segments:
@@ -164,15 +166,21 @@ class NumpyLearner:
         steps, envs = self.reward.shape
         length = c.unroll_length if segments else 1
         # a column is one environment's consecutive steps
-        columns = [(slice(u, u + length), b) for u in range(0, steps, length) for b in range(envs)]
+        columns = [(slice(u, u + length), b) for b in range(envs) for u in range(0, steps, length)]
         pairs = zip(*(jax.random.split(k, c.num_epochs) for k in (shuffle_key, entropy_key)), strict=True)
         for shuffle, entropy in pairs:
-            order = np.asarray(jax.random.permutation(shuffle, len(columns)))
-            parts = order.reshape(-1, c.minibatch_size // length)
+            # as many blocks of environments as divide environments and minibatch, and each of them shuffled
+            blocks, size = self.blocks, len(columns) // self.blocks
+            shuffled = [
+                np.argsort(jax.random.bits(k, (size,)), kind="stable") for k in jax.random.split(shuffle, blocks)
+            ]
+            order = np.stack([b * size + one for b, one in enumerate(shuffled)])
+            parts = order.reshape(blocks, -1, c.minibatch_size // length // blocks).swapaxes(0, 1)
+            parts = parts.reshape(len(parts), -1)
             for part, noise_key in zip(parts, jax.random.split(entropy, len(parts)), strict=True):
-                shape = (length, len(part)) if segments else (len(part),)
-                noise = self.family.noise(self.learner, noise_key, shape).reshape(length, len(part), -1)
-                self._step([columns[i] for i in part], noise)
+                shape = (len(part), length) if segments else (len(part),)
+                noise = self.family.noise(self.learner, noise_key, shape).reshape(len(part), length, -1)
+                self._step([columns[i] for i in part], noise.swapaxes(0, 1))
         decay = c.reference_decay
         policy = self.params["policy"]
         self.reference = [decay * a + (1 - decay) * b for a, b in zip(self.reference, policy, strict=True)]

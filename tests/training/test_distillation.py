@@ -58,6 +58,7 @@ def acted():
     return policy, rollout, learner
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", ["fresh-noise", "pre-image"])
 def test_distilling_fits_the_actions_and_touches_nothing_else(acted, target):
     policy, rollout, learner = acted
@@ -71,6 +72,20 @@ def test_distilling_fits_the_actions_and_touches_nothing_else(acted, target):
         jax.tree.map(np.testing.assert_array_equal, getattr(after, part), getattr(learner, part))
     np.testing.assert_array_equal(after.params["critic"]["w"], learner.params["critic"]["w"])
     assert int(jax.tree.leaves(after.distiller)[0]) == 200  # its own optimiser counted every step
+
+
+def test_unsound_transitions_are_not_distilled(acted):
+    policy, rollout, learner = acted
+    config = DistillationConfig(interval=1, num_steps=3, learning_rate=3e-3, minibatch_size=256)
+    run = jax.jit(lambda rollout: distil(config, policy, ONE_DEVICE, learner, rollout, jax.random.key(1)))
+    spoilt = [rollout._replace(action=rollout.action.at[:4].set(value)) for value in (jnp.nan, jnp.inf)]
+    first, second = map(run, spoilt)
+    jax.tree.map(np.testing.assert_array_equal, first.params, second.params)
+    moved = jax.tree.leaves(jax.tree.map(lambda a, b: jnp.abs(a - b).max(), first.params, learner.params))
+    assert all(np.isfinite(moved)) and max(moved) > 1e-3
+    # a phase with nothing to learn from leaves the policy as it was
+    none = run(rollout._replace(action=jnp.full_like(rollout.action, jnp.nan)))
+    jax.tree.map(np.testing.assert_array_equal, none.params["policy"], learner.params["policy"])
 
 
 def test_distilled_actions_move_to_the_actions_that_were_distilled(acted):

@@ -1,17 +1,26 @@
 """Evaluation: whole episodes, independent of training and of each other, with returns known beforehand."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from probe_tasks import CountingTask, TargetTask
 from small import assert_same_bits, copy
 
+from dipod_jax import envs, load_policy
 from dipod_jax.envs import BatchedEnv
+from dipod_jax.presets import make_config
 from dipod_jax.training.evaluation import evaluate
+from dipod_jax.training.loading import restore_policy
+from dipod_jax.training.loop import train
+from dipod_jax.training.programs import make_programs
 from dipod_jax.training.statistics import RunningStatistics
 
 
+@pytest.mark.slow
 def test_an_evaluation_is_reproducible_and_leaves_training_as_it_was(fpo):
     state = fpo.init()
     silent, _ = fpo.iterate(copy(state))
@@ -64,3 +73,34 @@ def test_evaluation_counts_the_first_episode_only():
     run = lambda key: evaluate(BatchedEnv(CountingTask(), 25), Full(), None, RunningStatistics.zeros(2), key, 4)
     returns = jax.jit(run)(jax.random.key(0))
     assert_array_equal(returns.random_noise, [10.0] * 4)  # starts in (0, 1): past 10, and done, at the tenth step
+
+
+@pytest.mark.slow
+def test_a_half_trained_policy_returns_the_same_from_the_programs_and_from_its_folder(tmp_path):
+    """1,024 episodes of BallInCup by `Programs.evaluate`, and as many by a loop that a user would write."""
+    config, _ = make_config("cpu", "BallInCup", "fpo", "native")
+    evaluation = replace(config.evaluation, num_episodes=1024, num_episodes_during=256)
+    config = replace(config, total_steps=250_000, seed_list=(3,), out=tmp_path / "run", logger="none")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MUJOCO_GL", "disable")
+        train(config)
+    trained = restore_policy(config.out)
+
+    programs = make_programs(replace(config, evaluation=evaluation), (3,))
+    learner = programs.init().learner
+    params, statistics = jax.tree.map(lambda x: x[None], (trained.params, trained.statistics))
+    learner = learner._replace(params=learner.params | {"policy": params}, obs_statistics=statistics)
+    ours = programs.evaluate(learner, 1024).random_noise[0]
+
+    env, act = envs.make("BallInCup", "native", episode_length=1000), load_policy(config.out)
+    state, step = jax.jit(lambda key: env.reset(key, 1024))(jax.random.key(1)), jax.jit(env.step)
+    total, running = np.zeros(1024), np.ones(1024, bool)
+    for key in jax.random.split(jax.random.key(2), 1000):
+        state, result = step(state, act(state.obs, key))
+        total += running * np.asarray(result.reward)
+        running &= ~np.asarray(result.terminated | result.truncated)
+    assert not running.any()
+
+    error = np.sqrt((ours.var(ddof=1) + total.var(ddof=1)) / 1024)
+    assert 50 < total.mean() < 850 and error < 20  # half trained: neither nothing nor everything is caught
+    assert abs(ours.mean() - total.mean()) < 3 * error

@@ -11,7 +11,7 @@ from small import BASE, as_numbers, assert_same_bits, of_objective
 
 from dipod_jax.objectives.ppo import ExactPpo
 from dipod_jax.policies.critic import Critic
-from dipod_jax.training.learner import Learner, _cut, _summarise, learning_rate
+from dipod_jax.training.learner import Learner, _summarise, learning_rate, shuffled
 from dipod_jax.training.sharding import Layout
 from dipod_jax.training.state import LearnerState, Tunables
 from dipod_jax.training.statistics import RunningStatistics
@@ -66,6 +66,7 @@ def one_step(gaussian):
     return jax.jit(gaussian[0](**WHOLE).update)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("advantages", ["iteration", "minibatch"])
 def test_an_update_on_two_devices_is_that_on_one(gaussian, advantages):
     make, state, rollout = gaussian
@@ -85,19 +86,62 @@ def test_an_update_on_two_devices_is_that_on_one(gaussian, advantages):
         assert_allclose(value, two_metrics[name], rtol=1e-4, atol=1e-5)  # a mean near 0 is the most rounded
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("field", ["reward", "action"])
-def test_a_non_finite_gradient_skips_its_update_and_is_counted(gaussian, one_step, field):
+def test_where_no_transition_is_sound_the_update_is_skipped_and_counted(gaussian, one_step, field):
     _, state, transitions = gaussian
-    value = np.array(getattr(transitions, field))
-    value[3, 7] = np.nan
-    after, metrics = one_step(state, transitions._replace(**{field: value}), jax.random.key(0))
-    assert metrics["skipped_updates"] == 1.0
+    none = transitions._replace(**{field: np.full_like(getattr(transitions, field), np.nan)})
+    after, metrics = one_step(state, none, jax.random.key(0))
+    assert metrics["skipped_updates"] == metrics["skipped_in_a_row"] == 1.0
+    again, metrics = one_step(after, none, jax.random.key(0))
+    assert metrics["skipped_updates"] == 1.0 and metrics["skipped_in_a_row"] == 2.0
     adam = lambda state: state.optimizer.inner_state
     assert_same_bits((after.params, adam(after)), (state.params, adam(state)))
     good, metrics = one_step(state, transitions, jax.random.key(0))
-    assert metrics["skipped_updates"] == 0.0 and good.optimizer.total_notfinite == 0
+    assert metrics["skipped_updates"] == metrics["skipped_in_a_row"] == good.optimizer.total_notfinite == 0
+    assert one_step(again, transitions, jax.random.key(0))[1]["skipped_in_a_row"] == 0.0
     # the observations were sound, and are learned from
     assert_same_bits(after.obs_statistics, good.obs_statistics)
+
+
+@pytest.mark.parametrize("field", ["obs", "next_obs", "action", "reward"])
+@pytest.mark.parametrize("value", [np.nan, -np.inf, 1e11])
+def test_an_unsound_transition_is_left_out_alone(gaussian, one_step, field, value):
+    """Whatever else stands in it makes no difference, and the others are learned from."""
+    _, state, transitions = gaussian
+    where = (slice(3, 5), 7)  # in the middle of an episode, or at its end
+    results = []
+    for others in (0.0, 5.0):
+        spoilt = {name: np.array(getattr(transitions, name)) for name in ("obs", "next_obs", "action", "reward")}
+        for name, numbers in spoilt.items():
+            if name != "obs":  # of which the step before may see the value
+                numbers[where] = others
+        spoilt[field][(*where, *[0] * (spoilt[field].ndim - 2))] = value
+        results.append(one_step(state, transitions._replace(**spoilt), jax.random.key(0)))
+    (a, metrics), (b, _) = results
+    assert metrics["left_out_transitions"] == 2.0 and metrics["skipped_updates"] == 0.0
+    for leaf, other in zip(*map(jax.tree.leaves, (a.params, b.params)), strict=True):
+        assert_allclose(leaf, other, atol=1e-7)
+    whole, _ = one_step(state, transitions, jax.random.key(0))
+    moved = lambda after: np.concatenate([np.ravel(x) for x in jax.tree.leaves(after.optimizer.inner_state)])
+    assert np.corrcoef(moved(a), moved(whole))[0, 1] > 0.9  # 2 of 512
+    assert all(np.isfinite(value) for value in metrics.values())
+
+
+def test_the_step_before_one_that_is_left_out_looks_no_further_than_its_next_value(gaussian):
+    make, state, transitions = gaussian
+    transitions = transitions._replace(terminated=np.zeros((8, 64), bool), truncated=np.zeros((8, 64), bool))
+    reward = transitions.reward.copy()
+    reward[4, 0] = np.nan
+    advantage = jax.jit(make(**WHOLE).advantages)(state, transitions._replace(reward=reward))
+    cut = transitions.truncated.copy()
+    cut[3, 0] = True
+    expected = np.asarray(jax.jit(make(**WHOLE).advantages)(state, transitions._replace(truncated=cut)))
+    assert advantage[4, 0] == 0.0
+    # equal but for the one number that the mean and the deviation lack
+    ours = np.asarray(advantage)
+    slope, offset = np.polyfit(expected[:, 1:].ravel(), ours[:, 1:].ravel(), 1)
+    assert_allclose(ours[:4, 0], slope * expected[:4, 0] + offset, atol=1e-4)
 
 
 def test_the_learning_rate_falls_linearly_to_its_last_value(gaussian):
@@ -111,10 +155,31 @@ def test_the_learning_rate_falls_linearly_to_its_last_value(gaussian):
     assert constant.learning_rate == constant.final_learning_rate
 
 
-def test_segments_hold_consecutive_steps_of_one_environment():
-    rollout = jnp.arange(6)[:, None] * 10 + jnp.arange(2)  # entry 10 t + b
-    columns = np.asarray(_cut(rollout, 3)).T
-    assert {tuple(c) for c in columns} == {(0, 10, 20), (1, 11, 21), (30, 40, 50), (31, 41, 51)}
+def test_a_shuffle_holds_every_row_once_and_another_key_shuffles_otherwise():
+    one, other = (np.asarray(shuffled(jax.random.key(k), 1000)) for k in (0, 1))
+    assert_array_equal(np.sort(one), np.arange(1000))
+    assert 0.4 < (one < other).mean() < 0.6 and abs(np.corrcoef(one, np.arange(1000))[0, 1]) < 0.1
+
+
+def test_blocks_that_are_shuffled_are_as_many_on_one_device_as_on_two():
+    layouts = [Layout.on(np.array(jax.devices()[:n])[None]) for n in (1, 2)]
+    sizes = lambda envs, minibatch: replace(
+        BASE, rollout=replace(BASE.rollout, num_envs=envs), learning=replace(BASE.learning, minibatch_size=minibatch)
+    )
+    for envs, minibatch, blocks in ((16, 64, 8), (16, 4, 4), (24, 12, 6)):
+        assert [layout.num_blocks(sizes(envs, minibatch)) for layout in layouts] == [blocks, blocks]
+
+
+@pytest.mark.slow
+def test_an_update_under_a_kl_target_moves_the_rate_at_every_step_after_the_first_and_keeps_it(gaussian):
+    make, state, rollout = gaussian
+    learner = make(minibatch_size=512, num_epochs=3, policy_gradient_clip=None, kl_target=1e3)
+    after, metrics = jax.jit(learner.update)(state, rollout, jax.random.key(0))
+    # the KL is 0 at the first of the three steps
+    assert_allclose(after.tunables.learning_rate, 1.5**2 * 3e-3, rtol=1e-5)
+    assert after.tunables.final_learning_rate == after.tunables.learning_rate
+    assert_allclose(metrics["learning_rate"], 3e-3 * (1 + 1.5 + 1.5**2) / 3, rtol=1e-5)
+    assert 0 < metrics["kl"] < 1 and state.tunables.learning_rate == jnp.float32(3e-3)
 
 
 def test_means_over_an_iteration_leave_skipped_steps_out():

@@ -19,6 +19,7 @@ from dipod_jax.training import loop
 from dipod_jax.training.loop import Run
 
 
+@pytest.mark.slow
 def test_a_policy_is_distilled_before_it_learns_from_the_actions_and_statistics_it_acted_with(
     fpo, tmp_path, monkeypatch
 ):
@@ -83,6 +84,7 @@ def train_again(fpo, tmp_path, monkeypatch):
     return config, run
 
 
+@pytest.mark.slow
 def test_a_run_killed_before_its_first_checkpoint_starts_again_without_double_lines(train_again):
     config, run = train_again
     folder = RunFolder.create(config.out, to_json(config))
@@ -106,6 +108,7 @@ def test_a_finished_run_whose_checkpoint_is_unreadable_loses_nothing_to_resume(t
     assert files == {path: path.read_bytes() for path in config.out.glob("*.json*")}
 
 
+@pytest.mark.slow
 def test_resuming_a_finished_run_keeps_its_result_or_writes_it_again_and_no_double_lines(train_again):
     config, run = train_again
     records, result = run(), RunFolder.open(config.out).read_result()
@@ -117,6 +120,7 @@ def test_resuming_a_finished_run_keeps_its_result_or_writes_it_again_and_no_doub
         assert again[name] == result[name]
 
 
+@pytest.mark.slow
 def test_a_resumed_run_may_go_further_than_it_was_meant_to(train_again):
     config, run = train_again
     size = config.steps_per_iteration

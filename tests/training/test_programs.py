@@ -1,20 +1,35 @@
 """The programs on a task whose optimum is known, and their invariants: ratios, devices, seeds, sweeps."""
 
 from dataclasses import replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
-from small import BASE, EPISODE, TINY, as_numbers, assert_same_bits, copy, of_objective, probe_programs
+from small import (
+    BASE,
+    EPISODE,
+    TINY,
+    as_numbers,
+    assert_same_bits,
+    copy,
+    of_objective,
+    probe_programs,
+)
 
-from dipod_jax.config import DriftConfig
+from dipod_jax.config import DistillationConfig, DriftConfig
+from dipod_jax.diagnostics import MeterSettings
+from dipod_jax.training import drift
+from dipod_jax.training import programs as programs_module
 from dipod_jax.training.sharding import Layout
 from dipod_jax.training.state import Tunables
 
 
-@pytest.fixture(scope="module", params=["fpo", "exact-ppo", "ppo"])
+@pytest.fixture(
+    scope="module", params=["fpo", *(pytest.param(name, marks=pytest.mark.slow) for name in ("exact-ppo", "ppo"))]
+)
 def trained(request, fpo):
     """Trainer, evaluation before, state, metrics of every iteration, evaluation after."""
     programs = fpo if request.param == "fpo" else probe_programs(of_objective(request.param))
@@ -47,6 +62,19 @@ def test_statistics_are_those_of_every_observation_seen_so_far(trained):
     assert_array_equal(state.learner.iteration, [len(history)])
 
 
+def test_statistics_are_numpys_over_several_rollouts(fpo):
+    state, seen = fpo.init(), []
+    for _ in range(4):
+        actor, transitions = fpo.act(state.learner, state.actor)
+        learner, _ = fpo.learn(state.learner, transitions)
+        state = state._replace(learner=learner, actor=actor)
+        seen.append(np.float64(transitions.obs[0]).reshape(-1, 2))
+    seen, statistics = np.concatenate(seen), jax.tree.map(lambda x: x[0], state.learner.obs_statistics)
+    assert statistics.count == len(seen) == 4 * 64 * 8
+    assert_allclose(statistics.mean, seen.mean(0), atol=1e-6)
+    assert_allclose(statistics.std, seen.std(0), rtol=1e-6)
+
+
 def test_episodes_are_counted_with_their_length(trained):
     history = trained[3]
     # 64 staggered clocks over 10 steps: 8 of them pass the limit in 8 steps, 51.2 on average; the first are cut short
@@ -67,6 +95,42 @@ def test_the_stored_action_is_what_the_policy_made_of_the_stored_noise(fpo):
     assert 0.01 < (np.abs(transitions.action) == 1.5).mean() < 0.9
     # and the environment was given its tanh
     assert_allclose(transitions.reward, 1 - np.square(np.tanh(transitions.action[..., 0]) - 0.5), atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def on_one_and_two_devices():
+    """What every program gives of the same state, on one device and spread over two."""
+    config = replace(
+        BASE,
+        policy=replace(BASE.policy, action_noise=0.1, num_steps=2, num_draws=2, hidden_sizes=(4,)),
+        learning=replace(BASE.learning, num_epochs=2),
+        drift=DriftConfig(interval=1, num_samples=64),
+        distillation=DistillationConfig(interval=1, num_steps=8, minibatch_size=64, actions="redrawn"),
+    )
+    found = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(drift, "MeterSettings", partial(MeterSettings, refit_steps=0))
+        for devices in (1, 2):
+            on = Layout.on(np.array(jax.devices()[:devices])[None])
+            patch.setattr(programs_module.Layout, "of", lambda config, num_seeds, on=on: on)
+            programs = probe_programs(config)
+            assert programs.layout.shards == devices
+            state = programs.init()
+            state, _ = programs.iterate(state)  # so that there are statistics to normalise with
+            actor, transitions = programs.act(state.learner, state.actor)
+            results = {"act": (actor, transitions), "measure": programs.measure(state.learner, transitions)}
+            results["distil"] = programs.distil(copy(state.learner), transitions)
+            results["learn"] = programs.learn(state.learner, transitions)
+            found.append(jax.device_get(as_numbers(results)))
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("program", ["act", "learn", "measure", "distil"])
+def test_a_program_on_two_devices_gives_what_it_gives_on_one(on_one_and_two_devices, program):
+    one, two = (found[program] for found in on_one_and_two_devices)
+    for (path, a), b in zip(jax.tree.leaves_with_path(one), jax.tree.leaves(two), strict=True):
+        assert_allclose(a, b, rtol=2e-3, atol=1e-4, err_msg=jax.tree_util.keystr(path))
 
 
 def test_a_sweep_of_hyper_parameters_compiles_once_and_changes_what_is_learned(fpo):
@@ -116,6 +180,7 @@ def two_seeds():
     return programs, state, metrics
 
 
+@pytest.mark.slow
 def test_a_seed_learns_the_same_bits_whatever_is_trained_beside_it(two_seeds):
     programs, state, _ = two_seeds
     swapped = programs.init_state(jnp.asarray((5, 3), jnp.uint32))
@@ -139,6 +204,7 @@ def test_two_seeds_in_one_program_are_those_trained_alone_to_rounding(two_seeds)
         assert_allclose(a, b, rtol=1e-4, atol=1e-5)  # two compiled programs; measured 2e-9
 
 
+@pytest.mark.slow
 def test_advantages_computed_in_the_minibatch_keep_the_first_ratio_at_one(two_seeds):
     metrics = two_seeds[2]
     assert (metrics["first_ratio_error"] < 1e-5).all() and (metrics["skipped_updates"] == 0).all()
@@ -161,6 +227,7 @@ def test_shards_hold_different_environments_and_the_same_learner(fpo):
         assert_array_equal(first, second)
 
 
+@pytest.mark.slow
 def test_the_cosine_of_exact_likelihood_ppo_with_the_exact_policy_gradient_is_one():
     config = replace(of_objective("exact-ppo"), drift=DriftConfig(interval=1, num_samples=64))
     programs = probe_programs(config)

@@ -15,11 +15,11 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from dipod_jax import load_policy
+from dipod_jax.commands import evaluate
 from dipod_jax.runs import CheckpointError, RunFolder, latest_checkpoint
 from dipod_jax.serialisation import from_json
 from dipod_jax.training import setup
 from dipod_jax.training.loading import restore_policy
-from experiments import evaluate
 
 ROOT = Path(__file__).resolve().parents[2]
 ITERATIONS = 6
@@ -127,10 +127,12 @@ def test_the_result_repeats_the_last_evaluation(finished):
     assert_allclose(result["final_return"]["mean"], np.mean(last), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_killed_and_resumed_run_writes_the_numbers_of_one_never_interrupted(finished, resumed):
     assert records(resumed) == records(finished[0])
 
 
+@pytest.mark.slow
 def test_a_resumed_runs_seconds_are_those_of_all_its_sessions(resumed):
     result, metrics = RunFolder.open(resumed).read_result(), RunFolder.open(resumed).read_metrics()
     for kind, records in (("training", "train"), ("evaluation", "evaluation")):
@@ -152,6 +154,7 @@ def checkpoint_leaves(path):
     return checkpoint.name, {names[int(i)][0]: raw(x) for i, x in arrays.items()}
 
 
+@pytest.mark.slow
 def test_a_killed_and_resumed_run_ends_in_the_same_bits(finished, resumed):
     name, whole = checkpoint_leaves(finished[0])
     other_name, again = checkpoint_leaves(resumed)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.flatten_util import ravel_pytree
 from numpy.testing import assert_allclose, assert_array_equal
 from numpy_learner import Flow, Gaussian, NumpyLearner, layers
 
@@ -107,10 +108,11 @@ def updated(request):
     rollout = random_rollout(np.zeros((STEPS, ENVS, ACTION), np.float32) if request.param == "flow" else ())
     spread = jax.tree.map(lambda x: jax.device_put(x, layout.sharding(None, "data")), rollout)
     after, metrics = jax.device_get(jax.jit(learner.update)(state, spread, key))
+    # six blocks: the most up to 8 that divide 12 environments, the columns of a minibatch, and fall on two devices;
     # linear from 4e-3 to 1e-3 over 11 iterations: .0031 in the fourth
     nets = {name: layers(p) for name, p in state.params.items()}
     by_hand = NumpyLearner(
-        learner, family, nets, layers(state.reference), np.array([1.0, 2.0, 3.0]), np.array([1.0, 2.0, 3.0]), 0.0031
+        learner, family, nets, layers(state.reference), np.array([1.0, 2.0, 3.0]), np.array([1.0, 2.0, 3.0]), 0.0031, 6
     )
     by_hand.update(rollout, key)
     return after, metrics, by_hand, rollout, state
@@ -126,13 +128,14 @@ def test_the_parameters_after_three_epochs_are_those_of_the_loop(updated):
 
 
 def test_adams_moments_are_those_of_the_clipped_gradients(updated):
-    after, _, by_hand, *_ = updated
+    after, _, by_hand, _, state = updated
     for name, clipped in by_hand.clipped.items():
         assert 0 < sum(clipped) < len(clipped) == 12  # the clip of each acts in some steps and not in others
         adam = after.optimizer.inner_state.inner_states[name].inner_state[1]
         assert adam.count == 12
+        unravel = ravel_pytree(state.params[name])[1]  # the optimizer sees one vector
         for moments, expected in ((adam.mu, by_hand.first[name]), (adam.nu, by_hand.second[name])):
-            for ours, theirs in zip(layers(moments[name]), expected, strict=True):
+            for ours, theirs in zip(layers(unravel(moments[name])), expected, strict=True):
                 assert_allclose(ours, theirs, rtol=2e-3, atol=1e-3 * np.abs(theirs).max())
 
 
@@ -144,7 +147,7 @@ def test_the_metrics_are_means_over_all_gradient_steps(updated):
         values = [m[name] for m in by_hand.metrics]
         assert_allclose(metrics[name], np.mean(values), rtol=1e-3, atol=1e-4, err_msg=name)
         assert np.std(values) > 0, name
-    assert 0.05 < metrics["clip_fraction"] < 0.95  # some ratios are clipped and some are not
+    assert 0.02 < metrics["clip_fraction"] < 0.95  # some ratios are clipped and some are not
     assert metrics["first_ratio_error"] < 1e-5 and metrics["skipped_updates"] == 0.0
     assert abs(metrics["unknown_likelihood"]) < 1e-6
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dipod_jax.checks import check_choice, check_selection, require
+from dipod_jax.memory import Parts, Sizes, check_fits
 
 TARGETS = ("gaussian", "two-modes")
 
@@ -31,6 +32,11 @@ ARMS = (
     Arm("midpoint-20", "midpoint", 20),
     Arm("euler-10-own-pairs", "euler", 10, "uniform", True),
 )
+
+
+def _bytes(sizes: Sizes) -> Parts:
+    keys = sizes["steps"] + sizes["rounds"] + sizes["fit-steps"]
+    return {"actions": 256 * sizes["batch"], "random keys": 8 * keys}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,6 +77,8 @@ class Config:
         check_choice("target", self.target, TARGETS)
         require(0.0 < self.std <= 10.0, "std", self.std, "in (0, 10]")
         require(0 <= self.seed < 2**31, "seed", self.seed, "an integer, 0 <= seed < 2^31")
+        sizes = {"batch": self.batch, "rounds": self.rounds, "steps": self.steps, "fit-steps": self.fit_steps}
+        check_fits(sizes, _bytes)
 
     @property
     def chosen_arms(self) -> tuple[Arm, ...]:

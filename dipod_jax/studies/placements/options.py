@@ -4,6 +4,7 @@ import dataclasses
 from pathlib import Path
 
 from dipod_jax.checks import Checked, check_choice
+from dipod_jax.memory import Parts, Sizes, check_fits
 
 TARGETS = ("gaussian", "two-modes")
 
@@ -40,3 +41,10 @@ class Config:
         check_choice("target", self.target, TARGETS)
         check.number("fit_steps", low=1)
         check.number("seed", high=2**31 - 1)
+        sizes = {"batch": self.batch, "num-draws": self.num_draws, "redraws": self.redraws, "fit-steps": self.fit_steps}
+        check_fits(sizes, _bytes)
+
+
+def _bytes(sizes: Sizes) -> Parts:
+    draws = sizes["batch"] * sizes["num-draws"]
+    return {"draws": 32 * draws, "bounds": 4 * sizes["batch"] * sizes["redraws"], "random keys": 8 * sizes["fit-steps"]}

@@ -2,10 +2,9 @@
 
 `compare`      the methods at one length and vocabulary
 `length`       how the gap grows with L
-`monotone`     what a monotone drop of the EUBO costs
-`interleave`   Algorithm 1 against Algorithm 2 at equal gradient steps
-`beta`         where beta must lie relative to the most negative advantage
-`monte_carlo`  what estimated bounds change
+`monotone`     the cost of a monotone drop of the EUBO `interleave`   Algorithm 1 against Algorithm 2 at equal gradient
+steps `beta`         how large beta must be relative to the most negative advantage `monte_carlo`  what estimated bounds
+change
 
 Importing this package imports nothing else.
 """

@@ -1,4 +1,4 @@
-"""Where beta must lie relative to the most negative advantage for the gap to close (docs/tinydiffusion.md).
+"""How large beta must be, relative to the most negative advantage, for the gap to close (docs/tinydiffusion.md).
 
 With a fixed baseline, `A + beta > 0` for every sequence exactly when beta exceeds max |A^-|: FPO + DiPOD is then a
 likelihood fit with positive weights throughout. With the on-policy baseline A moves; beta is scaled by its value at

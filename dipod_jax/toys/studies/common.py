@@ -1,4 +1,4 @@
-"""What the studies share: their options, rewards and runs, and how measurements become rows and pictures."""
+"""Shared parts of the studies: options, rewards, runs, and turning measurements into rows and pictures."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -14,7 +14,7 @@ REWARD_RANGE = (0.7, 1.0)  # the toy's
 
 
 class Options(NamedTuple):
-    """What the command line sets for every study."""
+    """The options that the command line sets for every study."""
 
     length: int
     vocab_size: int
@@ -98,7 +98,7 @@ def train_methods(options: Options, methods: Sequence[str], betas: Any = None, *
 
 
 def value_when(values: np.ndarray, reached: np.ndarray) -> np.ndarray:
-    """`values` (..., T) at the first record where `reached` holds, nan where it never does."""
+    """`values` (..., T) at the first record where `reached` holds, nan if it never does."""
     first = np.argmax(reached, axis=-1)
     found = np.take_along_axis(values, first[..., None], axis=-1)[..., 0]
     return np.where(reached.any(axis=-1), found, np.nan)
@@ -110,7 +110,7 @@ def largest_rise(values: np.ndarray) -> np.ndarray:
 
 
 def spread(values: Any, digits: int = 4) -> str:
-    """`mean ± sd` over seeds (sample standard deviation), with the number of seeds where some had no value."""
+    """`mean ± sd` over seeds (sample standard deviation), with the number of seeds if some have no value."""
     values = np.asarray(values)
     kept = values[~np.isnan(values)]
     if kept.size == 0:

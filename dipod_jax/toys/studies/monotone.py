@@ -1,7 +1,7 @@
-"""What a monotone drop of the EUBO costs: in self-distillation, and as a constraint on every update.
+"""The cost of a monotone drop of the EUBO: in self-distillation, and as a constraint on every update.
 
-The EUBO here is Renyi's of order 2, an upper bound at every length. In distillation E_ref[EUBO] ought to fall to
-E_ref[log pi_ref]; ascending the ELBO does not ask for it. In training the on-policy gap E_pi[EUBO - log pi] must not
+The EUBO here is Renyi's of order 2, an upper bound at every length. In distillation E_ref[EUBO] should fall to
+E_ref[log pi_ref]; ascending the ELBO does not enforce it. In training the on-policy gap E_pi[EUBO - log pi] must not
 rise. Both are enforced to first order, by projecting the step.
 """
 

@@ -1,0 +1,1 @@
+"""Every objective with and without DiPOD, each tuned by the same small grid, on the same tasks and env steps."""

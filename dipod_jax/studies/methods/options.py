@@ -1,0 +1,79 @@
+"""What is compared, on which seeds, and the grid that every method is tuned by."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from dipod_jax.checks import Checked, check_number, check_selection, require
+from dipod_jax.config import Backend
+from dipod_jax.envs.tasks import check_task
+from dipod_jax.objectives import OBJECTIVES
+
+# Env steps of a seed where --total-steps does not say: a third of each recipe or less.
+STEPS = {"BallInCup": 500_000, "FingerSpin": 1_000_000, "CheetahRun": 1_000_000}
+# Options that may differ between the parts of one study: they say which of it is run, not what it is.
+WHICH = ("objectives", "tasks", "total_steps", "out")
+
+
+@dataclass(frozen=True)
+class Config:
+    """Every objective with beta 0 and with the best of some betas, each at its best learning rate and trust region."""
+
+    objectives: tuple[str, ...] = tuple(OBJECTIVES)
+    """objectives to compare, in this order; by default all there are"""
+    tasks: tuple[str, ...] = tuple(STEPS)
+    """tasks, one after the other, so that each leaves a table of all objectives"""
+    total_steps: int | None = None
+    """env steps of a seed, >= 1; none: 500k on BallInCup, 1M on any other task"""
+    seed_list: tuple[int, ...] = (301, 302, 303)
+    """seeds of what is reported; none of them tunes anything"""
+    tuning_seeds: tuple[int, ...] = (311, 312)
+    """seeds that choose rate, trust region and beta; none of those that are reported"""
+    tuning_task: str | None = "BallInCup"
+    """task on which a method is tuned for all tasks; none: on each task for itself, at a multiple of the cost"""
+    tuning_share: float = 0.5
+    """length of a tuning run, as a share of a reported one's, in (0, 1]"""
+    rate_factors: tuple[float, ...] = (0.3, 1.0)
+    """grid of factors on the preset's learning rate, first and last, each > 0"""
+    trust_factors: tuple[float, ...] = (0.5, 1.0, 2.0)
+    """grid of factors on what bounds a step (`Objective.trust_region`), each > 0"""
+    betas: tuple[float, ...] = (0.01, 0.03, 0.1)
+    """betas of which the best is reported beside 0, each > 0; tried at the best rate and trust region of beta 0"""
+    preset: Literal["cpu", "smoke"] = "cpu"
+    """where every other option comes from; smoke is for trying the command"""
+    backend: Backend = "auto"
+    """physics, as of experiments.train"""
+    out: Path = Path("runs/methods")
+    """folder of the study; the same command in the same folder goes on"""
+
+    def __post_init__(self) -> None:
+        check = Checked(self)
+        check.choices()
+        check_selection("objectives", self.objectives, OBJECTIVES)
+        check_selection("tasks", self.tasks)
+        for task in (*self.tasks, *filter(None, [self.tuning_task])):
+            check_task(task)
+        check.number("total_steps", low=1)
+        for name in ("seed_list", "tuning_seeds", "rate_factors", "trust_factors", "betas"):
+            values, flag = getattr(self, name), name.replace("_", "-")
+            check_selection(flag, values)
+            for value in values:
+                seed = "seed" in name
+                check_number(flag, value, 0.0, 2.0**31 - 1 if seed else float("inf"), open_low=not seed)
+        shared = set(self.seed_list) & set(self.tuning_seeds)
+        require(not shared, "tuning-seeds", " ".join(map(str, shared)), "a seed that is not in --seed-list")
+        check.number("tuning_share", high=1.0, open_low=True)
+
+    def steps(self, task: str) -> int:
+        """Env steps of each seed of a reported run."""
+        return self.total_steps or STEPS.get(task, 1_000_000)
+
+    def tuning_steps(self, task: str) -> int:
+        """Env steps of each seed of a tuning run."""
+        return max(1, round(self.tuning_share * self.steps(task)))
+
+    def settings(self) -> dict[str, Any]:
+        """What must be the same in all parts of one study."""
+        return {name: value for name, value in asdict(self).items() if name not in WHICH}

@@ -1,0 +1,89 @@
+"""The documentation as a site: `make docs`. Pages are Markdown; the API reference is made of the docstrings."""
+
+import pkgutil
+import re
+from importlib import import_module
+from pathlib import Path
+
+import dipod_jax
+
+project = "dipod-jax"
+author = "the dipod-jax contributors"
+copyright = "the dipod-jax contributors, Apache-2.0"
+release = version = dipod_jax.__version__
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+exclude_patterns = ["_build"]
+html_theme = "furo"
+html_title = "dipod-jax"
+html_copy_source = False
+
+myst_enable_extensions = ["dollarmath", "deflist", "colon_fence"]
+myst_heading_anchors = 4
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+autodoc_default_options = {"members": True, "show-inheritance": True}
+napoleon_use_rtype = False
+napoleon_google_docstring = True
+napoleon_numpy_docstring = False
+default_role = "code"
+suppress_warnings = ["ref.python"]  # a word in a type that names several classes: no link is wrong, one is not made
+
+API = Path(__file__).parent / "api"
+# What each part is for, in the order of the reference; a module that is new in one of them appears by itself.
+PARTS = {
+    "api": "Configure, train, evaluate",
+    "envs": "Tasks as batched environments",
+    "objectives": "Objectives",
+    "regularisers": "Regularisers",
+    "policies": "Policies",
+    "advantages": "Advantage estimators",
+    "bounds": "Bounds, samplers, likelihoods",
+    "diagnostics": "The drift meter",
+    "training": "Training",
+    "config": "Options",
+    "runs": "Run folders",
+    "studies": "Studies",
+    "toys": "Exact masked diffusion",
+    "language": "Masked-diffusion language models",
+    "export": "Export",
+    "viz": "Figures and films",
+    "report": "Reports",
+}
+
+
+def write_api(app) -> None:
+    """One page for each part, with a section for each of its modules."""
+    API.mkdir(exist_ok=True)
+    for part, title in PARTS.items():
+        module = import_module(f"dipod_jax.{part}")
+        names = [module.__name__]
+        if hasattr(module, "__path__"):
+            found = pkgutil.walk_packages(module.__path__, f"{module.__name__}.")
+            names += [m.name for m in found if not m.name.rsplit(".", 1)[1].startswith("_")]
+        sections = [f"# {title}"]
+        for name in names:
+            head = [] if len(names) == 1 else [f"## `{name}`"]
+            members = (
+                "\n   :no-members:" if hasattr(import_module(name), "__path__") else ""
+            )  # they stand in its modules
+            sections += [*head, f"```{{eval-rst}}\n.. automodule:: {name}{members}\n```"]
+        (API / f"{part}.md").write_text("\n\n".join(sections) + "\n", encoding="utf-8")
+
+
+def plain_text(app, what, name, obj, options, lines: list[str]) -> None:
+    """Docstrings are plain text with code in backticks: what reStructuredText would read as markup is escaped."""
+    if what in ("attribute", "property", "data"):
+        lines[:0] = ["..", ""]  # else napoleon takes what precedes a colon in the first line for a type
+    code = re.compile(r"(``.+?``|`.+?`)")
+    for number, line in enumerate(lines):
+        parts = code.split(line)
+        parts[::2] = [re.sub(r"([*|\\]|(?<=\w)_(?!\w))", r"\\\1", part) for part in parts[::2]]
+        lines[number] = "".join(parts)
+
+
+def setup(app) -> None:
+    """Hooks of the build."""
+    app.connect("builder-inited", write_api)
+    app.connect("autodoc-process-docstring", plain_text, priority=400)  # before napoleon

@@ -1,0 +1,184 @@
+"""Bad command lines over all commands: each is one line that names what is wrong, status 2, nothing written."""
+
+import importlib
+from pathlib import Path
+
+import pytest
+from refusals import begun_run
+
+from dipod_jax import commands, memory, presets
+from dipod_jax.envs.tasks import TASKS
+
+# command, arguments, words of the line
+LINES = """
+train | --task Nothing | --task Nothing
+train | --task nothing:make | --task nothing:make
+train | --task : | --task :
+train | --preset best | --preset best
+train | --objective sac | --objective sac
+train | --objective | --objective
+train | --backend cuda | --backend cuda
+train | --backend warp | --backend warp
+train | --seeds 0 | --seeds 0
+train | --seeds -3 | --seeds -3
+train | --seeds 1e3 | --seeds 1e3
+train | --seeds 100000000 | --seeds 100000000 GiB machine
+train | --seed-list 1 1 | --seed-list different
+train | --seed-list -1 | --seed-list
+train | --seed-list 4294967296 | --seed-list
+train | --beta nan | --beta nan finite
+train | --beta inf | --beta inf
+train | --beta -0.1 | --beta -0.1
+train | --beta 1 2 | 2
+train | --objective ppo --beta 0.1 | --beta 0.1
+train | --objective ppo --beta auto | --beta auto
+train | --total-steps 0 | --total-steps 0
+train | --total-steps 99999999999999999999 | --total-steps
+train | --rollout.num-envs 0 | --rollout.num-envs 0
+train | --rollout.num-envs 100000000000 | --rollout.num-envs GiB
+train | --rollout.num-steps 1000000000000 | --rollout.num-steps GiB
+train | --rollout.observation-clip 0 | --rollout.observation-clip more
+train | --learning.minibatch-size 1000 | --learning.minibatch-size divisor
+train | --learning.num-epochs 100000000000000 | --learning.num-epochs GiB
+train | --learning.discount 1.1 | --learning.discount 1.1
+train | --learning.learning-rate 0 | --learning.learning-rate
+train | --learning.advantages gae | --learning.advantages gae
+train | --policy.hidden-sizes 0 | --policy.hidden-sizes 0
+train | --policy.hidden-sizes 1000000000 1000000000 | --policy.hidden-sizes GiB
+train | --policy.num-draws 100000000000 | --policy.num-draws GiB
+train | --policy.num-steps 100000000000000 | --policy.num-steps GiB
+train | --policy.elbo-cutoff 2 | --policy.elbo-cutoff 2
+train | --critic.hidden-sizes 10000000 10000000 | --critic.hidden-sizes GiB
+train | --evaluation.num-episodes 100000000000 | --evaluation.num-episodes GiB
+train | --drift.num-samples 17 | --drift.num-samples even
+train | --keep-checkpoints 0 | --keep-checkpoints 0
+train | --resume | --resume --out
+train | --resume --out nowhere | nowhere
+train | --resume --out run --beta 0.5 | --beta 0.5
+train | --out run | run holds
+train | --out file/run | --out file
+train | --betta 1 | --betta --beta
+train | stray | stray
+ballincup | --task FishSwim | --task FishSwim
+fingerspin | --seeds none | --seeds none
+fingerturneasy | --logger paper | --logger paper
+fingerturnhard | --preset fast | --preset fast
+evaluate | | RUN_DIR required
+evaluate | nowhere | nowhere
+evaluate | run --episodes 0 | --episodes 0
+evaluate | run --episodes 100000000000 | --episodes GiB
+evaluate | run --seed 8 | --seed 8
+evaluate | run --which worst | --which worst
+evaluate | run --evaluation-seed -1 | --evaluation-seed -1
+compare | | RUN_DIRS
+compare | run --labels a b | --labels a b
+compare | file | file
+comparison | --betas 0 | --betas
+comparison | --objectives sac | --objectives sac
+comparison | --tasks BallInCup BallInCup | --tasks
+export | | RUN_DIR required
+export | run --formats pickle | --formats
+export | run --seed 5 | --seed 5
+report | nowhere | nowhere
+report | file | file
+sweep | --betas | --betas
+sweep | --betas 0 0 | --betas 0 0
+sweep | --betas 0 --beta 1 | --beta
+sweep | --betas 0 --rollout.num-envs 100000000000 | --rollout.num-envs GiB
+ablation | --parts nothing | --parts nothing
+ablation | --preset paper | --preset
+ablation | --parts recipe --seeds 100000000 | --seeds GiB
+contraction | --arms rk4 | --arms rk4
+contraction | --batch 100000000000 | --batch GiB
+contraction | --std 0 | --std 0
+placements | --run nowhere | nowhere
+placements | --num-draws 3 | --num-draws 3
+placements | --batch 1000000000 --redraws 1000000 | --batch GiB
+tinydiffusion | --length 12 | --length 12 GiB
+tinydiffusion | --study none | --study
+twotoken | --steps 100000000000 | --steps GiB
+twotoken | --init-logit nan | --init-logit nan
+language | --task chess | --task chess
+language | --seeds 0 | --seeds 0
+language | --network.width 1000000000 | --network.width GiB
+language | --learning.samples-per-prompt 100000000000 | --learning.samples-per-prompt GiB
+"""
+CASES = [tuple(part.strip() for part in line.split("|")) for line in LINES.strip().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A working folder with a run that has trained, and a file."""
+    root = tmp_path_factory.mktemp("commands")
+    begun_run(root / "run")
+    (root / "file").write_text("")
+    return root
+
+
+def command(name, arguments):
+    """Run a command as its module does."""
+    task = {task.lower(): {"task": task} for task in TASKS}.get(name, {})
+    importlib.import_module(f"dipod_jax.commands.{'train' if task else name}").main(arguments, **task)
+
+
+@pytest.mark.parametrize(("name", "arguments", "words"), CASES, ids=[f"{n} {a}" for n, a, _ in CASES])
+def test_a_bad_command_line_is_one_line_and_status_2(folder, monkeypatch, capsys, name, arguments, words):
+    monkeypatch.chdir(folder)
+    arguments = arguments.split()
+    if name in ("train", "sweep", "ballincup") and not {"--preset", "--resume"} & set(arguments):
+        arguments = ["--preset", "cpu", *arguments]
+    if name in ("train", "sweep", "ablation") and not {"--backend", "--resume"} & set(arguments):
+        arguments = ["--backend", "native", *arguments]
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    with pytest.raises(SystemExit) as ended:
+        command(name, arguments)
+    out, err = capsys.readouterr()
+    assert ended.value.code == 2 and out == ""
+    assert err.startswith("error: ") and err.count("\n") == 1
+    assert [word for word in words.split() if word not in err] == [], err
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+
+
+def test_there_are_sixty_of_them_over_every_command():
+    folder = Path(commands.__file__).parent
+    assert len(CASES) >= 60 and {name for name, _, _ in CASES} >= {path.stem for path in folder.glob("[a-z]*.py")}
+
+
+def test_no_preset_is_refused_on_a_machine_of_eight_gigabytes(monkeypatch):
+    monkeypatch.setattr(memory, "machine_bytes", lambda: 2**33)
+    for preset in presets.PRESETS:
+        for seeds in (1, 8):
+            config, _ = presets.make_config(preset, "CheetahRun", "fpo", "native")
+            memory.check_training(presets.replace(config, seeds=seeds if preset != "paper" else 1))
+
+
+def test_an_estimate_is_the_arrays_that_a_run_holds():
+    """Parameters, Adam's two moments, those of distillation's Adam, and a gradient; counted by hand."""
+    sizes = {
+        "seeds": 3,
+        "rollout.num-envs": 10,
+        "rollout.num-steps": 7,
+        "learning.minibatch-size": 35,
+        "learning.num-epochs": 2,
+        "evaluation.num-episodes": 4,
+        "evaluation.num-episodes-during": 2,
+        "distillation.num-steps": 1,
+        "policy.hidden-sizes": (5, 6),
+        "policy.num-steps": 3,
+        "policy.num-draws": 2,
+        "policy.time-embedding-size": 4,
+        "critic.hidden-sizes": (3,),
+    }
+    parts = memory._training(sizes, 6, None)
+    # 8 observations + 2 actions + 4 features of time; 8 observations
+    policy, critic = 15 * 5 + 6 * 6 + 7 * 2, 9 * 3 + 4 * 1
+    assert parts["parameters"] == 4 * 3 * (policy + critic) and parts["optimizer"] == 5 * parts["parameters"]
+    # two observations, action and base noise, reward, ends, returns and lengths; two draws of a time and a noise, twice
+    assert parts["rollout"] == 4 * 3 * 70 * (16 + 4 + 5 + 2 * 2 * 3)
+    assert parts["minibatch"] == 2 * 4 * 35 * (2 * (14 + 11) + 3)
+
+
+def test_a_limit_of_this_process_counts(monkeypatch):
+    physical = memory.machine_bytes()
+    monkeypatch.setattr(memory.resource, "getrlimit", lambda _: (2**20, 2**20))
+    assert memory.machine_bytes() == 2**20 < physical
