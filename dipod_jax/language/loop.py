@@ -14,7 +14,8 @@ from dipod_jax.language.config import LanguageConfig, built_in_beta, to_json
 from dipod_jax.language.evaluation import Accuracy, evaluate
 from dipod_jax.language.post_training import Programs, RunState, Tunables, make_programs
 from dipod_jax.language.pretrain import Pretrained, load_params, pretrained
-from dipod_jax.language.task import MASK, Problems
+from dipod_jax.language.replay import choose_problems
+from dipod_jax.language.task import MASK
 from dipod_jax.runs import RunFolder, save_checkpoint
 from dipod_jax.runs.signals import stop_requested
 
@@ -58,9 +59,7 @@ class Run:
         self.iteration = 0
         self.timings = {"pretraining_s": 0.0, "training_s": 0.0, "measuring_s": 0.0, "evaluation_s": 0.0}
         self.evaluations: list[list[dict[str, Any]]] = []  # one entry a time, then one a seed
-        problems = config.problems.problems("test")
-        rows = np.random.default_rng(0).permutation(len(problems.prompt))[: config.measure.num_problems]
-        self.problems = Problems(*(x[rows] for x in problems))
+        self.problems = choose_problems(config.problems, None, config.measure.num_problems)
 
     @property
     def samples(self) -> int:
