@@ -158,7 +158,7 @@ def test_arms_of_one_method_are_trained_by_one_program_and_leave_tables(tmp_path
             problems=Sudoku(blanks=3, puzzles_per_grid=2),
             pretraining=PretrainOptions(steps=3, batch_size=8),
             network=NetworkOptions(width=16, num_layers=1),
-            measure=MeasureOptions(drift_interval=2, drift_prompts=1, evaluation_interval=2, num_problems=8),
+            measure=MeasureOptions(drift_prompts=1, num_problems=8),
         )
         return override(config, {"learning.num_prompts": 2, "learning.samples_per_prompt": 2})
 

@@ -15,6 +15,7 @@ TABLE_METHODS = ("d1", "fpo", "spg")
 FAMILY = ("wd1", "coupled-grpo", "unigrpo", "espo", "gdpo", "bgpo", "dmpo", "gdsd")
 RATES = (1e-4, 3e-4, 1e-3)
 ON_AND_OFF: tuple[Beta, ...] = (0.05, 0.0)
+MEASURED_EVERY = 15  # iterations; a measurement costs as much as eight of them
 RANDOM_ORDER = {
     "policy.decoder.order": "random",
     "policy.decoder.tokens_per_step": 1,
@@ -46,7 +47,10 @@ class Arm:
         """Its config, without seeds and folders."""
         config = start(self.task, self.method)
         iterations = self.longer * config.learning.num_iterations
-        return override(config, {"beta": self.beta, "learning.num_iterations": iterations, **self.changes})
+        changes: dict[str, Any] = {"beta": self.beta, "learning.num_iterations": iterations, **self.changes}
+        if self.beta != "auto":  # which is adjusted at every measurement
+            changes["measure.drift_interval"] = MEASURED_EVERY
+        return override(config, {"measure.evaluation_interval": MEASURED_EVERY} | changes)
 
 
 def _table(task: str) -> Iterator[Arm]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import shutil
 from collections.abc import Callable
@@ -126,6 +125,6 @@ class Trainer:
     @staticmethod
     def key(config: LanguageConfig) -> str:
         """The same for configs that one program serves."""
-        data = {"learning_rate": 1.0, "advantage_shift": 0.0, "num_iterations": 1}
-        learning = dataclasses.replace(config.learning, **data)
-        return repr(dataclasses.replace(config, beta=0.0, method="fpo", out=None, learning=learning))
+        data = {"learning.learning_rate": 1.0, "learning.advantage_shift": 0.0, "learning.num_iterations": 1}
+        data |= {"measure.drift_interval": int(config.measures_drift), "measure.evaluation_interval": 1}
+        return repr(override(config, {"beta": 0.0, "method": "fpo", "out": None, **data}))
