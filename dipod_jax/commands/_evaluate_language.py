@@ -21,8 +21,8 @@ class EvaluateConfig:
     """a run folder; nothing else is needed"""
     problems: int = 512
     """held-out problems, >= 1; at most all of them"""
-    seed: int = 0
-    """which of the run's seeds, >= 0"""
+    seed: int | None = None
+    """which of the run's seeds; none: the first"""
     evaluation_seed: int = 0
     """seed of the sampled answers, >= 0"""
     boards: int = 2
@@ -60,6 +60,6 @@ def evaluate(options: EvaluateConfig) -> None:
         print(f"{run.show(prompt)}\n")
     accuracy = run.evaluate(problems, options.evaluation_seed)
     result = {name: float(values.mean()) for name, values in accuracy._asdict().items()}
-    result |= {"num_problems": len(problems.prompt), "seed": options.seed}
+    result |= {"num_problems": len(problems.prompt)}
     print(json.dumps(result, indent=1))
     RunFolder.open(options.run_dir).write_json("evaluation.json", result)

@@ -44,7 +44,7 @@ class LoadedRun(NamedTuple):
         return render_steps(self.config.problems, np.asarray(found.tokens)[0], np.asarray(found.step)[0])
 
 
-def check_run(path: Path, seed: int) -> LanguageConfig:
+def check_run(path: Path, seed: int | None = None) -> LanguageConfig:
     """The config of a run folder, once the run is found to have ended and to have that seed.
 
     Raises:
@@ -54,14 +54,15 @@ def check_run(path: Path, seed: int) -> LanguageConfig:
     """
     folder = RunFolder.open(path)
     config = from_json(folder.config)
-    require(0 <= seed < config.seeds, "seed", seed, f"0 to {config.seeds - 1}, the seeds of {path}")
+    seed = config.first_seed if seed is None else seed
+    require(seed in config.all_seeds, "seed", seed, f"one of {', '.join(map(str, config.all_seeds))}, as in {path}")
     if latest_checkpoint(folder.checkpoints) is None:
         raise CheckpointError(f"{path} holds no checkpoint; the run has not ended")
     return config
 
 
-def load_run(path: Path, seed: int = 0) -> LoadedRun:
-    """The policy of one seed of a finished run.
+def load_run(path: Path, seed: int | None = None) -> LoadedRun:
+    """The policy of one seed of a finished run, the first where None.
 
     Raises:
         RunFolderError, ValueError: as `check_run`.
@@ -73,7 +74,8 @@ def load_run(path: Path, seed: int = 0) -> LoadedRun:
     one = jax.eval_shape(lambda: init_params(config.build_network(), jax.random.key(0)))
     several = jax.tree.map(lambda x: jax.ShapeDtypeStruct((config.seeds, *x.shape), x.dtype), one)
     params = restore_checkpoint(checkpoint, {"params": several})["params"]
-    return LoadedRun(config, config.build_policy(), jax.tree.map(lambda x: x[seed], params))
+    index = 0 if seed is None else seed - config.first_seed
+    return LoadedRun(config, config.build_policy(), jax.tree.map(lambda x: x[index], params))
 
 
 def choose_problems(task: Task, test_file: Path | None, count: int) -> Problems:

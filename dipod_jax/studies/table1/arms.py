@@ -25,7 +25,7 @@ RANDOM_ORDER = {
 
 @dataclass(frozen=True)
 class Arm:
-    """One method on one task, with every seed."""
+    """One method on one task, in one setting."""
 
     task: str
     group: str

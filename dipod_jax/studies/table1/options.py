@@ -15,7 +15,8 @@ class Config:
     """Every diffusion-language objective with and without DiPOD on small tasks, and the controls of docs/table1.md."""
 
     seeds: int = 3
-    """seeds of every arm, 0 .. seeds - 1, >= 1; they share the pretrained model"""
+    """seeds of every arm, 0 .. seeds - 1, >= 1; they share the pretrained model, and every arm has one before any has
+    the next"""
     tasks: tuple[str, ...] = tuple(TASKS)
     """tasks, one or more of: sudoku countdown"""
     groups: tuple[str, ...] = tuple(GROUPS)

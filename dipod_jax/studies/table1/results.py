@@ -55,15 +55,17 @@ def write_results(out: Path) -> Path:
 
 
 def read_records(out: Path) -> list[Record]:
-    """Every arm that has ended: what `arm.json` says, `metrics`, and `rows`, one a seed."""
-    records = []
-    for path in sorted(out.glob(f"*/*/{ARM}")):
+    """Every arm of which a seed has ended: what `arm.json` says, `metrics`, and `rows`, one a seed."""
+    records: dict[Path, Record] = {}
+    for path in sorted(out.glob(f"*/*/*/{ARM}")):
         folder, arm = RunFolder.open(path.parent), json.loads(path.read_text())
+        record = records.setdefault(path.parent.parent, arm | {"metrics": [], "rows": []})
         result = folder.read_result()
-        if result is not None:
-            records.append(arm | {"metrics": folder.read_metrics(), "rows": _seed_rows(arm, result)})
+        assert result is not None  # `arm.json` is written after it
+        record["metrics"] += folder.read_metrics()
+        record["rows"] += _seed_rows(arm, result)
     order = ("sudoku", "countdown")
-    return sorted(records, key=lambda record: order.index(record["task"]))
+    return sorted(records.values(), key=lambda record: order.index(record["task"]))
 
 
 def _seed_rows(arm: Record, result: Record) -> list[Record]:
@@ -73,7 +75,7 @@ def _seed_rows(arm: Record, result: Record) -> list[Record]:
         arm
         | {"net_beta": net, "seed": seed, "before": of("before", "greedy", index)}
         | {column: of("final", name, index) for column, name in MEASURED.items()}
-        | {"training_s_of_all_seeds": result["training_s"], "wall_clock_s_of_all_seeds": result["wall_clock_s"]}
+        | {"training_s": result["training_s"], "wall_clock_s": result["wall_clock_s"]}
         for index, seed in enumerate(result["seeds"])
     ]
 

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dipod_jax.checks import require
 from dipod_jax.language.config import LanguageConfig, make_config
@@ -18,12 +18,15 @@ from dipod_jax.studies.table1.arms import Arm, make_arms
 from dipod_jax.studies.table1.options import Config
 from dipod_jax.studies.table1.results import ARM, STUDY, write_results
 
+if TYPE_CHECKING:
+    from dipod_jax.language.post_training import Programs
+
 Train = Callable[[LanguageConfig, Callable[[str], None]], Any]
 
 
 @dataclass(frozen=True)
 class Unit:
-    """An arm, and the run folder of all its seeds."""
+    """One seed of an arm, and its run folder."""
 
     arm: Arm
     config: LanguageConfig
@@ -51,23 +54,25 @@ class Unit:
 
 
 def make_units(options: Config, start: Callable[[str, str], LanguageConfig] = make_config) -> list[Unit]:
-    """Every arm of the study with its config, in the order in which they are run.
+    """Every seed of every arm with its config, in the order in which they are run.
 
     Args:
         start: (task, method) -> the config that an arm changes.
     """
-    units = []
-    for arm in make_arms(options.tasks, options.groups):
-        out = options.out / arm.task / arm.name
-        changes: dict[str, Any] = {"seeds": options.seeds, "out": out, "cache": options.cache}
-        if options.num_iterations is not None:
-            changes["learning.num_iterations"] = options.num_iterations
-        units.append(Unit(arm, override(arm.config(start), changes)))
-    return units
+    shared: dict[str, Any] = {"seeds": 1, "cache": options.cache}
+    if options.num_iterations is not None:
+        shared["learning.num_iterations"] = options.num_iterations
+    arms = make_arms(options.tasks, options.groups)
+    configs = [override(arm.config(start), shared) for arm in arms]
+    return [
+        Unit(arm, override(config, {"first_seed": seed, "out": options.out / arm.task / arm.name / f"seed{seed}"}))
+        for seed in range(options.seeds)
+        for arm, config in zip(arms, configs, strict=True)
+    ]
 
 
 def check_settings(options: Config) -> None:
-    """Refuse a folder whose study was begun with other seeds or iterations.
+    """Refuse a folder whose study was begun with other iterations.
 
     Raises:
         ValueError: one line.
@@ -80,7 +85,7 @@ def check_settings(options: Config) -> None:
 
 
 def _settings(options: Config) -> dict[str, Any]:
-    return {"seeds": options.seeds, "num_iterations": options.num_iterations}
+    return {"num_iterations": options.num_iterations}
 
 
 def run(options: Config, units: list[Unit], train: Train, say: Callable[[str], None] = print) -> Path:
@@ -95,7 +100,7 @@ def run(options: Config, units: list[Unit], train: Train, say: Callable[[str], N
         if unit.is_finished():
             continue
         unit.clear()
-        say(f"{number} of {len(units)}: {unit.arm.task}, {unit.arm.name}")
+        say(f"{number} of {len(units)}: {unit.folder.relative_to(options.out)}")
         train(unit.config, say)
         described = {name: getattr(unit.arm, name) for name in ("task", "group", "method", "beta", "control")}
         rate, iterations = unit.config.learning.learning_rate, unit.config.learning.num_iterations
@@ -105,26 +110,27 @@ def run(options: Config, units: list[Unit], train: Train, say: Callable[[str], N
 
 
 class Trainer:
-    """Trains configs, those that differ in `Tunables`, lengths and folders alone in one compiled program."""
+    """Trains configs, those that differ in `Tunables`, seeds, lengths and folders alone in one compiled program."""
+
+    MOST_PROGRAMS = 8  # of some hundred megabytes each
 
     def __init__(self) -> None:
-        self._key, self._programs = "", None
+        self.programs: dict[str, Programs] = {}
 
     def __call__(self, config: LanguageConfig, say: Callable[[str], None]) -> None:
-        import jax
-
         from dipod_jax.language.loop import train
         from dipod_jax.language.post_training import make_programs
 
         key = self.key(config)
-        if self._programs is None or key != self._key:
-            jax.clear_caches()  # another method's programs would only take memory
-            self._key, self._programs = key, make_programs(config)
-        train(config, programs=self._programs, say=say)
+        if key not in self.programs:
+            if len(self.programs) == self.MOST_PROGRAMS:
+                del self.programs[next(iter(self.programs))]
+            self.programs[key] = make_programs(config)
+        train(config, programs=self.programs[key], say=say)
 
     @staticmethod
     def key(config: LanguageConfig) -> str:
         """The same for configs that one program serves."""
         data = {"learning.learning_rate": 1.0, "learning.advantage_shift": 0.0, "learning.num_iterations": 1}
         data |= {"measure.drift_interval": int(config.measures_drift), "measure.evaluation_interval": 1}
-        return repr(override(config, {"beta": 0.0, "method": "fpo", "out": None, **data}))
+        return repr(override(config, {"beta": 0.0, "method": "fpo", "first_seed": 0, "out": None, **data}))
