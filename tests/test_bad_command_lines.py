@@ -102,6 +102,8 @@ twotoken | --steps 100000000000 | --steps GiB
 twotoken | --init-logit nan | --init-logit nan
 language | --task chess | --task chess
 language | --seeds 0 | --seeds 0
+table1 | --groups none | --groups none
+table1 | --seeds 0 | --seeds 0
 language | --network.width 1000000000 | --network.width GiB
 language | --learning.samples-per-prompt 100000000000 | --learning.samples-per-prompt GiB
 """

@@ -9,14 +9,18 @@ import pytest
 from nbclient import NotebookClient
 
 FOLDER = Path(__file__).parent.parent / "notebooks"
-NAMES = ("two_token_drift", "tiny_diffusion", "drift_in_control")
-SMALL = {"DIPOD_NOTEBOOK_STEPS": "20", "DIPOD_NOTEBOOK_LENGTH": "2", "DIPOD_NOTEBOOK_ENV_STEPS": "8192"}
-PRINTING = ("print(", "plt.show(", "display(Image", "run_arms(")
-TRAINS = pytest.param("drift_in_control", marks=pytest.mark.slow)
+NAMES = ("two_token_drift", "tiny_diffusion", "drift_in_control", "masked_lm_drift")
+SMALL = {
+    "DIPOD_NOTEBOOK_STEPS": "20",
+    "DIPOD_NOTEBOOK_LENGTH": "2",
+    "DIPOD_NOTEBOOK_ENV_STEPS": "8192",
+    "DIPOD_NOTEBOOK_ITERATIONS": "1",
+}
+PRINTING = ("print(", "plt.show(", "display(Image", "run_arms(", "train(config")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [*NAMES[:2], TRAINS])
+@pytest.mark.parametrize("name", NAMES)
 def test_the_notebook_runs_from_top_to_bottom(name):
     notebook = jupytext.read(FOLDER / f"{name}.py")
     environment = os.environ | SMALL | {"MPLBACKEND": "module://matplotlib_inline.backend_inline"}
