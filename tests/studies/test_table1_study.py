@@ -18,7 +18,6 @@ from dipod_jax.studies.table1.options import Config
 from dipod_jax.studies.table1.results import read_records, write_results
 from dipod_jax.studies.table1.study import Trainer, check_settings, make_units, run
 
-
 ARMS = ("fpo-beta0.05", "fpo-beta0.0", "d1-beta0.05", "d1-beta0.0", "spg-beta0.05", "spg-beta0.0")
 
 

@@ -44,9 +44,11 @@ def test_a_seed_that_has_diverged_learns_no_more_and_one_that_has_not_does(fpo):
     start, _ = fpo.iterate(fpo.init())
     for count, learns in ((9, True), (10, False)):
         learner, actor = copy(start)
-        optimizer = learner.optimizer._replace(notfinite_count=jax.numpy.full_like(learner.optimizer.notfinite_count, count))
+        full = jax.numpy.full_like(learner.optimizer.notfinite_count, count)
+        optimizer = learner.optimizer._replace(notfinite_count=full)
         before = jax.device_get(learner.params)
         after, _ = fpo.iterate(start._replace(learner=learner._replace(optimizer=optimizer), actor=actor))
-        same = [np.array_equal(a, b) for a, b in zip(*map(jax.tree.leaves, (before, after.learner.params)), strict=True)]
+        leaves = map(jax.tree.leaves, (before, after.learner.params))
+        same = [np.array_equal(a, b) for a, b in zip(*leaves, strict=True)]
         assert not any(same) if learns else all(same)
         assert after.learner.iteration[0] == 2 and after.learner.optimizer.notfinite_count[0] == (0 if learns else 10)
