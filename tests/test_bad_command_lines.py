@@ -69,6 +69,8 @@ evaluate | run --episodes 0 | --episodes 0
 evaluate | run --episodes 100000000000 | --episodes GiB
 evaluate | run --seed 8 | --seed 8
 evaluate | run --which worst | --which worst
+evaluate | run --backend gpu | --backend gpu
+evaluate | file | file
 evaluate | run --evaluation-seed -1 | --evaluation-seed -1
 compare | | RUN_DIRS
 compare | run --labels a b | --labels a b
@@ -100,6 +102,8 @@ twotoken | --steps 100000000000 | --steps GiB
 twotoken | --init-logit nan | --init-logit nan
 language | --task chess | --task chess
 language | --seeds 0 | --seeds 0
+table1 | --groups none | --groups none
+table1 | --seeds 0 | --seeds 0
 language | --network.width 1000000000 | --network.width GiB
 language | --learning.samples-per-prompt 100000000000 | --learning.samples-per-prompt GiB
 """

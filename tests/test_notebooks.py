@@ -9,9 +9,14 @@ import pytest
 from nbclient import NotebookClient
 
 FOLDER = Path(__file__).parent.parent / "notebooks"
-NAMES = ("two_token_drift", "tiny_diffusion", "drift_in_control", "own_task")
-SMALL = {"DIPOD_NOTEBOOK_STEPS": "20", "DIPOD_NOTEBOOK_LENGTH": "2", "DIPOD_NOTEBOOK_ENV_STEPS": "8192"}
-PRINTING = ("print(", "plt.show(", "display(Image", "run_arms(", "dipod_jax.train(")
+NAMES = ("two_token_drift", "tiny_diffusion", "drift_in_control", "own_task", "masked_lm_drift")
+SMALL = {
+    "DIPOD_NOTEBOOK_STEPS": "20",
+    "DIPOD_NOTEBOOK_LENGTH": "2",
+    "DIPOD_NOTEBOOK_ENV_STEPS": "8192",
+    "DIPOD_NOTEBOOK_ITERATIONS": "1",
+}
+PRINTING = ("print(", "plt.show(", "display(Image", "run_arms(", "train(config")
 
 
 @pytest.mark.slow

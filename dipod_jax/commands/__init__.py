@@ -17,6 +17,7 @@ COMMANDS = {
     "report": "write a run's report.html again from what its folder holds",
     "export": "write a saved policy as StableHLO and ONNX, and check both",
     "language": "post-train a small masked-diffusion language model",
+    "table1": "post-train by every language objective, with and without DiPOD, and the controls",
     "twotoken": "run the exact two-token toy",
     "tinydiffusion": "study exact masked diffusion over all sequences of a small vocabulary",
     "contraction": "measure what self-distillation through a K-step sampler does to the entropy",

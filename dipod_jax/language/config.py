@@ -128,7 +128,9 @@ class LanguageConfig:
     """DiPOD's weight of the negative ELBO of the policy's own samples, divided by the length if the scores are; auto
     adjusts it to the measured gap"""
     seeds: int = 1
-    """number of seeds, 0 .. seeds - 1, >= 1; they share the pretrained model"""
+    """number of seeds, >= 1; they share the pretrained model"""
+    first_seed: int = 0
+    """the first of the seeds, >= 0; the others follow it"""
     out: Path | None = None
     """run folder; default runs/<task>/<objective>-beta<beta>/<time>"""
     pretrained: Path | None = None
@@ -150,12 +152,18 @@ class LanguageConfig:
         for part in (self.objective, self.policy, self.pretraining, self.learning, self.network, self.measure):
             part.validate()
         check.number("seeds", low=1)
+        check.number("first_seed", high=2**31 - 1)
         if self.beta != "auto":
             check.number("beta")
         exact = self.measures_drift or self.beta != "auto"
         require(
             exact, "beta", "auto", f"a number, or with --measure.drift-interval > 0 and {LARGEST_LENGTH} blanks at most"
         )
+
+    @property
+    def all_seeds(self) -> tuple[int, ...]:
+        """The seeds of the run."""
+        return tuple(range(self.first_seed, self.first_seed + self.seeds))
 
     @property
     def measures_drift(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -180,9 +181,9 @@ def _parse_line(task: Countdown, path: Path, number: int, line: str) -> tuple[np
     where = f"--test-file {path} line {number}"
     try:
         record = json.loads(line)
-        numbers = tuple(sorted(int(word) for word in record["input"].split(",")))
-        target = int(record["output"])
-    except (ValueError, KeyError, TypeError, AttributeError):
+        numbers = tuple(sorted(_digits(word) for word in record["input"].split(",")))
+        target = _digits(record["output"])
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         form = '{"input": "30,100,93", "output": "23"}'
         raise ValueError(f"{where}: expected an object like {form}, got {line[:60]!r}") from None
     if len(numbers) != NUMBERS:
@@ -196,3 +197,10 @@ def _parse_line(task: Countdown, path: Path, number: int, line: str) -> tuple[np
     prompt = np.array([*numbers, task.max_number + target] + [MASK] * (2 * NUMBERS - 1), np.int32)
     right = [e for e in expressions(numbers, task.operators) if e[2] == target]
     return prompt, _sequence(task, numbers, target, *right[0][:2]) if right else prompt
+
+
+def _digits(word: str) -> int:
+    """The number that a word of at most nine digits 0..9 says; `int` would take others' digits, `1_0` and `2.5` too."""
+    if not re.fullmatch("[0-9]{1,9}", word.strip(" ")):
+        raise ValueError(word)
+    return int(word)

@@ -14,9 +14,12 @@ from dipod_jax.language.config import LanguageConfig, built_in_beta, to_json
 from dipod_jax.language.evaluation import Accuracy, evaluate
 from dipod_jax.language.post_training import Programs, RunState, Tunables, make_programs
 from dipod_jax.language.pretrain import Pretrained, load_params, pretrained
-from dipod_jax.language.task import MASK, Problems
+from dipod_jax.language.replay import choose_problems
+from dipod_jax.language.task import MASK
+from dipod_jax.report import write_report
 from dipod_jax.runs import RunFolder, save_checkpoint
 from dipod_jax.runs.signals import stop_requested
+from dipod_jax.viz.language import plot_language
 
 
 def train(
@@ -58,9 +61,7 @@ class Run:
         self.iteration = 0
         self.timings = {"pretraining_s": 0.0, "training_s": 0.0, "measuring_s": 0.0, "evaluation_s": 0.0}
         self.evaluations: list[list[dict[str, Any]]] = []  # one entry a time, then one a seed
-        problems = config.problems.problems("test")
-        rows = np.random.default_rng(0).permutation(len(problems.prompt))[: config.measure.num_problems]
-        self.problems = Problems(*(x[rows] for x in problems))
+        self.problems = choose_problems(config.problems, None, config.measure.num_problems)
 
     @property
     def samples(self) -> int:
@@ -72,7 +73,7 @@ class Run:
         found = self._pretrained()
         self.timings["pretraining_s"] = found.seconds
         self.pretrained = found
-        seeds = jnp.arange(self.config.seeds, dtype=jnp.uint32)
+        seeds = jnp.array(self.config.all_seeds, jnp.uint32)
         self.state: RunState = self.programs.init(found.params, seeds, Tunables.of(self.config))
         self.measure()
         self.evaluate()
@@ -137,10 +138,12 @@ class Run:
         )
 
     def finish(self) -> dict[str, Any]:
-        """Write the parameters and the result, and print where they are."""
+        """Write the parameters, the result, the picture and the report, and print where they are."""
         save_checkpoint(self.folder.checkpoints, self.iteration, {"params": self.state.params}, keep=1)
         result = self.result()
         self.folder.write_result(result)
+        plot_language(self.folder.read_metrics(), self.folder.path / "drift.png", title=str(self.folder.path.name))
+        write_report(self.folder)
         self.folder.close()
         self.say(f"greedy accuracy {result['final']['greedy']['mean']:.3f}; everything is in {self.folder.path}")
         return result
@@ -159,7 +162,7 @@ class Run:
             "objective": config.method,
             "beta": config.beta,
             "built_in_beta": built_in_beta(config),
-            "seeds": list(range(config.seeds)),
+            "seeds": list(config.all_seeds),
             "iterations": self.iteration,
             "samples": self.samples,
             "pretrained": str(self.pretrained.path),
@@ -178,18 +181,18 @@ class Run:
         policy, task = self.programs.policy, self.config.problems
         solve = jax.jit(lambda params, key: evaluate(policy, task, params, problems, key, num_blanks))
         found = [
-            jax.device_get(solve(jax.tree.map(lambda x, s=seed: x[s], self.state.params), jax.random.key(seed)))
-            for seed in range(self.config.seeds)
+            jax.device_get(solve(jax.tree.map(lambda x, i=index: x[i], self.state.params), jax.random.key(seed)))
+            for index, seed in enumerate(self.config.all_seeds)
         ]
         return {name: [float(getattr(one, name).mean()) for one in found] for name in Accuracy._fields}
 
     def _record(self, kind: str, metrics: dict[str, np.ndarray], shared: dict[str, float]) -> list[dict[str, Any]]:
         """One line for each seed; `metrics` (S,)."""
         records = []
-        for seed in range(self.config.seeds):
+        for index, seed in enumerate(self.config.all_seeds):
             head = {"kind": kind, "seed": seed, "iteration": self.iteration, "env_steps": self.samples}
             clock = {"wall_clock_s": round(time.perf_counter() - self._zero, 3)}
-            record = head | clock | {name: float(values[seed]) for name, values in metrics.items()} | shared
+            record = head | clock | {name: float(values[index]) for name, values in metrics.items()} | shared
             self.folder.append_metrics(record)
             records.append(record)
         return records

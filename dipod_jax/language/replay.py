@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dipod_jax.checks import require
 from dipod_jax.language.config import LanguageConfig, from_json
 from dipod_jax.language.evaluation import Accuracy, decode_problems, decoders, evaluate
 from dipod_jax.language.pretrain import init_params
@@ -43,25 +44,48 @@ class LoadedRun(NamedTuple):
         return render_steps(self.config.problems, np.asarray(found.tokens)[0], np.asarray(found.step)[0])
 
 
-def load_run(path: Path, seed: int = 0) -> LoadedRun:
-    """The policy of one seed of a finished run.
+def check_run(path: Path, seed: int | None = None) -> LanguageConfig:
+    """The config of a run folder, once the run is found to have ended and to have that seed.
 
     Raises:
         RunFolderError: not a run folder.
-        CheckpointError: it holds no parameters, or those of another network.
+        CheckpointError: it holds no parameters.
         ValueError: the run is of another kind, or has no such seed.
     """
     folder = RunFolder.open(path)
     config = from_json(folder.config)
-    if not 0 <= seed < config.seeds:
-        raise ValueError(f"--seed {seed} is not allowed: 0 to {config.seeds - 1}, the seeds of {path}")
-    checkpoint = latest_checkpoint(folder.checkpoints)
-    if checkpoint is None:
+    seed = config.first_seed if seed is None else seed
+    require(seed in config.all_seeds, "seed", seed, f"one of {', '.join(map(str, config.all_seeds))}, as in {path}")
+    if latest_checkpoint(folder.checkpoints) is None:
         raise CheckpointError(f"{path} holds no checkpoint; the run has not ended")
+    return config
+
+
+def load_run(path: Path, seed: int | None = None) -> LoadedRun:
+    """The policy of one seed of a finished run, the first where None.
+
+    Raises:
+        RunFolderError, ValueError: as `check_run`.
+        CheckpointError: it holds no parameters, or those of another network.
+    """
+    config = check_run(path, seed)
+    checkpoint = latest_checkpoint(RunFolder.open(path).checkpoints)
+    assert checkpoint is not None
     one = jax.eval_shape(lambda: init_params(config.build_network(), jax.random.key(0)))
     several = jax.tree.map(lambda x: jax.ShapeDtypeStruct((config.seeds, *x.shape), x.dtype), one)
     params = restore_checkpoint(checkpoint, {"params": several})["params"]
-    return LoadedRun(config, config.build_policy(), jax.tree.map(lambda x: x[seed], params))
+    index = 0 if seed is None else seed - config.first_seed
+    return LoadedRun(config, config.build_policy(), jax.tree.map(lambda x: x[index], params))
+
+
+def choose_problems(task: Task, test_file: Path | None, count: int) -> Problems:
+    """The first `count` problems of a test file, or as many held-out ones, in the order of a run's evaluations."""
+    if test_file is not None:
+        problems = task.read(test_file)
+        return Problems(*(x[:count] for x in problems))
+    problems = task.problems("test")
+    rows = np.random.default_rng(0).permutation(len(problems.prompt))[:count]
+    return Problems(*(x[rows] for x in problems))
 
 
 def render_steps(task: Task, tokens: np.ndarray, step: np.ndarray) -> str:

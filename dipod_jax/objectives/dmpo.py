@@ -89,5 +89,5 @@ def weighted_loss(
     loss = new.mean()
     if negative_loss_clamp is not None:
         loss = jnp.where(weight < 0.0, jnp.minimum(loss, negative_loss_clamp), loss)
-    effective = 1.0 / jnp.square(jnp.abs(weight) / (jnp.abs(weight).sum() + 1e-12)).sum()
+    effective = jnp.square(jnp.abs(weight).sum()) / jnp.maximum(jnp.square(weight).sum(), 1e-20)  # 0 where none has one
     return (weight * loss).sum(), ratio_metrics(old.mean() - new.mean(), 1.0) | {"effective_samples": effective}

@@ -105,12 +105,9 @@ def _subtitle(folder: RunFolder, *, ended: bool) -> str:
 
 def _numbers(result: dict[str, Any]) -> list[tuple[str, str]]:
     """(number, label) of the headline figures; one that the result lacks is omitted."""
-    items = []
-    for key, label in (("final_return", "final return"), ("final_return_zero_noise", "final return, zero noise")):
-        final = result.get(key)
-        if isinstance(final, dict) and isinstance(final.get("mean"), (int, float)):
-            items.append((f"{final['mean']:.0f}{_interval(final)}", label))
+    items = _accuracies(result) or _returns(result)
     for key, label, text in (
+        ("samples", "answers learned from", short_number),
         ("env_steps", "env steps", short_number),
         ("wall_clock_s", "wall-clock time", duration),
         ("env_steps_per_s", "env steps/s", short_number),
@@ -118,6 +115,25 @@ def _numbers(result: dict[str, Any]) -> list[tuple[str, str]]:
         if isinstance(result.get(key), (int, float)):
             items.append((text(result[key]), label))
     return items
+
+
+def _returns(result: dict[str, Any]) -> list[tuple[str, str]]:
+    items = []
+    for key, label in (("final_return", "final return"), ("final_return_zero_noise", "final return, zero noise")):
+        final = result.get(key)
+        if isinstance(final, dict) and isinstance(final.get("mean"), (int, float)):
+            items.append((f"{final['mean']:.0f}{_interval(final)}", label))
+    return items
+
+
+# What a language run measures at its end, by its name in result.json -> label.
+_OF_LANGUAGE = {"greedy": "greedy accuracy", "sampled": "sampled accuracy", "drift/gap": "gap, nats"}
+
+
+def _accuracies(result: dict[str, Any]) -> list[tuple[str, str]]:
+    final = result.get("final")
+    means = {name: (final.get(name) or {}).get("mean") for name in _OF_LANGUAGE} if isinstance(final, dict) else {}
+    return [(f"{mean:.2f}", _OF_LANGUAGE[name]) for name, mean in means.items() if isinstance(mean, (int, float))]
 
 
 def _interval(final: dict[str, Any]) -> str:

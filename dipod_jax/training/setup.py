@@ -21,8 +21,8 @@ def prepare_jax(config: Config) -> None:
     """Set up devices and the persistent compile cache, and import MuJoCo.
 
     Training is in single precision, also under JAX_ENABLE_X64. A CPU becomes one device per core (see
-    `sharding.Layout`), or as many as XLA_FLAGS asks for. The cache is JAX_COMPILATION_CACHE_DIR, or ~/.cache/dipod-jax
-    where that is not set. Call before JAX is used; a device count that is already fixed stays.
+    `sharding.Layout`), or as many as XLA_FLAGS asks for. The cache is that of `keep_compiled_programs`. Call before JAX
+    is used; a device count that is already fixed stays.
     """
     _import_mujoco()
     import jax
@@ -34,6 +34,13 @@ def prepare_jax(config: Config) -> None:
     if jax.config.jax_num_cpu_devices in (-1, 0) and not asked_for:
         with contextlib.suppress(RuntimeError):  # the caller has used JAX already; its devices are what there is
             jax.config.update("jax_num_cpu_devices", available_cores())
+    keep_compiled_programs()
+
+
+def keep_compiled_programs() -> None:
+    """Keep what is compiled in JAX_COMPILATION_CACHE_DIR, or in ~/.cache/dipod-jax where that is not set."""
+    import jax
+
     if not jax.config.jax_compilation_cache_dir:
         try:
             cache = _cache_folder()

@@ -14,12 +14,19 @@ import numpy as np
 import pytest
 
 import benchmarks
-from benchmarks import _report, _setup, _timing, end_to_end, gpu, physics, startup, update
+from benchmarks import _report, _setup, _timing, end_to_end, gpu, language, physics, startup, update
 from benchmarks._command import run
 from dipod_jax import envs
 from dipod_jax.envs.tasks import TASKS
 
-MODULES = {"physics": physics, "update": update, "end_to_end": end_to_end, "startup": startup, "gpu": gpu}
+MODULES = {
+    "physics": physics,
+    "update": update,
+    "end_to_end": end_to_end,
+    "startup": startup,
+    "gpu": gpu,
+    "language": language,
+}
 
 
 def test_interleaving_takes_turns_in_alternating_order():
@@ -93,6 +100,7 @@ TINY = {
     + ["--parts", "gradients"],
 }
 WHOLE = {
+    "language": ["--parts", "network", "pretraining", "--batch", "4", "--pretraining-steps", "1"],
     "update": ["--parts", "update", "--preset", "smoke", "--objectives", "ppo"],
     "end_to_end": ["--preset", "smoke", "--parts", "loop", "acting", "evaluation", "meter", "seeds"]
     + ["--num-seeds", "1", "2"],
@@ -155,6 +163,8 @@ def test_start_up_reads_the_clock_of_the_first_iteration_and_not_of_a_torn_line(
         ("update", ["--objectives", "sarsa"], "--objectives"),
         ("startup", ["--timeout", "nan"], "--timeout"),
         ("gpu", ["--num-envs", "33"], "--num-envs"),
+        ("language", ["--task", "chess"], "--task"),
+        ("language", ["--batch", "0"], "--batch"),
         ("gpu", ["--backends", "native"], "--backends"),
     ],
 )

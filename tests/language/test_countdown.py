@@ -85,6 +85,28 @@ def test_a_target_is_no_number_to_calculate_with():
     assert task.reward(prompt, prompt, easier) == 0.0
 
 
+def test_a_product_that_no_int32_holds_twice_is_no_other_target():
+    """The largest numerator is 1000^3, which int32 holds; times another number it would wrap around."""
+    task = Countdown(max_number=1000, max_target=1000, operators="*/")
+    prompt = np.array([1000, 1000, 1000, 1000 + 1000, *[MASK] * 5])
+    times, divide = 2000 + 1, 2000 + 2
+    expected = {(times, times): 0.1, (times, divide): 1.0, (divide, times): 1.0, (divide, divide): 0.1}
+    for (first, second), reward in expected.items():
+        action = np.array([*prompt[:4], 1000, first, 1000, second, 1000])
+        assert task.reward(prompt, prompt, action) == pytest.approx(reward)
+
+
+def test_a_blank_a_bracket_or_a_digit_of_a_number_is_no_number_to_divide_by():
+    task = Countdown(operators="/")
+    prompt = np.array([2, 2, 4, 15 + 1, *[MASK] * 5])
+    divide, beyond = 15 + 99 + 1, 15 + 99 + 2
+    assert task.reward(prompt, prompt, np.array([*prompt[:4], 4, divide, 2, divide, 2])) == 1.0
+    cheats = ([4, divide, MASK, divide, 2], [4, divide, 2, divide, MASK], [4, beyond, 2, divide, 2])
+    cheats += ([beyond, divide, 2, divide, 2], [4, divide, 2, divide, 4], [4, 2, divide, 2, divide], [4, -1, 2, -1, 2])
+    for cheat in cheats:
+        assert task.reward(prompt, prompt, np.array([*prompt[:4], *cheat])) == 0.0
+
+
 def test_a_division_need_not_be_whole_on_the_way():
     task = Countdown(operators="*/")
     prompt = np.array([2, 3, 6, 15 + 4, *[MASK] * 5])
@@ -108,6 +130,13 @@ def test_a_published_file_is_read_and_its_numbers_sorted(tmp_path):
     [
         ("30,100,93", "line 2: expected an object like"),
         ('{"input": "30,x,93", "output": "23"}', "line 2: expected an object like"),
+        ('{"input": "\u0663,4,5", "output": "23"}', "line 2: expected an object like"),  # an Arabic 3
+        ('{"input": "1_0,4,5", "output": "23"}', "line 2: expected an object like"),
+        ('{"input": "3,4,5", "output": 23.7}', "line 2: expected an object like"),
+        ('{"input": "3,4,5", "output": true}', "line 2: expected an object like"),
+        ('{"input": "3,4,-5", "output": "23"}', "line 2: expected an object like"),
+        ('{"input": "3,4,5", "output": "' + "9" * 5000 + '"}', "line 2: expected an object like"),
+        ("[" * 100_000, "line 2: expected an object like"),
         ('{"input": "30,93", "output": "23"}', "line 2: expected 3 numbers, got 2"),
         ('{"input": "3,4,93", "output": "23"}', "line 2: numbers 3 to 93, allowed 1 to --problems.max-number 15"),
         ('{"input": "3,4,5", "output": "0"}', "line 2: target 0, allowed 1 to --problems.max-target 99"),

@@ -53,7 +53,7 @@ def random_params(learner):
     """Fresh parameters with a head that is not 0, so that a gradient reaches every layer."""
     params = learner.policy.init(jax.random.key(0))
     head = params["params"]["head"]["kernel"]
-    params["params"]["head"]["kernel"] = jax.random.normal(jax.random.key(1), head.shape)
+    params["params"]["head"]["kernel"] = 0.3 * jax.random.normal(jax.random.key(1), head.shape)
     return params
 
 

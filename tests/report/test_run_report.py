@@ -167,3 +167,15 @@ def test_shorter_training_episodes_are_set_apart_from_the_evaluations(tmp_path, 
     folder.write_result(RESULT)
     told = [text for text in read(folder).text if "Training truncates its episodes after 250" in text]
     assert len(told) == said
+
+
+def test_a_language_run_shows_accuracy_and_gap_where_another_shows_its_return(tmp_path):
+    folder = RunFolder.create(tmp_path / "run", {"task": "sudoku", "objective": {"name": "fpo"}, "beta": 0.05})
+    final = {"greedy": {"mean": 0.834, "per_seed": [0.834]}, "drift/gap": {"mean": 0.331, "per_seed": [0.331]}}
+    folder.write_result(
+        {"samples": 11_520, "seeds": [0], "final_return": {"mean": 0.9, "per_seed": [0.9]}, "final": final}
+    )
+    text = read(folder).text
+    shown = {label: text[text.index(label) - 1] for label in ("greedy accuracy", "gap, nats", "answers learned from")}
+    assert shown == {"greedy accuracy": "0.83", "gap, nats": "0.33", "answers learned from": "11.5k"}
+    assert "final return" not in text

@@ -1,0 +1,65 @@
+"""Accuracy of a saved language policy, and its answers step by step."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from dipod_jax.checks import Checked
+from dipod_jax.cli import command_name, parse_options
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """Evaluate a saved language policy: accuracy greedy, sampled and in random order; some answers step by step."""
+
+    run_dir: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN_DIR")]
+    """a run folder; nothing else is needed"""
+    problems: int = 512
+    """held-out problems, >= 1; at most all of them"""
+    seed: int | None = None
+    """which of the run's seeds; none: the first"""
+    evaluation_seed: int = 0
+    """seed of the sampled answers, >= 0"""
+    boards: int = 2
+    """problems whose greedy answer is printed step by step, >= 0"""
+    test_file: Path | None = None
+    """problems of a published test set, in its original format, instead of those held out"""
+
+    def __post_init__(self):
+        check = Checked(self)
+        check.number("problems", low=1)
+        check.number("seed", "evaluation_seed", "boards", high=2**31 - 1)
+
+
+def parse(arguments: list[str]) -> EvaluateConfig:
+    """The options, with the run folder, the seed and the test file checked."""
+    from dipod_jax.language.replay import check_run
+    from dipod_jax.runs import check_writable
+
+    options = parse_options(EvaluateConfig, arguments, prog=command_name("evaluate"))
+    config = check_run(options.run_dir, options.seed)
+    if options.test_file is not None:
+        config.problems.read(options.test_file)
+    check_writable(options.run_dir)
+    return options
+
+
+def evaluate(options: EvaluateConfig) -> None:
+    """Print boards and accuracy, and write the accuracy to RUN_DIR/evaluation.json."""
+    from dipod_jax.language.replay import choose_problems, load_run
+    from dipod_jax.runs import RunFolder
+
+    run = load_run(options.run_dir, options.seed)
+    problems = choose_problems(run.config.problems, options.test_file, options.problems)
+    for prompt in problems.prompt[: options.boards]:
+        print(f"{run.show(prompt)}\n")
+    accuracy = run.evaluate(problems, options.evaluation_seed)
+    result = {name: float(values.mean()) for name, values in accuracy._asdict().items()}
+    result |= {"num_problems": len(problems.prompt)}
+    print(json.dumps(result, indent=1))
+    RunFolder.open(options.run_dir).write_json("evaluation.json", result)

@@ -1,0 +1,136 @@
+"""What the study leaves: tables, every seed's numbers as CSV, and a figure; made of the runs that have ended."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from dipod_jax.runs import RunFolder
+from dipod_jax.runs._disk import write_text
+from dipod_jax.studies.methods.results import as_csv
+from dipod_jax.studies.table1.arms import FAMILY, TABLE_METHODS
+from dipod_jax.studies.table1.picture import draw
+from dipod_jax.tables import table
+
+ARM, STUDY = "arm.json", "study.json"
+TABLE, SEEDS, PICTURE = "table1.md", "table1.csv", "table1.png"
+BETAS = (0.0, 0.01, 0.05, "auto")
+# Column of the CSV -> its name in result.json.
+MEASURED = {
+    "greedy": "greedy",
+    "sampled": "sampled",
+    "random_order": "random_order",
+    "validity": "greedy_validity",
+    "gap": "drift/gap",
+    "decoder_gap": "drift/decoder_gap",
+    "eubo_gap": "drift/eubo_gap",
+    "entropy": "drift/entropy",
+    "cosine": "drift/gradient_cosine",
+}
+NOTE = """\
+- greedy, sampled, random order: share of 512 held-out problems solved after the last iteration, by the decoder that
+  acts at temperature 0 and at its own, and one token a step in random order; the mean over seeds, in brackets each seed
+- gap: log-likelihood under random order less the exact ELBO, nats; entropy: of the decoder that acts, nats; cosine: of
+  the objective's gradient with that of the exact likelihood; each on 16 of the policy's own samples after the last
+  iteration, the mean over seeds
+- net beta: what multiplies the negative ELBO, with what the method's own code adds
+"""
+
+Record = dict[str, Any]
+
+
+def write_results(out: Path) -> Path:
+    """Write the tables, the CSV and the figure into the study's folder; returns the tables' path."""
+    records = read_records(out)
+    parts = [part for task in dict.fromkeys(r["task"] for r in records) for part in _task_parts(task, records)]
+    write_text(out / TABLE, "\n".join([*parts, NOTE]))
+    write_text(out / SEEDS, as_csv([row for record in records for row in record["rows"]]))
+    curves = [record for record in records if record["method"] in TABLE_METHODS and not record["control"]]
+    if curves:
+        draw(curves, out / PICTURE)
+    return out / TABLE
+
+
+def read_records(out: Path) -> list[Record]:
+    """Every arm of which a seed has ended: what `arm.json` says, `metrics`, and `rows`, one a seed."""
+    records: dict[Path, Record] = {}
+    for path in sorted(out.glob(f"*/*/*/{ARM}")):
+        folder, arm = RunFolder.open(path.parent), json.loads(path.read_text())
+        record = records.setdefault(path.parent.parent, arm | {"metrics": [], "rows": []})
+        result = folder.read_result()
+        assert result is not None  # `arm.json` is written after it
+        record["metrics"] += folder.read_metrics()
+        record["rows"] += _seed_rows(arm, result)
+    order = ("sudoku", "countdown")
+    return sorted(records.values(), key=lambda record: order.index(record["task"]))
+
+
+def _seed_rows(arm: Record, result: Record) -> list[Record]:
+    net = "auto" if arm["beta"] == "auto" else round(arm["beta"] + result["built_in_beta"], 6)
+    of = lambda where, name, index: result[where][name]["per_seed"][index] if name in result[where] else None
+    return [
+        arm
+        | {"net_beta": net, "seed": seed, "before": of("before", "greedy", index)}
+        | {column: of("final", name, index) for column, name in MEASURED.items()}
+        | {"training_s": result["training_s"], "wall_clock_s": result["wall_clock_s"]}
+        for index, seed in enumerate(result["seeds"])
+    ]
+
+
+def _task_parts(task: str, records: Sequence[Record]) -> list[str]:
+    mine = [record for record in records if record["task"] == task]
+    before = next(record["rows"][0]["before"] for record in mine)
+    parts = [f"## {task.capitalize()}\n\nGreedy accuracy before post-training: {_cell(before, '.3f')}.\n"]
+    if cells := [r for r in mine if r["method"] in TABLE_METHODS and not r["control"]]:
+        parts.append(f"{table(table_rows(cells))}\n")
+    controls = [r for r in mine if r["control"] or r["method"] not in (*TABLE_METHODS, *FAMILY)]
+    family = [r for r in mine if r["method"] in FAMILY and not r["control"]]
+    for heading, some in (("Every cell", cells), ("Controls", controls), ("The wider family", family)):
+        if some:
+            parts.append(f"### {heading}\n\n{table([arm_row(record) for record in some])}\n")
+    return parts
+
+
+def table_rows(records: Iterable[Record]) -> list[dict[str, str]]:
+    """The paper's form: a row a method, a column a beta, greedy accuracy in percent; a dash where nothing ended."""
+    found = {(record["method"], record["beta"]): _mean(record["rows"], "greedy") for record in records}
+    return [
+        {"greedy accuracy, %": method}
+        | {f"beta {beta:g}" if beta != "auto" else "beta auto": _percent(found.get((method, beta))) for beta in BETAS}
+        for method in TABLE_METHODS
+    ]
+
+
+def arm_row(record: Record) -> dict[str, str]:
+    """One arm over its seeds."""
+    rows = record["rows"]
+    each = " ".join(_cell(row["greedy"], ".2f") for row in rows)
+    return {
+        "method": record["method"],
+        "control": record["control"] or "-",
+        "net beta": str(rows[0]["net_beta"]),
+        "rate": f"{record['learning_rate']:g}",
+        "greedy": f"{_cell(_mean(rows, 'greedy'), '.3f')} ({each})",
+        "sampled": _cell(_mean(rows, "sampled"), ".3f"),
+        "random order": _cell(_mean(rows, "random_order"), ".3f"),
+        "gap": _cell(_mean(rows, "gap"), ".2f"),
+        "entropy": _cell(_mean(rows, "entropy"), ".2f"),
+        "cosine": _cell(_mean(rows, "cosine"), ".2f"),
+    }
+
+
+def _mean(rows: Sequence[Record], name: str) -> float | None:
+    """Mean over the seeds whose value is a number; None where none is."""
+    numbers = [row[name] for row in rows if row[name] is not None and math.isfinite(row[name])]
+    return sum(numbers) / len(numbers) if numbers else None
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f}"
+
+
+def _cell(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)

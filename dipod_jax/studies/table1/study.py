@@ -1,0 +1,136 @@
+"""The study itself: one arm after the other; what is finished is not run again."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dipod_jax.checks import require
+from dipod_jax.language.config import LanguageConfig, make_config
+from dipod_jax.options import override
+from dipod_jax.runs import RunFolder
+from dipod_jax.runs._disk import write_json
+from dipod_jax.studies.table1.arms import Arm, make_arms
+from dipod_jax.studies.table1.options import Config
+from dipod_jax.studies.table1.results import ARM, STUDY, write_results
+
+if TYPE_CHECKING:
+    from dipod_jax.language.post_training import Programs
+
+Train = Callable[[LanguageConfig, Callable[[str], None]], Any]
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One seed of an arm, and its run folder."""
+
+    arm: Arm
+    config: LanguageConfig
+
+    @property
+    def folder(self) -> Path:
+        assert self.config.out is not None
+        return self.config.out
+
+    def is_finished(self) -> bool:
+        """Whether its run has ended."""
+        return (self.folder / ARM).exists()
+
+    def clear(self) -> None:
+        """Remove what a run left that was stopped: an arm takes minutes, and begins anew.
+
+        `arm.json` is written last, so that a folder without it is of such a run.
+
+        Raises:
+            RunFolderError: another process writes there, or it is not a run's folder.
+        """
+        if self.folder.exists() and any(self.folder.iterdir()):
+            RunFolder.resume(self.folder).close()
+            shutil.rmtree(self.folder)
+
+
+def make_units(options: Config, start: Callable[[str, str], LanguageConfig] = make_config) -> list[Unit]:
+    """Every seed of every arm with its config, in the order in which they are run.
+
+    Args:
+        start: (task, method) -> the config that an arm changes.
+    """
+    shared: dict[str, Any] = {"seeds": 1, "cache": options.cache}
+    if options.num_iterations is not None:
+        shared["learning.num_iterations"] = options.num_iterations
+    arms = make_arms(options.tasks, options.groups)
+    configs = [override(arm.config(start), shared) for arm in arms]
+    return [
+        Unit(arm, override(config, {"first_seed": seed, "out": options.out / arm.task / arm.name / f"seed{seed}"}))
+        for seed in range(options.seeds)
+        for arm, config in zip(arms, configs, strict=True)
+    ]
+
+
+def check_settings(options: Config) -> None:
+    """Refuse a folder whose study was begun with other iterations.
+
+    Raises:
+        ValueError: one line.
+    """
+    path = options.out / STUDY
+    begun = json.loads(path.read_text()) if path.exists() else {}
+    for name, now in _settings(options).items():
+        what = f"{options.out} was begun with {begun.get(name)}; give that, or name another --out"
+        require(not begun or begun.get(name) == now, name.replace("_", "-"), now, what)
+
+
+def _settings(options: Config) -> dict[str, Any]:
+    return {"num_iterations": options.num_iterations}
+
+
+def run(options: Config, units: list[Unit], train: Train, say: Callable[[str], None] = print) -> Path:
+    """Run whatever is not finished yet and write the tables after each arm; returns the table's path.
+
+    Args:
+        train: trains a config into its folder (`Trainer`).
+    """
+    options.out.mkdir(parents=True, exist_ok=True)
+    write_json(options.out / STUDY, _settings(options))
+    for number, unit in enumerate(units, start=1):
+        if unit.is_finished():
+            continue
+        unit.clear()
+        say(f"{number} of {len(units)}: {unit.folder.relative_to(options.out)}")
+        train(unit.config, say)
+        described = {name: getattr(unit.arm, name) for name in ("task", "group", "method", "beta", "control")}
+        rate, iterations = unit.config.learning.learning_rate, unit.config.learning.num_iterations
+        write_json(unit.folder / ARM, described | {"learning_rate": rate, "num_iterations": iterations})
+        write_results(options.out)
+    return write_results(options.out)
+
+
+class Trainer:
+    """Trains configs, those that differ in `Tunables`, seeds, lengths and folders alone in one compiled program."""
+
+    MOST_PROGRAMS = 8  # of some hundred megabytes each
+
+    def __init__(self) -> None:
+        self.programs: dict[str, Programs] = {}
+
+    def __call__(self, config: LanguageConfig, say: Callable[[str], None]) -> None:
+        from dipod_jax.language.loop import train
+        from dipod_jax.language.post_training import make_programs
+
+        key = self.key(config)
+        if key not in self.programs:
+            if len(self.programs) == self.MOST_PROGRAMS:
+                del self.programs[next(iter(self.programs))]
+            self.programs[key] = make_programs(config)
+        train(config, programs=self.programs[key], say=say)
+
+    @staticmethod
+    def key(config: LanguageConfig) -> str:
+        """The same for configs that one program serves."""
+        data = {"learning.learning_rate": 1.0, "learning.advantage_shift": 0.0, "learning.num_iterations": 1}
+        data |= {"measure.drift_interval": int(config.measures_drift), "measure.evaluation_interval": 1}
+        return repr(override(config, {"beta": 0.0, "method": "fpo", "first_seed": 0, "out": None, **data}))
