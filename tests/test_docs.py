@@ -13,7 +13,7 @@ PAGES = sorted(
 )
 INDEX = (DOCS / "index.md").read_text(encoding="utf-8")
 NAMES = {str(page.relative_to(DOCS).with_suffix("")) for page in PAGES}
-LINK = re.compile(r"\]\(([^)\s]+)\)")
+LINK = re.compile(r"(?:\]\(|src=\")([^)\"\s]+)")
 
 
 def test_the_index_says_what_each_page_answers_and_lists_it_once():
