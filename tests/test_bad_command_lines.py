@@ -19,6 +19,16 @@ train | --objective sac | --objective sac
 train | --objective | --objective
 train | --backend cuda | --backend cuda
 train | --backend warp | --backend warp
+train | --coordinator host:1 | --coordinator host:1 --distributed
+train | --num-processes 2 | --num-processes 2 --distributed
+train | --distributed --process-id 0 | --process-id 0 together
+train | --distributed --coordinator host:1 | --num-processes together
+train | --distributed --coordinator host --num-processes 2 --process-id 0 | --coordinator host HOST:PORT
+train | --distributed --coordinator :80 --num-processes 2 --process-id 0 | --coordinator :80 HOST:PORT
+train | --distributed --coordinator h:99999 --num-processes 2 --process-id 0 | --coordinator h:99999 HOST:PORT
+train | --distributed --coordinator h:1 --num-processes 2 --process-id 2 | --process-id 2
+train | --distributed --coordinator h:1 --num-processes 0 --process-id 0 | --num-processes 0
+sweep | --betas 0 --distributed | --distributed train
 train | --seeds 0 | --seeds 0
 train | --seeds -3 | --seeds -3
 train | --seeds 1e3 | --seeds 1e3
