@@ -1,12 +1,16 @@
-"""For every test, before JAX is used: two CPU devices, and XLA's optimiser left out.
+"""For every test, before JAX is used: two CPU devices, and programs that compile quickly.
 
-Two devices, so that shards can be tested on any machine. Most of the time of most tests is compilation, and the results
-are the same up to rounding without the optimiser; processes that tests start inherit this.
+Two devices, so that shards can be tested on any machine. Most of the time of most tests is compilation: XLA's optimiser
+is left out, and so are its fusion emitters where a flag says so (jaxlib before 0.11; a newer one ends at a flag that it
+does not know). The results are the same up to rounding; processes that tests start inherit this.
 """
 
 import os
+from importlib.metadata import version
 
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+if tuple(map(int, version("jaxlib").split(".")[:2])) < (0, 11):
+    os.environ["XLA_FLAGS"] = f"--xla_cpu_use_fusion_emitters=false {os.environ.get('XLA_FLAGS', '')}".strip()
 
 import jax
 

@@ -69,6 +69,8 @@ evaluate | run --episodes 0 | --episodes 0
 evaluate | run --episodes 100000000000 | --episodes GiB
 evaluate | run --seed 8 | --seed 8
 evaluate | run --which worst | --which worst
+evaluate | run --backend gpu | --backend gpu
+evaluate | file | file
 evaluate | run --evaluation-seed -1 | --evaluation-seed -1
 compare | | RUN_DIRS
 compare | run --labels a b | --labels a b

@@ -61,6 +61,7 @@ def trained(request):
     return request.param, Trained(METHODS[request.param])
 
 
+@pytest.mark.slow
 def test_the_value_of_a_constant_reward_is_that_of_an_episode_without_end(trained):
     assert_allclose(trained[1].value("constant"), 1 / (1 - DISCOUNT), atol=0.05)
 

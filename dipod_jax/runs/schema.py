@@ -169,7 +169,7 @@ _RESULT: dict[str, Check] = {
     **dict.fromkeys(("final_return", "final_return_zero_noise"), _is_summary),
     **dict.fromkeys(("seconds_to", "evaluation_return"), _is_table),
     **dict.fromkeys(("note", "missing_records"), _or_none(_is_text)),
-    "seeds": _list_of(_is_count),
+    **dict.fromkeys(("seeds", "diverged_seeds"), _list_of(_is_count)),
 }
 _ORIGIN: dict[str, Check] = {
     **dict.fromkeys(("created", "command"), _is_text),

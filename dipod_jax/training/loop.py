@@ -10,14 +10,14 @@ import jax
 import numpy as np
 
 from dipod_jax.config import Config
-from dipod_jax.runs import BEST, Progress, RunFolder, RunFolderError, Saver, StorageError, make_logger
+from dipod_jax.runs import BEST, NumbersError, Progress, RunFolder, RunFolderError, Saver, StorageError, make_logger
 from dipod_jax.runs.loggers import Logger, NullLogger
 from dipod_jax.runs.mujoco_log import MujocoLog
 from dipod_jax.runs.signals import StopRequest, stop_requested
 from dipod_jax.serialisation import to_json
 from dipod_jax.training.artifacts import write_artifacts
 from dipod_jax.training.best import BestKeeper
-from dipod_jax.training.numbers import find_cause, stopped_by
+from dipod_jax.training.numbers import find_causes, stopped_by
 from dipod_jax.training.programs import Programs, make_programs
 from dipod_jax.training.results import best_and_last, evaluation_record, seconds_to, start_note, summarise
 from dipod_jax.training.resuming import Resumed, evaluation_is_due, fresh_state, resume
@@ -43,7 +43,8 @@ def train(
     Raises:
         RunFolderError, CheckpointError: the folder cannot be used.
         StorageError: what the run must leave behind cannot be written any more.
-        NumbersError: the last updates were skipped, as their gradients were not finite.
+        NumbersError: every seed's last updates were skipped, as their gradients were not finite; or those of some, and
+            the others' training is finished.
         Stopped: on SIGINT, SIGTERM or SIGHUP, after the running iteration was saved. Where one comes in a compilation,
             an evaluation or the drawing of pictures, the process ends instead, as saved; a second one ends it at once.
     """
@@ -55,7 +56,9 @@ def train(
             if stop.is_set() and run.iteration < config.num_iterations:
                 run.leave_saved()
                 raise stop.stopped()
-        return run.finish()
+        result = run.finish()
+        run.check_seeds()
+        return result
 
 
 class Run:
@@ -87,7 +90,7 @@ class Run:
         self.iteration, self._timed_iterations = 0, 0
         self._last_return: float | None = None
         self.holes: str | None = None
-        self._cause: str | None = None
+        self._diverged: dict[int, str] = {}  # seed -> why
         self._mujoco_log = MujocoLog(self.folder.path, self.progress.line)
         self._best = BestKeeper(self.folder.checkpoints / BEST, self.progress.line)
         self._saver = Saver(self.folder.checkpoints, keep=config.keep_checkpoints, say=self.progress.line)
@@ -151,6 +154,9 @@ class Run:
         if self.iteration > 0:
             self._best.take_up(self.state)
         self.evaluations = [r for r in records if r["kind"] == "evaluation"]
+        for r in records:
+            if r.get("diverged"):
+                self._diverged.setdefault(r["seed"], f"seed {r['seed']} diverged in iteration {r['iteration']}")
         self._clock_zero -= max((r["wall_clock_s"] for r in records), default=0.0)
         of_one_seed = [r for r in records if r["seed"] == self.seeds[0]]
         for kind in ("training", "evaluation"):
@@ -171,9 +177,9 @@ class Run:
             self._record("train", seed, _scalars(metrics, index) | {"training_s": elapsed})
             if drift:
                 self._record("drift", seed, _scalars(drift, index))
-        if self._cause is not None:
+        if len(self._diverged) == len(self.seeds):
             self._best.save()
-            raise stopped_by(self._cause, self.folder.checkpoints)
+            raise stopped_by("; ".join(self._diverged.values()), self.folder.checkpoints)
         total = len(self.seeds) * self.env_steps
         self.progress.update(total, len(self.seeds) * self.config.steps_per_iteration / elapsed, self._last_return)
         last = self.iteration == self.config.num_iterations
@@ -200,9 +206,25 @@ class Run:
         beta = np.asarray(learner.tunables.beta)
         learner, metrics = programs.learn(learner, transitions)
         self.state = TrainState(learner, actor)
-        self._cause = find_cause(self.seeds, metrics, transitions)
+        self._note_diverged(find_causes(self.seeds, metrics, transitions))
+        diverged = np.array([float(seed in self._diverged) for seed in self.seeds])
         failures = np.asarray(actor.env.num_failures).sum(1)
-        return drift, {**jax.device_get(metrics), "beta": beta, "failed_simulations": failures}
+        own = {"beta": beta, "failed_simulations": failures, "diverged": diverged}
+        return drift, jax.device_get(metrics) | own
+
+    def _note_diverged(self, causes: dict[int, str]) -> None:
+        """Say once of a seed that it has diverged, where others go on; its learner stays as it is from now on."""
+        new = {seed: cause for seed, cause in causes.items() if seed not in self._diverged}
+        self._diverged |= new
+        if len(self._diverged) < len(self.seeds):
+            for cause in new.values():
+                self.progress.line(f"warning: {cause}; its policy stays as it was before, the other seeds go on")
+
+    def check_seeds(self) -> None:
+        """Raise NumbersError where a seed of the finished run has diverged."""
+        if self._diverged:
+            causes = "; ".join(self._diverged.values())
+            raise NumbersError(f"the run is finished in {self.folder.path}, but not of every seed: {causes}")
 
     def _distil_initially(self) -> None:
         """The released control code's one-off phase: fit the initial policy to its own frozen copy's rollouts.
@@ -346,6 +368,7 @@ class Run:
             "evaluation_return": best_and_last(self.evaluations, self.seeds),
             "note": start_note(self.config.task),
             "missing_records": self.holes,
+            "diverged_seeds": sorted(self._diverged),
         }
 
     def _record(self, kind: str, seed: int, scalars: dict[str, Any]) -> dict[str, Any]:

@@ -1,20 +1,23 @@
-"""A run whose updates are all skipped, as their gradients are not finite, ends and says why."""
+"""A seed whose updates are all skipped, as their gradients are not finite, learns no more; why is said in words."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from dipod_jax.runs import CheckpointError, NumbersError, latest_checkpoint, reason_of
+from dipod_jax.training.state import LearnerState
 from dipod_jax.types import Transition
 
 MOST_IN_A_ROW = 10
 
 
-def find_cause(seeds: tuple[int, ...], metrics: dict[str, Any], transitions: Transition | None) -> str | None:
-    """Why the last 10 updates of a seed or more were skipped, in words; None where they were not.
+def find_causes(seeds: tuple[int, ...], metrics: dict[str, Any], transitions: Transition | None) -> dict[int, str]:
+    """Of each seed whose last 10 updates or more were skipped, why, in words.
 
     Args:
         seeds: S of them.
@@ -22,14 +25,29 @@ def find_cause(seeds: tuple[int, ...], metrics: dict[str, Any], transitions: Tra
         transitions: (S, T, B, ...) that were learned from.
     """
     skipped = np.asarray(metrics.get("skipped_in_a_row", np.zeros(len(seeds))))
-    if skipped.max() < MOST_IN_A_ROW:
-        return None
-    index = int(skipped.argmax())
-    what = f"seed {seeds[index]}: the last {skipped[index]:.0f} updates were skipped, as their gradients are not finite"
+    return {
+        seed: f"seed {seed}: the last {count:.0f} updates were skipped, as their gradients are not finite"
+        + _where(transitions, index)
+        for index, (seed, count) in enumerate(zip(seeds, skipped, strict=True))
+        if count >= MOST_IN_A_ROW
+    }
+
+
+def unless_diverged(before: LearnerState, after: LearnerState) -> LearnerState:
+    """One seed's learner after a program; as before it, but for the iteration, where the seed has diverged.
+
+    Its parameters are then those of its last update that was taken.
+    """
+    diverged = before.optimizer.notfinite_count >= MOST_IN_A_ROW  # pyright: ignore[reportAttributeAccessIssue]
+    held = jax.tree.map(lambda old, new: jnp.where(diverged, old, new), before, after)
+    return held._replace(iteration=after.iteration)
+
+
+def _where(transitions: Transition | None, index: int) -> str:
+    """What a seed's rollout has that is not finite."""
     found = [] if transitions is None else _not_finite(transitions, index)
     run_away = "over a finite rollout: policy or critic has run away; a lower --learning.learning-rate may hold them"
-    where = f" ({', '.join(found)})" if found else f" {run_away}"
-    return what + where
+    return f" ({', '.join(found)})" if found else f" {run_away}"
 
 
 def _not_finite(transitions: Transition, index: int) -> list[str]:

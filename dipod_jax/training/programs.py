@@ -19,6 +19,7 @@ from dipod_jax.training.distillation import distil, init_distiller
 from dipod_jax.training.drift import control_beta, measure_drift
 from dipod_jax.training.evaluation import EpisodeReturns, evaluate
 from dipod_jax.training.learner import Learner
+from dipod_jax.training.numbers import unless_diverged
 from dipod_jax.training.rollout import rollout
 from dipod_jax.training.sharding import DATA, SEED, Layout
 from dipod_jax.training.state import EVALUATION, ActorState, LearnerState, TrainState, Tunables
@@ -218,9 +219,9 @@ class _SeedPrograms:
         return rollout(self.env, self.policy, self.config.policy, learner, actor, self.keys(learner)[0], num_steps)
 
     def learn(self, learner: LearnerState, transitions: Transition) -> tuple[LearnerState, Metrics]:
-        """All updates on a rollout."""
-        learner, metrics = self.learner.update(learner, transitions, self.keys(learner)[1])
-        return learner._replace(iteration=learner.iteration + 1), metrics
+        """All updates on a rollout; none for a seed that has diverged."""
+        after, metrics = self.learner.update(learner, transitions, self.keys(learner)[1])
+        return unless_diverged(learner, after._replace(iteration=learner.iteration + 1)), metrics
 
     def measure(self, learner: LearnerState, transitions: Transition) -> Metrics:
         """The drift on a slice of a rollout that was not learned from yet."""
@@ -234,7 +235,7 @@ class _SeedPrograms:
         flow = self.policy.field
         assert flow is not None
         options, layout = self.config.distillation, self.learner.layout
-        return distil(options, flow, layout, learner, transitions, self.keys(learner)[3])
+        return unless_diverged(learner, distil(options, flow, layout, learner, transitions, self.keys(learner)[3]))
 
     def evaluate(self, learner: LearnerState, chunk: jax.Array) -> EpisodeReturns:
         """Whole episodes."""

@@ -121,6 +121,7 @@ def test_a_command_of_one_task_refuses_another(folders):
     assert "--task FishSwim" in line and "BallInCup" in line
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "word"),
     [

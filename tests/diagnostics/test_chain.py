@@ -36,6 +36,7 @@ def gaussian_chain(options, batch):
     return policy, obs, path, chain, flow
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "num_draws", "width"),
     [

@@ -219,6 +219,7 @@ def fitted():
     return velocity_fn, params, jax.tree.unflatten(tree, kicked)
 
 
+@pytest.mark.slow
 def test_a_refit_gains_nothing_at_the_optimum_and_much_off_it(fitted):
     velocity_fn, optimum, kicked = fitted
     spec, obs = CfmSpec("velocity", "mean", "monte-carlo", 8), jnp.zeros((256, 1))

@@ -18,7 +18,7 @@ from dipod_jax.envs import BatchedEnv
 @pytest.fixture(scope="module")
 def report():
     script = Path(__file__).with_name("on_four_devices.py")
-    flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
+    flags = "--xla_force_host_platform_device_count=4"  # and none of the tests' own: XLA's new emitters keep the bits
     path = os.pathsep.join([str(script.parents[2]), os.environ.get("PYTHONPATH", "")])
     environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": path}
     done = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True)

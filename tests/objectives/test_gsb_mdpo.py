@@ -74,6 +74,7 @@ def test_the_path_kl_still_has_a_gradient_where_every_step_is_clipped(chain):
         assert any(bool(jnp.any(g != 0.0)) for g in jax.tree.leaves(gradient)) is moves
 
 
+@pytest.mark.slow
 def test_the_first_ratio_is_one_and_the_first_path_kl_is_zero(chain):
     policy, params = chain
     obs, action, _, evidence = acted(policy, params)

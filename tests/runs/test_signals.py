@@ -146,6 +146,7 @@ def test_a_standard_output_that_is_gone_ends_no_run(tmp_path, how):
     assert done.stderr.splitlines() == {"head": said[:1], "closed": [], "full": said[1:]}[how]
 
 
+@pytest.mark.slow
 def test_letters_that_the_terminal_lacks_are_written_as_escapes(tmp_path):
     arguments = command(tmp_path / "läuft", checkpoint_interval=60.0)
     environment = {**arguments["env"], "PYTHONIOENCODING": "ascii", "LC_ALL": "C"}

@@ -97,6 +97,7 @@ def test_distilled_actions_move_to_the_actions_that_were_distilled(acted):
     assert abs(float(policy.sample(learner.params["policy"], rollout.obs, rollout.trace)[0].mean()) - 1.0) > 0.5
 
 
+@pytest.mark.slow
 def test_redrawn_actions_are_the_policys_own_whatever_was_taken(acted):
     policy, rollout, learner = acted
     config = DistillationConfig(interval=1, num_steps=400, learning_rate=3e-3, minibatch_size=256, actions="redrawn")

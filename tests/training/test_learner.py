@@ -9,6 +9,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from small import BASE, as_numbers, assert_same_bits, of_objective
 
+from dipod_jax.advantages import ADVANTAGES
 from dipod_jax.objectives.ppo import ExactPpo
 from dipod_jax.policies.critic import Critic
 from dipod_jax.training.learner import Learner, _summarise, learning_rate, shuffled
@@ -86,7 +87,6 @@ def test_an_update_on_two_devices_is_that_on_one(gaussian, advantages):
         assert_allclose(value, two_metrics[name], rtol=1e-4, atol=1e-5)  # a mean near 0 is the most rounded
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("field", ["reward", "action"])
 def test_where_no_transition_is_sound_the_update_is_skipped_and_counted(gaussian, one_step, field):
     _, state, transitions = gaussian
@@ -202,3 +202,35 @@ def test_a_sample_of_unknown_likelihood_changes_neither_ratio_nor_gradient():
     assert_array_equal(known[:, 0], [True, False, False, True])
     # at ratio 1 the gradient in the loss is A / B
     assert_allclose(gradient[:, 0], [0.25, 0.0, 0.0, -0.25])
+
+
+class PartlyUnknown:
+    """A policy that does not know the score of some actions, and gives `wrong` times their loss."""
+
+    def __init__(self, policy, wrong):
+        self.policy, self.wrong = policy, wrong
+
+    def __getattr__(self, name):
+        return getattr(self.policy, name)
+
+    def score(self, params, obs, action, evidence):
+        scores = self.policy.score(params, obs, action, evidence)
+        known = scores.known & (obs[..., :1] < 2.5)
+        return scores._replace(loss=jnp.where(known, scores.loss, self.wrong * scores.loss), known=known)
+
+
+def test_an_update_takes_nothing_from_a_score_that_is_not_known(gaussian):
+    make, state, rollout = gaussian
+    learners = [make(**WHOLE) for _ in range(2)]
+    for learner, wrong in zip(learners, (1.0, -3.0), strict=True):
+        learner.policy = PartlyUnknown(learner.policy, wrong)
+    (one, metrics), (other, _) = (jax.jit(x.update)(state, rollout, jax.random.key(0)) for x in learners)
+    assert 0.2 < metrics["unknown_likelihood"] < 0.4
+    assert_same_bits(one.params, other.params)
+
+
+def test_the_meters_advantages_are_of_the_whole_rollout_however_training_computes_them(gaussian):
+    make, state, rollout = gaussian
+    found = [jax.jit(make(advantages=way, unroll_length=4).advantages)(state, rollout) for way in ADVANTAGES]
+    assert len(found) == 2
+    assert_array_equal(*found)

@@ -6,7 +6,7 @@ import pytest
 from numpy.testing import assert_allclose
 from small import copy
 
-from dipod_jax.training.numbers import find_cause
+from dipod_jax.training.numbers import find_causes
 
 
 @pytest.mark.parametrize(("value", "failed"), [(np.nan, 1), (1e9, 0)])
@@ -33,8 +33,22 @@ def test_the_cause_names_what_the_task_gave(fpo):
     reward = transitions.reward.copy()
     reward[0, 2:4] = np.nan
     spoilt = transitions._replace(reward=reward)
-    assert find_cause((7,), {"skipped_in_a_row": np.array([9.0])}, spoilt) is None
-    assert find_cause((7,), {"skipped_in_a_row": np.array([10.0])}, spoilt) == (
-        "seed 7: the last 10 updates were skipped, as their gradients are not finite "
+    assert find_causes((7,), {"skipped_in_a_row": np.array([9.0])}, spoilt) == {}
+    assert find_causes((7,), {"skipped_in_a_row": np.array([10.0])}, spoilt) == {
+        7: "seed 7: the last 10 updates were skipped, as their gradients are not finite "
         "(reward not finite in 128 of 512 transitions)"
-    )
+    }
+
+
+def test_a_seed_that_has_diverged_learns_no_more_and_one_that_has_not_does(fpo):
+    start, _ = fpo.iterate(fpo.init())
+    for count, learns in ((9, True), (10, False)):
+        learner, actor = copy(start)
+        full = jax.numpy.full_like(learner.optimizer.notfinite_count, count)
+        optimizer = learner.optimizer._replace(notfinite_count=full)
+        before = jax.device_get(learner.params)
+        after, _ = fpo.iterate(start._replace(learner=learner._replace(optimizer=optimizer), actor=actor))
+        leaves = map(jax.tree.leaves, (before, after.learner.params))
+        same = [np.array_equal(a, b) for a, b in zip(*leaves, strict=True)]
+        assert not any(same) if learns else all(same)
+        assert after.learner.iteration[0] == 2 and after.learner.optimizer.notfinite_count[0] == (0 if learns else 10)

@@ -42,6 +42,7 @@ def trained(request, fpo):
     return programs, before, state, history, programs.evaluate(state.learner, 64)
 
 
+@pytest.mark.slow
 def test_a_known_optimum_is_found(trained):
     _, before, _, history, after = trained
     # the best return is 10, that of action 0 is 7.5, that of a standard normal pre-tanh action 10 (1 - .25 - .39) = 3.6
