@@ -41,7 +41,9 @@ def test_a_run_of_four_actuators_allows_four_times_the_gap():
     class FourTargets(TargetTask):
         action_size = 4
 
-    programs = probe_programs(dataclasses.replace(BASE, beta="auto", beta_control=CONTROL), (0, 1), FourTargets)
+    drift = dataclasses.replace(BASE.drift, interval=1)
+    config = dataclasses.replace(BASE, beta="auto", beta_control=CONTROL, drift=drift)
+    programs = probe_programs(config, (0, 1), FourTargets)
     learner = programs.control_beta(programs.init().learner, np.array([3.6, 5.0]))
     np.testing.assert_allclose(learner.tunables.beta, [0.009, 0.0125], rtol=1e-5)
 
