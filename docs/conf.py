@@ -17,6 +17,8 @@ exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = "dipod-jax"
 html_copy_source = False
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 
 myst_enable_extensions = ["dollarmath", "deflist", "colon_fence"]
 myst_heading_anchors = 4
@@ -70,6 +72,9 @@ def write_api(app) -> None:
             )  # they stand in its modules
             sections += [*head, f"```{{eval-rst}}\n.. automodule:: {name}{members}\n```"]
         (API / f"{part}.md").write_text("\n\n".join(sections) + "\n", encoding="utf-8")
+    pages = "\n".join(PARTS)
+    head = "# API reference\n\nMade of the docstrings, one page for each part."
+    (API / "index.md").write_text(f"{head}\n\n```{{toctree}}\n:maxdepth: 1\n\n{pages}\n```\n", encoding="utf-8")
 
 
 def plain_text(app, what, name, obj, options, lines: list[str]) -> None:
@@ -77,10 +82,32 @@ def plain_text(app, what, name, obj, options, lines: list[str]) -> None:
     if what in ("attribute", "property", "data"):
         lines[:0] = ["..", ""]  # else napoleon takes what precedes a colon in the first line for a type
     code = re.compile(r"(``.+?``|`.+?`)")
+    literal = indented_blocks(lines)
     for number, line in enumerate(lines):
-        parts = code.split(line)
-        parts[::2] = [re.sub(r"([*|\\]|(?<=\w)_(?!\w))", r"\\\1", part) for part in parts[::2]]
-        lines[number] = "".join(parts)
+        if number not in literal:
+            parts = code.split(line)
+            parts[::2] = [re.sub(r"([*|\\]|(?<=\w)_(?!\w))", r"\\\1", part) for part in parts[::2]]
+            lines[number] = "".join(parts)
+    for number in sorted((n for n in literal if n - 1 not in literal), reverse=True):
+        lines[number:number] = ["::", ""]  # a formula or a table keeps its lines
+
+
+def indented_blocks(lines: list[str]) -> set[int]:
+    """Numbers of the lines of blocks that stand after an empty line, further in than the text before it."""
+    indent = lambda line: len(line) - len(line.lstrip())
+    found: set[int] = set()
+    outer, text = None, ""  # indentation around the block that the line is in; the last line that is not empty
+    for number, line in enumerate(lines):
+        if line.strip():
+            if outer is not None and indent(line) <= outer:
+                outer = None
+            opens = text and not lines[number - 1].strip() and indent(line) > indent(text)
+            if outer is None and opens and not re.match(r"\s*([-*]|\d+\.) |.*::$", text):
+                outer = indent(text)
+            text = line
+        if outer is not None:
+            found.add(number)
+    return found
 
 
 def setup(app) -> None:

@@ -8,6 +8,8 @@ from refusals import begun_run
 
 from dipod_jax import commands, memory, presets
 from dipod_jax.envs.tasks import TASKS
+from dipod_jax.language.config import make_config, to_json
+from dipod_jax.runs import RunFolder
 
 # command, arguments, words of the line
 LINES = """
@@ -82,6 +84,10 @@ evaluate | run --which worst | --which worst
 evaluate | run --backend gpu | --backend gpu
 evaluate | file | file
 evaluate | run --evaluation-seed -1 | --evaluation-seed -1
+evaluate | tokens --seed 3 | --seed 3
+evaluate | tokens --problems 0 | --problems 0
+evaluate | tokens --episodes 5 | --episodes
+evaluate | tokens | tokens checkpoint
 compare | | RUN_DIRS
 compare | run --labels a b | --labels a b
 compare | file | file
@@ -125,6 +131,7 @@ def folder(tmp_path_factory):
     """A working folder with a run that has trained, and a file."""
     root = tmp_path_factory.mktemp("commands")
     begun_run(root / "run")
+    RunFolder.create(root / "tokens", to_json(make_config())).close()
     (root / "file").write_text("")
     return root
 

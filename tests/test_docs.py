@@ -7,17 +7,36 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
-PAGES = sorted(page for page in DOCS.glob("*.md") if page.name != "index.md")
-LINK = re.compile(r"\]\(([^)\s]+)\)")
+MADE = {"api", "_build"}  # by `make docs`
+PAGES = sorted(
+    page for page in DOCS.rglob("*.md") if page.name != "index.md" and not MADE & set(page.relative_to(DOCS).parts)
+)
+INDEX = (DOCS / "index.md").read_text(encoding="utf-8")
+NAMES = {str(page.relative_to(DOCS).with_suffix("")) for page in PAGES}
+LINK = re.compile(r"(?:\]\(|src=\")([^)\"\s]+)")
 
 
 def test_the_index_says_what_each_page_answers_and_lists_it_once():
-    index = (DOCS / "index.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| \[[^]]+\]\((\w+)\.md\) \| (.+\?) \|$", index, re.MULTILINE)
+    rows = re.findall(r"^\| \[[^]]+\]\(([\w/]+)\.md\) \| (.+\?) \|$", INDEX, re.MULTILINE)
     assert [name for name, _ in rows] == list(dict.fromkeys(name for name, _ in rows))
-    assert {name for name, _ in rows} == {page.stem for page in PAGES}
-    listed = [line for block in re.findall(r"```\{toctree\}(.+?)```", index, re.DOTALL) for line in block.split()]
-    assert all(listed.count(page.stem) == 1 for page in PAGES)
+    assert {name for name, _ in rows} == NAMES
+    listed = [line for block in re.findall(r"```\{toctree\}(.+?)```", INDEX, re.DOTALL) for line in block.split()]
+    assert all(listed.count(name) == 1 for name in NAMES)
+
+
+def test_every_page_but_the_log_says_first_which_question_it_answers():
+    questions = dict(re.findall(r"^\| \[[^]]+\]\(([\w/]+)\.md\) \| (.+\?) \|$", INDEX, re.MULTILINE))
+    for name in sorted(NAMES):
+        if not name.startswith("log/"):
+            first = (DOCS / f"{name}.md").read_text(encoding="utf-8").split("\n\n")[1]
+            assert " ".join(first.split()) == questions[name], name
+
+
+def test_the_readme_is_read_in_three_minutes_and_new_pages_in_two():
+    words = lambda page: len(page.read_text(encoding="utf-8").split())
+    assert words(ROOT / "README.md") < 700
+    for folder in ("concepts", "howto"):
+        assert {page.name: words(page) for page in (DOCS / folder).glob("*.md") if words(page) > 500} == {}
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 from nbclient import NotebookClient
 
 FOLDER = Path(__file__).parent.parent / "notebooks"
-NAMES = ("two_token_drift", "tiny_diffusion", "drift_in_control", "masked_lm_drift")
+NAMES = ("two_token_drift", "tiny_diffusion", "drift_in_control", "own_task", "masked_lm_drift")
 SMALL = {
     "DIPOD_NOTEBOOK_STEPS": "20",
     "DIPOD_NOTEBOOK_LENGTH": "2",

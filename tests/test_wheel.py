@@ -9,6 +9,7 @@ import sysconfig
 import zipfile
 from pathlib import Path
 
+import jupytext
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -101,3 +102,10 @@ def test_the_installed_command_trains_and_evaluates_beside_a_package_named_exper
 def test_the_installed_library_trains_loads_and_evaluates_from_python(installed, workplace):
     home, episodes = run([installed / "python", "-c", PROGRAM], workplace).splitlines()[-1].split()
     assert Path(home).is_relative_to(installed.parent) and episodes == "2"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("notebook", sorted((ROOT / "notebooks").glob("*.py")), ids=lambda path: path.stem)
+def test_a_notebook_finds_all_that_it_imports_in_the_installed_wheel(notebook, installed, workplace):
+    cells = [cell.source for cell in jupytext.read(notebook).cells if cell.cell_type == "code"]
+    run([installed / "python", "-c", "\n".join(cells[:2])], workplace)
