@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import hashlib
 import json
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -22,7 +21,7 @@ from dipod_jax.config import Config
 from dipod_jax.runs.errors import MachineError, reason_of
 from dipod_jax.runs.watch import Watch, accept_all, connect, listen
 from dipod_jax.serialisation import to_json
-from dipod_jax.training.hosts import from_first, is_first, text_from_first
+from dipod_jax.training.hosts import from_first, is_first, largest, text_from_first
 from dipod_jax.training.setup import check_devices
 
 JOIN_S = 300  # that a process waits for the others to start
@@ -60,15 +59,14 @@ def join(config: Config) -> None:
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
         jax.config.update("jax_cpu_enable_async_dispatch", False)  # collectives come in one order everywhere
     try:
-        with _without_abort():
-            jax.distributed.initialize(
-                config.coordinator,
-                config.num_processes,
-                config.process_id,
-                initialization_timeout=JOIN_S,
-                shutdown_timeout_seconds=DRAW_S,
-                cluster_detection_method=None if config.coordinator is None else "deactivate",
-            )
+        jax.distributed.initialize(
+            config.coordinator,
+            config.num_processes,
+            config.process_id,
+            initialization_timeout=JOIN_S,
+            shutdown_timeout_seconds=DRAW_S,
+            cluster_detection_method=None if config.coordinator is None else "deactivate",
+        )
         check_devices()
     except MachineError:
         raise
@@ -76,27 +74,6 @@ def join(config: Config) -> None:
         asked = "give --coordinator HOST:PORT, --num-processes and --process-id, or start it by srun or mpirun"
         how = "cannot be joined" if config.coordinator else f"cannot be found; {asked}"
         raise MachineError(f"--distributed: the processes of the run {how} ({reason_of(error)})") from error
-
-
-@contextlib.contextmanager
-def _without_abort() -> Iterator[None]:
-    """Have the client that jax makes leave it to the watch to end this process.
-
-    It would abort at once, in several lines, where the first process is gone. The hook is in a private module; with a
-    version that lacks it, a user sees these lines, and the process still ends.
-    """
-    try:
-        from jax._src.lib import _jax
-
-        original = _jax.get_distributed_runtime_client
-    except (ImportError, AttributeError):
-        yield
-        return
-    _jax.get_distributed_runtime_client = functools.partial(original, missed_heartbeat_callback=lambda *_: None)
-    try:
-        yield
-    finally:
-        _jax.get_distributed_runtime_client = original
 
 
 def _agreed(config: Config) -> Config:
@@ -109,10 +86,9 @@ def _agreed(config: Config) -> Config:
     assert out is not None
     options = {**to_json(config), "out": out}
     digest = np.frombuffer(hashlib.sha256(json.dumps(options, sort_keys=True).encode()).digest()[:8], np.uint32)
-    if not np.array_equal(from_first(digest), digest):
-        raise MachineError(
-            f"process {jax.process_index()} was started with other options than process 0; give all the same"
-        )
+    differs = not np.array_equal(from_first(digest), digest)
+    if (other := largest(jax.process_index() if differs else 0)) > 0:
+        raise MachineError(f"--distributed: process {other} was started with other options than process 0")
     return dataclasses.replace(config, out=Path(out))
 
 

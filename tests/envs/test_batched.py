@@ -128,3 +128,11 @@ def test_a_state_has_no_weak_types_and_a_scan_over_it_is_traced_once(env):
 def test_the_action_must_have_the_tasks_size(env):
     with pytest.raises(AssertionError):
         env.step(start(env), jnp.zeros((ENVS, 2)))
+
+
+def test_a_film_is_of_as_many_environments_as_it_likes_however_many_devices_there_are():
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:2]), ("data",))
+    env = BatchedEnv(CountingTask(), LIMIT, mesh)
+    with pytest.raises(ValueError, match="num_envs 3 is not allowed: a multiple of the 2 devices"):
+        env.reset(jax.random.key(0), 3)
+    assert env.on_one_device().reset(jax.random.key(0), 3).obs.shape == (3, 2)
