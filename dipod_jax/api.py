@@ -67,6 +67,7 @@ def train(config: Config) -> Path:
     preset, backend, _ = choose(config.preset, config.backend)
     out = config.out or default_folder(config)
     config = dataclasses.replace(config, preset=preset, backend=backend, out=out)
+    require(not config.distributed, "distributed", True, "only with the command dipod train")
     check_backend(config.backend)
     check_training(config)
     prepare_jax(config)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from dipod_jax.checks import require
-from dipod_jax.runs.errors import CheckpointError, NumbersError, RunFolderError, StorageError, reason_of
+from dipod_jax.runs.errors import CheckpointError, MachineError, NumbersError, RunFolderError, StorageError, reason_of
 
 Config = TypeVar("Config")
 
@@ -27,10 +27,10 @@ def run_cli(
     """Parse `argv` with `parse` and hand the configuration to `main`.
 
     A user's mistake is reported as one line on standard error, `error: --flag value is not allowed: ...`, and exit
-    status 2: a ValueError of `parse` (`parse_options` and validation included), a RunFolderError or CheckpointError of
-    `parse` or `main`. A ValueError of `main` is a bug and keeps its traceback. Ctrl-C is one line and exit status 130,
-    a run that saved on another signal 143; an OSError, as of a full disk, one line and exit status 74; a run whose
-    numbers are no longer finite, one line and exit status 65.
+    status 2: a ValueError of `parse` (`parse_options` and validation included), a RunFolderError, CheckpointError or
+    MachineError of `parse` or `main`. A ValueError of `main` is a bug and keeps its traceback. Ctrl-C is one line and
+    exit status 130, a run that saved on another signal 143; an OSError, as of a full disk, one line and exit status 74;
+    a run whose numbers are no longer finite, one line and exit status 65.
 
     Args:
         parse: from arguments (without the program's name) to a validated configuration. It imports nothing slow:
@@ -49,20 +49,28 @@ def run_cli(
         finally:
             if sys.stdout is not None:  # None where it was closed before we began
                 sys.stdout.flush()  # here, where a reader that has left is answered, and not at exit
-    except (RunFolderError, CheckpointError) as error:
-        _fail(str(error))
-    except NumbersError as error:
-        _fail(str(error), error.EXIT_STATUS)
-    except KeyboardInterrupt as interrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(getattr(interrupt, "exit_status", INTERRUPTED))
     except BrokenPipeError:  # whoever read our output has left, as `| head` does; Python would complain at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(BROKEN_PIPE)
-    except OSError as error:  # a full or failing disk; what is wrong with the arguments was found by `parse`
+    except BaseException as error:
+        if (ended := ending(error)) is None:
+            raise
+        print(ended[0], file=sys.stderr)
+        sys.exit(ended[1])
+
+
+def ending(error: BaseException) -> tuple[str, int] | None:
+    """The line and the exit status that a command ends with where `error` was raised; None of a bug."""
+    if isinstance(error, (RunFolderError, CheckpointError, MachineError)):
+        return _line(str(error)), USAGE_ERROR
+    if isinstance(error, NumbersError):
+        return _line(str(error)), error.EXIT_STATUS
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted", getattr(error, "exit_status", INTERRUPTED)
+    if isinstance(error, OSError):  # a full or failing disk; what is wrong with the arguments was found by `parse`
         file = "" if error.filename is None else f"{error.filename}: "
-        print("error:", " ".join(f"{file}{reason_of(error)}".split()), file=sys.stderr)
-        sys.exit(StorageError.EXIT_STATUS)
+        return _line(f"{file}{reason_of(error)}"), StorageError.EXIT_STATUS
+    return None
 
 
 def parse_options(
@@ -135,9 +143,13 @@ def _parse(parse: Callable[[list[str]], Config], arguments: list[str]) -> Config
     return config
 
 
-def _fail(message: str, status: int = USAGE_ERROR) -> NoReturn:
-    print("error:", " ".join(message.split()), file=sys.stderr)
-    sys.exit(status)
+def _fail(message: str) -> NoReturn:
+    print(_line(message), file=sys.stderr)
+    sys.exit(USAGE_ERROR)
+
+
+def _line(message: str) -> str:
+    return f"error: {' '.join(message.split())}"
 
 
 @contextlib.contextmanager

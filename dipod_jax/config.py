@@ -37,6 +37,14 @@ else:  # what the command line chooses from; --objective says which one before i
     )
 
 
+UNSTORED = {"stored": False}  # what a session is started with and no part of the run, nor of its config.json
+
+
+def stored_fields(options: Any) -> list[str]:
+    """Names of the fields of a dataclass of options that `config.json` holds."""
+    return [f.name for f in dataclasses.fields(options) if f.metadata.get("stored", True)]
+
+
 @dataclass(frozen=True)
 class RolloutConfig:
     """How experience is collected."""
@@ -46,7 +54,7 @@ class RolloutConfig:
     num_steps: int = 480
     """T, steps of every environment per iteration, >= 1"""
     episode_length: int = 1000
-    """steps after which a training episode is truncated, >= 1; evaluation always takes 1000"""
+    """steps after which a training episode is truncated, >= 1 and < 2^31 - 1; evaluation always takes 1000"""
     stagger: bool = False
     """start the environments at clock times spread over an episode"""
     observation_clip: float | None = None
@@ -55,7 +63,8 @@ class RolloutConfig:
 
     def __post_init__(self):
         check = Checked(self, "rollout")
-        check.number("num_envs", "num_steps", "episode_length", low=1)
+        check.number("num_envs", "num_steps", low=1)
+        check.number("episode_length", low=1, high=2**31 - 2)  # counted in 32 bits
         check.positive("observation_clip")
 
 
@@ -242,6 +251,14 @@ class Config:
     strict_resume: bool = False
     """with --resume: stop instead of falling back to an older checkpoint if the newest is damaged, or continuing from
     incomplete records"""
+    distributed: bool = field(default=False, metadata=UNSTORED)
+    """make one run of several processes, each started with the same options: docs/scaling.md"""
+    coordinator: str | None = field(default=None, metadata=UNSTORED)
+    """with --distributed: HOST:PORT of process 0; none: as Slurm, Open MPI, Kubernetes or the TPU pod has it"""
+    num_processes: int | None = field(default=None, metadata=UNSTORED)
+    """with --coordinator: how many processes, >= 1"""
+    process_id: int | None = field(default=None, metadata=UNSTORED)
+    """with --coordinator: which of them this is, 0 <= id < num-processes; 0 alone has the folder"""
     regularisers: Regularisers = field(default_factory=Regularisers)
     critic: CriticOptions = field(default_factory=CriticOptions)
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
@@ -266,9 +283,25 @@ class Config:
             distinct = len(seeds) >= 1 and min(seeds) >= 0 and len(set(seeds)) == len(seeds) and max(seeds) < 2**31
             require(distinct, "seed-list", " ".join(map(str, seeds)), "one or more different numbers, 0 <= seed < 2^31")
         self._check_batch()
+        self._check_processes()
         require(
             not self.resume or self.out is not None, "resume", self.resume, "only with --out, the folder of the run"
         )
+
+    def _check_processes(self) -> None:
+        """Check that the processes of a run are named wholly or not at all."""
+        where, count, index = self.coordinator, self.num_processes, self.process_id
+        for name in ("coordinator", "num_processes", "process_id"):
+            given = getattr(self, name) is not None
+            Checked(self).require(self.distributed or not given, name, "only with --distributed")
+            together = given == (where is not None)
+            Checked(self).require(together, name, "together with --coordinator, --num-processes and --process-id")
+        if where is None or count is None or index is None:
+            return
+        host, _, port = where.rpartition(":")
+        Checked(self).require(host != "" and port.isdecimal() and 0 < int(port) < 2**16, "coordinator", "HOST:PORT")
+        Checked(self).number("num_processes", low=1)
+        Checked(self).number("process_id", high=count - 1)
 
     def _check_policy(self) -> None:
         """Check that objective, policy and regularisers fit together."""
@@ -382,8 +415,8 @@ def differences(a: Any, b: Any, prefix: str = "") -> dict[str, tuple[Any, Any]]:
     if type(a) is not type(b):
         return {prefix.rstrip("."): (a.name, b.name)}
     found: dict[str, tuple[Any, Any]] = {}
-    for f in dataclasses.fields(a):
-        left, right, name = getattr(a, f.name), getattr(b, f.name), prefix + f.name.replace("_", "-")
+    for field_name in stored_fields(a):
+        left, right, name = getattr(a, field_name), getattr(b, field_name), prefix + field_name.replace("_", "-")
         if dataclasses.is_dataclass(left):
             found |= differences(left, right, name + ".")
         elif left != right:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from dipod_jax.checks import require
-from dipod_jax.config import Config
+from dipod_jax.config import Config, stored_fields
 from dipod_jax.objectives import OBJECTIVES
 from dipod_jax.policies import POLICIES
 from dipod_jax.regularisers import REGULARISERS
@@ -31,7 +31,7 @@ def to_json(config: Config) -> dict[str, Any]:
 def _plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value):
         name = {"name": value.name} if hasattr(value, "name") else {}  # pyright: ignore[reportAttributeAccessIssue]
-        return name | {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return name | {field: _plain(getattr(value, field)) for field in stored_fields(value)}
     return list(value) if isinstance(value, tuple) else str(value) if isinstance(value, Path) else value
 
 
@@ -84,7 +84,7 @@ def _read(template: Any, values: Any, where: str) -> Any:
     """A dataclass of the template's type, its fields from `values`, all of them and no others."""
     if not isinstance(values, Mapping):
         raise ValueError(f"config.json: {where.rstrip('.')} is not a group of options: {WAY_OUT}")
-    fields = {f.name: getattr(template, f.name) for f in dataclasses.fields(template)}
+    fields = {name: getattr(template, name) for name in stored_fields(template)}
     if hasattr(template, "name"):
         given = values.get("name")
         if given != template.name:

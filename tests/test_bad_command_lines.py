@@ -8,6 +8,8 @@ from refusals import begun_run
 
 from dipod_jax import commands, memory, presets
 from dipod_jax.envs.tasks import TASKS
+from dipod_jax.language.config import make_config, to_json
+from dipod_jax.runs import RunFolder
 
 # command, arguments, words of the line
 LINES = """
@@ -19,6 +21,16 @@ train | --objective sac | --objective sac
 train | --objective | --objective
 train | --backend cuda | --backend cuda
 train | --backend warp | --backend warp
+train | --coordinator host:1 | --coordinator host:1 --distributed
+train | --num-processes 2 | --num-processes 2 --distributed
+train | --distributed --process-id 0 | --process-id 0 together
+train | --distributed --coordinator host:1 | --num-processes together
+train | --distributed --coordinator host --num-processes 2 --process-id 0 | --coordinator host HOST:PORT
+train | --distributed --coordinator :80 --num-processes 2 --process-id 0 | --coordinator :80 HOST:PORT
+train | --distributed --coordinator h:99999 --num-processes 2 --process-id 0 | --coordinator h:99999 HOST:PORT
+train | --distributed --coordinator h:1 --num-processes 2 --process-id 2 | --process-id 2
+train | --distributed --coordinator h:1 --num-processes 0 --process-id 0 | --num-processes 0
+sweep | --betas 0 --distributed | --distributed train
 train | --seeds 0 | --seeds 0
 train | --seeds -3 | --seeds -3
 train | --seeds 1e3 | --seeds 1e3
@@ -72,6 +84,10 @@ evaluate | run --which worst | --which worst
 evaluate | run --backend gpu | --backend gpu
 evaluate | file | file
 evaluate | run --evaluation-seed -1 | --evaluation-seed -1
+evaluate | tokens --seed 3 | --seed 3
+evaluate | tokens --problems 0 | --problems 0
+evaluate | tokens --episodes 5 | --episodes
+evaluate | tokens | tokens checkpoint
 compare | | RUN_DIRS
 compare | run --labels a b | --labels a b
 compare | file | file
@@ -115,6 +131,7 @@ def folder(tmp_path_factory):
     """A working folder with a run that has trained, and a file."""
     root = tmp_path_factory.mktemp("commands")
     begun_run(root / "run")
+    RunFolder.create(root / "tokens", to_json(make_config())).close()
     (root / "file").write_text("")
     return root
 

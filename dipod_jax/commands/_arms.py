@@ -55,8 +55,10 @@ def split_arguments(
 
 
 def refuse_options(rest: Sequence[str], names: Sequence[str], why: str) -> None:
-    """Refuse options of `dipod train` that a study sets itself."""
+    """Refuse options of `dipod train` that a study sets itself, and to make one run of several processes."""
     given = {word.partition("=")[0] for word in rest}
+    if "--distributed" in given:
+        raise ValueError("--distributed is not an option here: it is one of dipod train")
     for name in names:
         if f"--{name}" in given:
             raise ValueError(f"--{name} is not an option here: {why}")

@@ -23,6 +23,7 @@ STARTED = time.perf_counter()
 # The schedule ends where the run does: one that is made longer takes its rate up again where the longer schedule is.
 RATE_WARNING = "warning: the learning rate's schedule ends with the run: over {} env steps before, now over {}"
 # Options that may change when a run is resumed: how far it goes, what it keeps and what it prints.
+# (and what is no part of a run, `config.UNSTORED`).
 RESUMABLE = ("total-steps", "logger", "checkpoint-interval", "keep-checkpoints", "strict-resume", "resume", "out")
 
 
@@ -92,7 +93,8 @@ def _check_folder(config: Config, start: Config) -> Config:
 
     check_logger(config.logger)
     check_backend(config.backend)
-    check_training(config)
+    if not config.distributed:  # how many devices share it is not known yet, and to ask for one would settle them
+        check_training(config)
     if config.preset == "auto":
         config = dataclasses.replace(config, preset=start.preset)
     if config.backend == "auto":
@@ -108,6 +110,8 @@ def _check_folder(config: Config, start: Config) -> Config:
     if config.out is None:
         config = dataclasses.replace(config, out=default_folder(config))
     assert config.out is not None
+    if config.distributed:  # the first process, which has the folder, is known when all have joined
+        return config
     check_writable(config.out)
     check_unused(config.out)
     return config
@@ -119,7 +123,12 @@ def _train(config: Config) -> None:
     prepare_jax(config)
     from dipod_jax.training.loop import train
 
-    train(config, started=STARTED)
+    if not config.distributed:
+        train(config, started=STARTED)
+        return
+    from dipod_jax.training.joining import run_joined
+
+    run_joined(config, lambda config, watch: train(config, started=STARTED, watch=watch))
 
 
 if __name__ == "__main__":

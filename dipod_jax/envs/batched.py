@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 # One start state is kept ready for every eight environments: enough for every reset between two `refresh` calls when
@@ -102,7 +103,7 @@ class BatchedEnv:
         if num_envs % self._num_devices:
             raise ValueError(f"num_envs {num_envs} is not allowed: a multiple of the {self._num_devices} devices")
         env_key, starts_key, reset_key = jax.random.split(key, 3)
-        clock = jnp.arange(num_envs, dtype=jnp.int32) * self.episode_length // num_envs
+        clock = jnp.asarray(np.arange(num_envs) * self.episode_length // num_envs, jnp.int32)  # the product has 64 bits
         num_starts = max(1, num_envs // ENVS_PER_START) if num_starts is None else num_starts
         state = EnvState(
             physics=self._start_states(reset_key, num_envs),
@@ -156,6 +157,10 @@ class BatchedEnv:
             key=keys[:, 1],
         )
         return next_state, result
+
+    def on_one_device(self) -> BatchedEnv:
+        """The same, of any number of environments, none of which is spread over devices."""
+        return BatchedEnv(self._task, self.episode_length)
 
     @property
     def _num_devices(self) -> int:

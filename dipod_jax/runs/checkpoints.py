@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 ARRAYS = "arrays"
 LEAVES = "leaves.json"
+AS_DATA = "as_data"  # in LEAVES, of random keys that one of several processes has saved
 MAX_LEAVES_BYTES = 2**26
 
 PyTree = Any
@@ -97,7 +98,8 @@ def restore_checkpoint(path: Path, abstract_state: PyTree, *, partial: bool = Fa
     index = {leaf["name"]: position for position, leaf in enumerate(saved)}
     wanted = _named_leaves(abstract_state)
     _check_layout(path, {leaf["name"]: leaf for leaf in saved}, wanted, partial)
-    restored = _restore_arrays(path / ARRAYS, {index[name]: leaf for name, leaf in wanted})
+    as_data = {index[leaf["name"]] for leaf in saved if AS_DATA in leaf}
+    restored = _restore_arrays(path / ARRAYS, {index[name]: leaf for name, leaf in wanted}, as_data)
     return jax.tree.unflatten(jax.tree.structure(abstract_state), [restored[index[name]] for name, _ in wanted])
 
 
@@ -134,6 +136,12 @@ def _describe(name: str, leaf: Any) -> dict[str, Any]:
     return {"name": name, "shape": list(leaf.shape), "dtype": str(leaf.dtype)}
 
 
+def _how(leaf: Any) -> dict[str, bool]:
+    import jax
+
+    return {AS_DATA: True} if jax.process_count() > 1 and _is_key(leaf) else {}
+
+
 def _is_empty(leaf: Any) -> bool:
     return 0 in leaf.shape
 
@@ -142,7 +150,7 @@ def _write_checkpoint(path: Path, leaves: list[tuple[str, Any]]) -> None:
     path.mkdir()
     _check_room(path, leaves)
     _save_arrays(path / ARRAYS, leaves)
-    layout = [_describe(name, leaf) for name, leaf in leaves]
+    layout = [_describe(name, leaf) | _how(leaf) for name, leaf in leaves]
     (path / LEAVES).write_text(json.dumps(layout, indent=1) + "\n", encoding="utf-8")
     write_sums(path)
 
@@ -177,9 +185,9 @@ def _quiet() -> Iterator[None]:
 def _save_arrays(path: Path, leaves: list[tuple[str, Any]]) -> None:
     import orbax.checkpoint as ocp
 
-    arrays = {f"{index:06d}": leaf for index, (_, leaf) in enumerate(leaves) if not _is_empty(leaf)}
+    arrays = {f"{index:06d}": _storable(leaf) for index, (_, leaf) in enumerate(leaves) if not _is_empty(leaf)}
     try:
-        with _quiet(), ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+        with _quiet(), _checkpointer() as checkpointer:
             checkpointer.save(path, args=ocp.args.PyTreeSave(arrays))
     except Exception as error:  # it hides an OSError in a ValueError of several thousand characters
         for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
@@ -188,29 +196,75 @@ def _save_arrays(path: Path, leaves: list[tuple[str, Any]]) -> None:
         raise CheckpointError(f"{path} cannot be written ({reason_of(error)})") from error
 
 
-def _restore_arrays(path: Path, wanted: dict[int, Any]) -> "dict[int, jax.Array]":
-    """Read the leaves at the positions of `wanted`; its values say their shape, dtype and, where given, sharding."""
+def _storable(leaf: Any) -> Any:
+    """A leaf as orbax takes it: of several processes one saves alone, and then it takes what lies on the host."""
+    import jax
+    import numpy as np
+
+    if jax.process_count() == 1:
+        return leaf
+    return np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
+
+
+def _is_key(leaf: Any) -> bool:
+    import jax
+
+    return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _checkpointer() -> Any:
+    """orbax's, of this process alone."""
     import jax
     import orbax.checkpoint as ocp
 
-    default = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    if jax.process_count() == 1:
+        return ocp.Checkpointer(ocp.PyTreeCheckpointHandler())
+    alone = ocp.options.MultiprocessingOptions(
+        primary_host=jax.process_index(), active_processes={jax.process_index()}, barrier_sync_key_prefix="alone"
+    )
+    handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=alone)
+    return ocp.Checkpointer(handler, multiprocessing_options=alone)
+
+
+def _wrapped(data: "jax.Array", key: Any) -> "jax.Array":
+    """Keys of the kind of `key` from their data."""
+    import jax
+
+    kinds = ("threefry2x32", "rbg", "unsafe_rbg")
+    kind = next(k for k in kinds if jax.eval_shape(lambda k=k: jax.random.key(0, impl=k)).dtype == key.dtype)
+    return jax.random.wrap_key_data(data, impl=kind)
+
+
+def _restore_arrays(path: Path, wanted: dict[int, Any], as_data: set[int]) -> "dict[int, jax.Array]":
+    """Read the leaves at the positions of `wanted`; its values say their shape, dtype and, where given, sharding.
+
+    Those at the positions of `as_data` are keys that were saved as their data.
+    """
+    import jax
+    import orbax.checkpoint as ocp
+
+    default = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     abstract = {
         index: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=getattr(leaf, "sharding", None) or default)
         for index, leaf in wanted.items()
     }
+    for index in as_data & abstract.keys():
+        data = jax.eval_shape(jax.random.key_data, abstract[index])
+        abstract[index] = jax.ShapeDtypeStruct(data.shape, data.dtype, sharding=abstract[index].sharding)
     item = {f"{index:06d}": leaf for index, leaf in abstract.items() if not _is_empty(leaf)}
     arguments = ocp.args.PyTreeRestore(
         item=item, restore_args=ocp.checkpoint_utils.construct_restore_args(item), partial_restore=True
     )
     try:
-        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+        with _checkpointer() as checkpointer:
             arrays = checkpointer.restore(path, args=arguments)
     except Exception as error:
         raise CheckpointError(f"{path} cannot be restored ({reason_of(error)}); {WAY_OUT}") from error
-    return {
+    found = {
         index: jax.numpy.zeros(leaf.shape, leaf.dtype) if _is_empty(leaf) else arrays[f"{index:06d}"]
         for index, leaf in abstract.items()
     }
+    return found | {index: _wrapped(found[index], wanted[index]) for index in as_data & found.keys()}
 
 
 def _check_layout(path: Path, saved: dict[str, Any], wanted: list[tuple[str, Any]], partial: bool) -> None:
@@ -219,7 +273,7 @@ def _check_layout(path: Path, saved: dict[str, Any], wanted: list[tuple[str, Any
         if name not in saved:
             raise CheckpointError(f"{path} has no state{name}; {other_program}")
         described = _describe(name, leaf)
-        if described != saved[name]:
+        if described != {part: saved[name][part] for part in described}:
             was, now = (f"{leaf['dtype']}{leaf['shape']}" for leaf in (saved[name], described))
             raise CheckpointError(f"{path} holds state{name} as {was}, this program has {now}; {other_program}")
     surplus = saved.keys() - {name for name, _ in wanted}

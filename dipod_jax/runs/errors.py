@@ -9,6 +9,10 @@ class CheckpointError(Exception):
     """A checkpoint cannot be used or made: torn, damaged, of another program, refused by the disk."""
 
 
+class MachineError(Exception):
+    """This machine has not what was asked for, or the processes of one run cannot do it together."""
+
+
 class StorageError(OSError):
     """What the run has to leave behind cannot be written any more; the command ends with `EXIT_STATUS`."""
 

@@ -11,15 +11,16 @@ MAX_BYTES = 2**20
 class MujocoLog:
     """Where MuJoCo writes its warnings while a run goes on; else it writes them where the command was started."""
 
-    def __init__(self, folder: Path, say: Callable[[str], None]) -> None:
-        """Send them to `folder / MUJOCO_LOG.TXT`; that there are any is said once, and nothing printed besides."""
+    def __init__(self, folder: Path | None, say: Callable[[str], None]) -> None:
+        """Send them to `folder / MUJOCO_LOG.TXT`, or nowhere; that there are any is said once, and nothing printed
+        besides."""
         import mujoco
 
-        self._path, self._say = folder.absolute() / LOG, say
+        self._path, self._say = (folder or Path()).absolute() / LOG, say
         self._before = mujoco.MjLogConfig.get()
         self._size_before = self._size()
         self._said = self._full = False
-        fits = len(str(self._path).encode()) < 1024  # what MuJoCo keeps of a name
+        fits = folder is not None and len(str(self._path).encode()) < 1024  # what MuJoCo keeps of a name
         _configure(logfile=str(self._path) if fits else LOG, logto_file=fits, logto_console=False)
 
     def check(self) -> None:

@@ -20,7 +20,13 @@ class Progress:
     """
 
     def __init__(
-        self, total_env_steps: int, *, name: str = "training", stream: TextIO | None = None, interval_s: float = 10.0
+        self,
+        total_env_steps: int,
+        *,
+        name: str = "training",
+        stream: TextIO | None = None,
+        interval_s: float = 10.0,
+        silent: bool = False,
     ) -> None:
         """Start.
 
@@ -28,6 +34,7 @@ class Progress:
             total_env_steps: env steps at which the run ends, > 0.
             name: what stands before the bar.
             stream: where to write; standard output where None.
+            silent: show nothing.
             interval_s: least seconds between two plain lines of `update`; the last step is always shown.
         """
         from rich.console import Console
@@ -38,7 +45,8 @@ class Progress:
         self.name = name
         self._interval_s = interval_s
         self._last_plain_s = -math.inf
-        terminal = cast(TextIO, Terminal(sys.stdout if stream is None else stream))
+        shown = sys.stdout if stream is None else stream
+        terminal = cast(TextIO, Terminal(None if silent else shown))
         self._console = Console(file=terminal, markup=False, emoji=False, highlight=False)
         self._plain = not (terminal.isatty() and self._console.is_interactive)
         columns = (

@@ -6,6 +6,7 @@ What passes has the types that the rest of the library reads; everything else is
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,13 @@ def parse_object(text: bytes) -> dict[str, Any]:
     if text.count(b"[") + text.count(b"{") > MAX_DEPTH and _is_deep(text):
         raise ValueError(f"it is nested more than {MAX_DEPTH} deep")
     try:
-        value = json.loads(text.decode("utf-8"), parse_int=_integer, parse_float=_number, parse_constant=_constant)
+        value = json.loads(
+            text.decode("utf-8"),
+            parse_int=_integer,
+            parse_float=_number,
+            parse_constant=_constant,
+            object_pairs_hook=_object,
+        )
     except UnicodeDecodeError:
         raise ValueError("it is not UTF-8") from None
     except json.JSONDecodeError as error:
@@ -192,6 +199,14 @@ def _number(digits: str) -> float:
 
 def _constant(name: str) -> float:
     raise ValueError(f"{name} is no number of JSON")
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+        raise ValueError(f"it holds {twice[:40]!r} twice")
+    return value
 
 
 def _is_deep(text: bytes) -> bool:

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import NoReturn
 
 # How long a phase that can be abandoned may still take to end by itself.
 GRACE_S = 1.0
@@ -39,6 +40,10 @@ class StopRequest:
         self._leave: Callable[[], None] | None = None
         self._is_leaving = False
         self._lock = threading.Lock()
+        self.on_signal: Callable[[int], None] = lambda number: None
+        """Told of the first signal to this process; not of those that `hear` was told of."""
+        self.on_exit: Callable[[int], None] = lambda status: None
+        """Told of the exit status just before the process is ended here."""
 
     def is_set(self) -> bool:
         """Whether a signal has come."""
@@ -69,10 +74,22 @@ class StopRequest:
     def receive(self, number: int) -> None:
         """Take note of a signal; end the process at the second one. A shell may repeat that the terminal is gone."""
         if self._number is None:
-            self._number, self._since = number, time.monotonic()
+            self.hear(number)
+            self.on_signal(number)
         elif number != signal.SIGHUP:
             _say("stopped at once; what was saved before stands")
-            os._exit(_exit_status(number))
+            self._exit(_exit_status(number))
+
+    def hear(self, number: int) -> None:
+        """Take note that another process of the run was sent a signal."""
+        if self._number is None:
+            self._since = time.monotonic()
+            self._number = number
+
+    @property
+    def number(self) -> int:
+        """The signal that has come; 0 where none has."""
+        return self._number or 0
 
     def abandon_if_due(self) -> None:
         """Leave a phase that can be abandoned and was asked to end long enough ago."""
@@ -89,8 +106,12 @@ class StopRequest:
             leave()
         except BaseException as error:
             _say(f"error: {error}")
-            os._exit(getattr(error, "EXIT_STATUS", 1))
-        os._exit(self.stopped().exit_status)
+            self._exit(getattr(error, "EXIT_STATUS", 1))
+        self._exit(self.stopped().exit_status)
+
+    def _exit(self, status: int) -> NoReturn:
+        self.on_exit(status)
+        os._exit(status)
 
 
 @contextmanager

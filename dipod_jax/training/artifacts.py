@@ -50,7 +50,7 @@ def write_artifacts(
 
     def film() -> None:
         first = jax.tree.map(lambda x: x[0], learner)
-        acting = programs.evaluation_env, programs.policy, first.params["policy"], first.obs_statistics
+        acting = programs.evaluation_env.on_one_device(), programs.policy, first.params["policy"], first.obs_statistics
         write_policy_video(*acting, folder.path / "policy.mp4", jax.random.fold_in(first.key, VIDEO), say)
 
     parts = {"returns.png": draw_returns, "drift.png": draw_drift, "policy.mp4": film}

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from dipod_jax.runs import CheckpointError, latest_checkpoint, reason_of, restore_checkpoint, save_checkpoint
+from dipod_jax.training.hosts import is_first, to_host
 from dipod_jax.training.state import TrainState
 
 
@@ -41,7 +42,10 @@ class BestKeeper:
 
     def take_up(self, state: TrainState) -> None:
         """Go on with what an earlier session saved; `state` is one of the run's, for its shapes."""
-        shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), _of(state, 0, np.zeros(_seeds(state))))
+        of_state = _of(state, 0, np.zeros(len(state.learner.iteration)))
+        if not is_first():
+            return
+        shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), of_state)
         try:
             path = latest_checkpoint(self._folder, say=self._say)
             if path is not None:
@@ -62,7 +66,7 @@ class BestKeeper:
 
     def save(self) -> None:
         """Write it, if it is not written; where the disk refuses, say so once and let the next save try again."""
-        if self._best is None or not self._unsaved:
+        if self._best is None or not self._unsaved or not is_first():
             return
         try:
             save_checkpoint(self._folder, int(self._best.iteration.max()), self._best, keep=1)
@@ -80,9 +84,5 @@ def _of(state: TrainState, iteration: int, score: np.ndarray) -> Best:
     kept = {"params": {"policy": learner.params["policy"]}, "obs_statistics": learner.obs_statistics}
     acting = learner._replace(**{name: kept.get(name) for name in learner._fields})
     noise = actor._replace(env=None, base_noise=actor.base_noise[:, :1])
-    acting, noise = jax.device_get((acting, noise))
+    acting, noise = to_host((acting, noise))
     return Best(acting, noise, np.asarray(score, np.float32), np.full(len(score), iteration, np.int32))
-
-
-def _seeds(state: TrainState) -> int:
-    return len(np.asarray(state.learner.iteration))

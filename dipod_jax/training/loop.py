@@ -14,9 +14,12 @@ from dipod_jax.runs import BEST, NumbersError, Progress, RunFolder, RunFolderErr
 from dipod_jax.runs.loggers import Logger, NullLogger
 from dipod_jax.runs.mujoco_log import MujocoLog
 from dipod_jax.runs.signals import StopRequest, stop_requested
+from dipod_jax.runs.silent import SilentFolder
+from dipod_jax.runs.watch import Watch
 from dipod_jax.serialisation import to_json
 from dipod_jax.training.artifacts import write_artifacts
 from dipod_jax.training.best import BestKeeper
+from dipod_jax.training.hosts import is_first, largest, to_host
 from dipod_jax.training.numbers import find_causes, stopped_by
 from dipod_jax.training.programs import Programs, make_programs
 from dipod_jax.training.results import best_and_last, evaluation_record, seconds_to, start_note, summarise
@@ -29,6 +32,7 @@ def train(
     *,
     started: float | None = None,
     programs: Programs | None = None,
+    watch: Watch | None = None,
 ) -> dict[str, Any]:
     """Train as `config` says, and leave everything in its run folder.
 
@@ -36,9 +40,10 @@ def train(
         config: resolved; preset and backend are not "auto", `out` is set.
         started: `time.perf_counter()` at which the clock of the run began; now where None.
         programs: compiled ones to use again, made for a config that differs in `Tunables` and folders only.
+        watch: over the other processes of the run, where there are any.
 
     Returns:
-        What `result.json` holds.
+        What `result.json` holds; nothing where another process has it.
 
     Raises:
         RunFolderError, CheckpointError: the folder cannot be used.
@@ -50,10 +55,12 @@ def train(
     """
     started = time.perf_counter() if started is None else started
     with stop_requested() as stop, contextlib.closing(Run(config, started, programs, stop=stop)) as run:
+        if watch is not None:
+            watch.take(stop)
         run.start()
         while run.iteration < config.num_iterations:
             run.iterate()
-            if stop.is_set() and run.iteration < config.num_iterations:
+            if run.is_stopping() and run.iteration < config.num_iterations:
                 run.leave_saved()
                 raise stop.stopped()
         result = run.finish()
@@ -76,11 +83,8 @@ class Run:
         self.config, self.seeds, self.stop = config, config.all_seeds, stop or StopRequest()
         self._started = self._clock_zero = started
         self._given = programs
-        if config.resume:
-            self.folder = RunFolder.resume(config.out)
-        else:
-            self.folder = RunFolder.create(config.out, to_json(config))
-        self.progress = Progress(config.planned_steps * len(self.seeds), name=config.task)
+        self.folder = _open_folder(config)
+        self.progress = Progress(config.planned_steps * len(self.seeds), name=config.task, silent=not is_first())
         self.folder.say = self.progress.line
         if self.folder.taken_over_from is not None:
             self.progress.line(f"continuing for {self.folder.taken_over_from}, which was killed")
@@ -91,7 +95,8 @@ class Run:
         self._last_return: float | None = None
         self.holes: str | None = None
         self._diverged: dict[int, str] = {}  # seed -> why
-        self._mujoco_log = MujocoLog(self.folder.path, self.progress.line)
+        self._mujoco_log = MujocoLog(self.folder.path if is_first() else None, self.progress.line)
+        self._kept: TrainState | None = None  # on the host, where an evaluation may be abandoned
         self._best = BestKeeper(self.folder.checkpoints / BEST, self.progress.line)
         self._saver = Saver(self.folder.checkpoints, keep=config.keep_checkpoints, say=self.progress.line)
 
@@ -115,7 +120,7 @@ class Run:
             else:
                 self.state = fresh_state(self.config, self.programs)
             self.logger = make_logger(
-                self.config.logger,
+                self.config.logger if is_first() else "none",
                 self.folder.path,
                 to_json(self.config),
                 name=self.folder.path.name,
@@ -149,8 +154,9 @@ class Run:
 
     def _take_up(self, resumed: Resumed) -> None:
         """Go on from a state, with the clocks where they stopped."""
-        self.state, records, self.holes = resumed
-        self.iteration = int(np.asarray(self.state.learner.iteration)[0])
+        state, records, self.holes = resumed
+        assert state is not None
+        self.state, self.iteration = state, int(to_host(state.learner.iteration)[0])
         if self.iteration > 0:
             self._best.take_up(self.state)
         self.evaluations = [r for r in records if r["kind"] == "evaluation"]
@@ -162,6 +168,12 @@ class Run:
         for kind in ("training", "evaluation"):
             self.timings[f"{kind}_s"] += sum(r.get(f"{kind}_s", 0.0) for r in of_one_seed)
         self._timed_iterations = sum("training_s" in r for r in of_one_seed)
+
+    def is_stopping(self) -> bool:
+        """Whether any process of the run was asked to stop; all of them find the same."""
+        if (number := largest(self.stop.number)) != 0:
+            self.stop.hear(number)
+        return number != 0
 
     def iterate(self) -> None:
         """One iteration of every seed, then whatever is due after it."""
@@ -187,7 +199,7 @@ class Run:
             self.evaluate(self.config.evaluation.num_episodes)
         elif self._is_due():
             self.evaluate(self.config.evaluation.num_episodes_during)
-        if last or self._saver.is_due(self.config.checkpoint_interval):
+        if last or largest(is_first() and self._saver.is_due(self.config.checkpoint_interval)):
             self.save(required=last)
 
     def _advance(self) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
@@ -197,20 +209,21 @@ class Run:
         actor, transitions = programs.act(learner, actor)
         drift = {}
         if programs.measure is not None and self.iteration % config.drift.interval == 0:
-            drift = jax.device_get(programs.measure(learner, transitions))
+            drift = to_host(programs.measure(learner, transitions))
             if config.beta == "auto":
                 learner = programs.control_beta(learner, drift["drift/gap"])
         interval = config.distillation.interval
         if programs.distil is not None and interval > 0 and (self.iteration + 1) % interval == 0:
             learner = programs.distil(learner, transitions)  # before it learns: these actions are still its own
-        beta = np.asarray(learner.tunables.beta)
+        beta = to_host(learner.tunables.beta)
         learner, metrics = programs.learn(learner, transitions)
         self.state = TrainState(learner, actor)
+        metrics = to_host(metrics)
         self._note_diverged(find_causes(self.seeds, metrics, transitions))
         diverged = np.array([float(seed in self._diverged) for seed in self.seeds])
-        failures = np.asarray(actor.env.num_failures).sum(1)
+        failures = to_host(actor.env.num_failures).sum(1)
         own = {"beta": beta, "failed_simulations": failures, "diverged": diverged}
-        return drift, jax.device_get(metrics) | own
+        return drift, metrics | own
 
     def _note_diverged(self, causes: dict[int, str]) -> None:
         """Say once of a seed that it has diverged, where others go on; its learner stays as it is from now on."""
@@ -235,13 +248,12 @@ class Run:
         teacher, key = jax.tree.map(lambda x: x.copy(), learner), learner.key
         act, distil = self.programs.act, self.programs.distil
         for phase in range(self.config.distillation.initial_iterations):
-            if self.stop.is_set():
+            if self.is_stopping():
                 self.leave_unchanged()
                 raise self.stop.stopped()
             # The iteration stays 0, so the phases' draws are told apart by the key.
-            of_phase = jax.device_put(
-                jax.vmap(lambda k, p=phase: jax.random.fold_in(k, INITIAL_DISTILLATION + p))(key), key.sharding
-            )
+            folded = jax.vmap(lambda k, p=phase: jax.random.fold_in(k, INITIAL_DISTILLATION + p))(key)
+            of_phase = jax.device_put(folded, key.sharding)
             actor, transitions = act(teacher._replace(key=of_phase), actor)
             assert distil is not None
             learner = distil(learner._replace(key=of_phase.copy()), transitions)
@@ -252,8 +264,11 @@ class Run:
     def evaluate(self, num_episodes: int, *, recorded: bool = False) -> None:
         """Evaluate every seed, record it unless it was `recorded` before, and say so."""
         before = time.perf_counter()
+        if jax.process_count() > 1:  # another process may be in a collective when this one is to save
+            self._kept = to_host(self.state)
         with self.stop.abandonable(self.leave_saved if self.iteration > 0 else self.leave_unchanged):
-            returns = jax.device_get(self.programs.evaluate(self.state.learner, num_episodes))
+            returns: Any = self.programs.evaluate(self.state.learner, num_episodes)
+        self._kept = None
         elapsed = time.perf_counter() - before
         self.timings["evaluation_s"] += elapsed
         for index, seed in enumerate(self.seeds):
@@ -274,8 +289,12 @@ class Run:
     def save(self, *, required: bool = False) -> None:
         """Write the best policy and a checkpoint of everything, as `Saver.save` does."""
         self.folder.check()
+        state = self.state
+        if jax.process_count() > 1:
+            state = self._kept or to_host(state)
         self._best.save()  # first: a kill in between makes the evaluations since the last checkpoint come again
-        self._saver.save(self.iteration, self.state, required=required)
+        if is_first():
+            self._saver.save(self.iteration, state, required=required)
 
     def leave_saved(self) -> None:
         """End in the course of training."""
@@ -303,23 +322,27 @@ class Run:
     def finish(self) -> dict[str, Any]:
         """Write the result and the pictures; say where they are. A result that stands already is left as it is."""
         result = self._standing_result()
-        if result is None:
+        if not largest(result is not None):  # the same for all processes, of which the first may have one
             if not hasattr(self, "_returns"):  # stopped between the last iteration and its result
                 self.evaluate(self.config.evaluation.num_episodes, recorded=self._is_evaluated())
             result = self.result()
             self.folder.write_result(result)
         self.check_records()
-        with self.stop.abandonable(self.leave_finished):
-            write_artifacts(
-                self.config,
-                self.folder,
-                self.programs,
-                self.state.learner,
-                self.evaluations,
-                start_note(self.config.task),
-                self.progress.line,
-            )
+        learner = self.state.learner if jax.process_count() == 1 else to_host(self.state.learner)
+        if isinstance(self.folder, RunFolder):
+            with self.stop.abandonable(self.leave_finished):
+                write_artifacts(
+                    self.config,
+                    self.folder,
+                    self.programs,
+                    learner,
+                    self.evaluations,
+                    start_note(self.config.task),
+                    self.progress.line,
+                )
         self.close()
+        if result is None:
+            return {}
         final, zero = (result[name]["mean"] for name in ("final_return", "final_return_zero_noise"))
         rate = result["env_steps_per_s"]
         self.progress.line(
@@ -379,6 +402,14 @@ class Run:
         prefix = f"seed{seed}/" if len(self.seeds) > 1 else ""
         self.logger.log(self.env_steps, {prefix + n: v for n, v in numbers.items()})
         return record
+
+
+def _open_folder(config: Config) -> RunFolder | SilentFolder:
+    """The run's folder, which the first of its processes alone reads and writes."""
+    assert config.out is not None
+    if not is_first():
+        return SilentFolder(config.out)
+    return RunFolder.resume(config.out) if config.resume else RunFolder.create(config.out, to_json(config))
 
 
 def _shown(value: float | None) -> str:

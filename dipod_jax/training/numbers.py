@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dipod_jax.runs import CheckpointError, NumbersError, latest_checkpoint, reason_of
+from dipod_jax.training.hosts import to_host
 from dipod_jax.training.state import LearnerState
 from dipod_jax.types import Transition
 
@@ -54,7 +55,7 @@ def _not_finite(transitions: Transition, index: int) -> list[str]:
     """`action not finite in 3 of 8192 transitions`, for each part of which this is so."""
     found = []
     for name in ("obs", "next_obs", "action", "reward"):
-        values = np.asarray(getattr(transitions, name)[index])
+        values = to_host(getattr(transitions, name))[index]
         count = values.shape[0] * values.shape[1]
         bad = (~np.isfinite(values)).reshape(count, -1).any(1).sum()
         if bad:

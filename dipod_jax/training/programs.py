@@ -18,6 +18,7 @@ from dipod_jax.policies import Critic, Policy
 from dipod_jax.training.distillation import distil, init_distiller
 from dipod_jax.training.drift import control_beta, measure_drift
 from dipod_jax.training.evaluation import EpisodeReturns, evaluate
+from dipod_jax.training.hosts import place, to_host
 from dipod_jax.training.learner import Learner
 from dipod_jax.training.numbers import unless_diverged
 from dipod_jax.training.rollout import rollout
@@ -50,7 +51,7 @@ class Programs:
     policy: Policy
     critic: Critic
     learner: Learner
-    init_state: Callable[[jax.Array], TrainState]
+    init_state: Callable[[jax.Array | np.ndarray], TrainState]
     act: Act
     """the actor is consumed"""
     learn: Learn
@@ -64,7 +65,7 @@ class Programs:
 
     def init(self) -> TrainState:
         """A fresh state for every seed."""
-        return self.init_state(jnp.asarray(self.seeds, jnp.uint32))
+        return self.init_state(np.asarray(self.seeds, np.uint32))
 
     def abstract_state(self) -> TrainState:
         """Shapes, dtypes and shardings of a state, for restoring one."""
@@ -75,16 +76,15 @@ class Programs:
 
     def with_tunables(self, state: TrainState, tunables: Tunables) -> TrainState:
         """The same state under other hyper-parameters, () for all seeds alike or (S,) one each."""
-        spread = jax.tree.map(
-            lambda new, old: jax.device_put(jnp.full_like(old, new), old.sharding), tunables, state.learner.tunables
-        )
+        per_seed = lambda x: np.broadcast_to(np.asarray(x, np.float32), len(self.seeds))
+        spread = place(jax.tree.map(per_seed, tunables), self.layout.sharding(SEED))
         return state._replace(learner=state.learner._replace(tunables=spread))
 
     def control_beta(self, learner: LearnerState, gap: np.ndarray) -> LearnerState:
         """The learner with beta moved by the gaps (S,) measured in nats per action."""
-        beta = learner.tunables.beta
+        beta = jnp.asarray(to_host(learner.tunables.beta))
         moved = control_beta(beta, jnp.asarray(gap), self.config.beta_control, self.env.action_size)
-        return learner._replace(tunables=learner.tunables.with_beta(jax.device_put(moved, beta.sharding)))
+        return learner._replace(tunables=learner.tunables.with_beta(place(moved, self.layout.sharding(SEED))))
 
     def iterate(self, state: TrainState) -> tuple[TrainState, Metrics]:
         """Act, then learn: one iteration of every seed, with metrics (S,). The state is consumed."""
@@ -99,8 +99,8 @@ class Programs:
         """
         chunks = []
         for index in range(-(-num_episodes // self.chunk_size)):
-            number = jax.device_put(np.full(len(self.seeds), index, np.int32), self.layout.sharding(SEED))
-            chunks.append(jax.device_get(self.evaluate_chunk(learner, number)))
+            number = place(np.full(len(self.seeds), index, np.int32), self.layout.sharding(SEED))
+            chunks.append(to_host(self.evaluate_chunk(learner, number)))
         return jax.tree.map(lambda *x: np.concatenate(x, axis=1)[:, :num_episodes], *chunks)
 
     def compile(self) -> Programs:
@@ -130,15 +130,16 @@ def _is_sharding(x: Any) -> bool:
     return isinstance(x, jax.sharding.Sharding)
 
 
-def make_programs(config: Config, seeds: tuple[int, ...]) -> Programs:
+def make_programs(config: Config, seeds: tuple[int, ...], layout: Layout | None = None) -> Programs:
     """Everything that a run of `config` calls, not compiled yet.
 
     Args:
         config: resolved: the backend is not "auto".
         seeds: S of them, each one run.
+        layout: where arrays lie; as the devices and the config have it where None.
     """
     assert config.backend != "auto"
-    layout = Layout.of(config, len(seeds))
+    layout = layout or Layout.of(config, len(seeds))
     episodes = min(config.evaluation.num_episodes, config.evaluation.num_episodes_during)
     chunk_size = -(-episodes // layout.shards) * layout.shards
     at_once = max(config.rollout.num_envs, 2 * chunk_size)  # an evaluation runs both kinds of episodes together

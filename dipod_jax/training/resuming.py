@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -18,7 +19,9 @@ from dipod_jax.runs import (
     restore_checkpoint,
     set_newer_aside,
 )
+from dipod_jax.runs.silent import SilentFolder
 from dipod_jax.serialisation import to_json
+from dipod_jax.training.hosts import from_first, place, text_from_first, to_host
 from dipod_jax.training.programs import Programs
 from dipod_jax.training.state import TrainState, Tunables
 
@@ -26,42 +29,81 @@ from dipod_jax.training.state import TrainState, Tunables
 class Resumed(NamedTuple):
     """What a run goes on from."""
 
-    state: TrainState
+    state: TrainState | None
+    """None where the run begins again; never of what `resume` returns"""
     records: list[dict[str, Any]]
     """of `metrics.jsonl`, up to the checkpoint"""
     holes: str | None
     """the records that it lacks, in words"""
 
 
-def resume(config: Config, folder: RunFolder, programs: Programs, say: Callable[[str], None]) -> Resumed:
+def resume(config: Config, folder: RunFolder | SilentFolder, programs: Programs, say: Callable[[str], None]) -> Resumed:
     """Go on from the newest whole checkpoint, or begin again where there is none.
 
     Nothing is changed in the folder before everything is found fit.
 
     Args:
         config: the run's own, but for what may change when a run is resumed.
-        folder: locked.
+        folder: locked; of another process than the first, silent.
         programs: of `config`.
         say: told, a line each, what is not as it was left.
 
     Raises:
         CheckpointError, RunFolderError: nothing to go on from, or `strict_resume`.
     """
+    found = _read(config, folder, programs, say) if isinstance(folder, RunFolder) else None
+    if jax.process_count() > 1:
+        found = _shared(programs, found)
+    assert found is not None
+    if found.state is None:
+        return found._replace(state=fresh_state(config, programs))
+    return found._replace(state=_with_tunables(config, programs, found.state))
+
+
+def _shared(programs: Programs, found: Resumed | None) -> Resumed:
+    """What the first process has found, on all; the records of others are those that decide what comes next."""
+    text = None
+    if found is not None:
+        deciding = [r for r in found.records if r["kind"] == "evaluation" or r.get("diverged")]
+        text = json.dumps({"begins": found.state is None, "records": deciding, "holes": found.holes})
+    told = json.loads(text_from_first(text) or "")
+    shared = found or Resumed(None, told["records"], told["holes"])
+    if told["begins"]:
+        return shared
+    abstract = programs.abstract_state()
+    state = from_first(_zeros(abstract) if shared.state is None else shared.state)
+    return shared._replace(state=jax.tree.map(lambda x, like: place(x, like.sharding), state, abstract))
+
+
+def _zeros(abstract: TrainState) -> TrainState:
+    is_key = lambda x: jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
+    key = lambda x: jax.random.split(jax.random.key(0), x.shape)
+    return jax.tree.map(lambda x: key(x) if is_key(x) else np.zeros(x.shape, x.dtype), abstract)
+
+
+def _with_tunables(config: Config, programs: Programs, state: TrainState) -> TrainState:
+    tunables = Tunables.of(config)
+    if config.beta == "auto":  # where the controller left it
+        tunables = tunables.with_beta(to_host(state.learner.tunables.beta))
+    if config.learning.kl_target is not None:  # likewise
+        tunables = tunables.with_rate(to_host(state.learner.tunables.learning_rate))
+    return programs.with_tunables(state, tunables)
+
+
+def _read(config: Config, folder: RunFolder, programs: Programs, say: Callable[[str], None]) -> Resumed:
+    """What the folder holds, brought to where the run goes on; the state of several processes is on the host."""
     strict = config.strict_resume
     checkpoint = latest_checkpoint(folder.checkpoints, strict=strict, say=say)
     if checkpoint is None:
         _adopt_config(config, folder, 0)
         if (kept := folder.set_metrics_aside()) is not None:
             say(f"no checkpoint to continue from: training starts again; earlier metrics are in {kept}")
-        return Resumed(fresh_state(config, programs), [], None)
-    state = restore_checkpoint(checkpoint, programs.abstract_state())
-    tunables = Tunables.of(config)
-    if config.beta == "auto":  # where the controller left it
-        tunables = tunables.with_beta(state.learner.tunables.beta)
-    if config.learning.kl_target is not None:  # likewise
-        tunables = tunables.with_rate(state.learner.tunables.learning_rate)
-    state = programs.with_tunables(state, tunables)
-    iteration = int(np.asarray(state.learner.iteration)[0])
+        return Resumed(None, [], None)
+    abstract = programs.abstract_state()
+    if jax.process_count() > 1:
+        abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), abstract)
+    state = restore_checkpoint(checkpoint, abstract)
+    iteration = int(to_host(state.learner.iteration)[0])
     holes = _find_holes(config, folder, iteration, strict, say)
     _adopt_config(config, folder, iteration)
     if (begun := _devices_at_the_start(folder)) not in (None, jax.device_count()):

@@ -8,8 +8,24 @@ import os
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from dipod_jax.config import Config
+from dipod_jax.runs.errors import MachineError, reason_of
+
+# What JAX's environment variables may say otherwise, and what a run, its numbers or its messages depend on.
+PINNED: dict[str, Any] = {
+    "jax_enable_x64": False,
+    "jax_disable_jit": False,
+    "jax_debug_nans": False,
+    "jax_debug_infs": False,
+    "jax_default_prng_impl": "threefry2x32",
+    "jax_threefry_partitionable": True,
+    "jax_random_seed_offset": 0,
+    "jax_numpy_rank_promotion": "allow",
+    "jax_numpy_dtype_promotion": "standard",
+    "jax_transfer_guard": "allow",
+}
 
 
 def available_cores() -> int:
@@ -20,14 +36,19 @@ def available_cores() -> int:
 def prepare_jax(config: Config) -> None:
     """Set up devices and the persistent compile cache, and import MuJoCo.
 
-    Training is in single precision, also under JAX_ENABLE_X64. A CPU becomes one device per core (see
-    `sharding.Layout`), or as many as XLA_FLAGS asks for. The cache is that of `keep_compiled_programs`. Call before JAX
-    is used; a device count that is already fixed stays.
+    Whatever JAX's environment variables say, a run is in single precision, compiled, draws what its seed says and goes
+    on over numbers that are not finite. A CPU becomes one device per core (see `sharding.Layout`), or as many as
+    XLA_FLAGS asks for. The cache is that of `keep_compiled_programs`. Call before JAX is used; a device count that is
+    already fixed stays.
+
+    Raises:
+        MachineError: JAX finds no device of the kind that JAX_PLATFORMS names.
     """
     _import_mujoco()
     import jax
 
-    jax.config.update("jax_enable_x64", False)
+    for name, value in PINNED.items():
+        jax.config.update(name, value)
     if config.backend == "native":
         jax.config.update("jax_platforms", "cpu")
     asked_for = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
@@ -35,6 +56,8 @@ def prepare_jax(config: Config) -> None:
         with contextlib.suppress(RuntimeError):  # the caller has used JAX already; its devices are what there is
             jax.config.update("jax_num_cpu_devices", available_cores())
     keep_compiled_programs()
+    if not config.distributed:  # whose processes join before they ask for devices
+        check_devices()
 
 
 def keep_compiled_programs() -> None:
@@ -49,6 +72,16 @@ def keep_compiled_programs() -> None:
             print(f"warning: every start compiles anew, as nothing can be kept: {error}", file=sys.stderr)
     # A run compiles many small programs besides the large ones; together they are seconds of every start.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
+def check_devices() -> None:
+    """Raise MachineError where JAX has no device: before a run writes anything."""
+    import jax
+
+    try:
+        jax.devices()
+    except RuntimeError as error:
+        raise MachineError(f"JAX finds no device to train on ({reason_of(error)}); see JAX_PLATFORMS") from error
 
 
 def _cache_folder() -> Path:

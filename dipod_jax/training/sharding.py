@@ -17,10 +17,21 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from dipod_jax.config import Config
+from dipod_jax.runs.errors import MachineError
 
 SEED, DATA = "seed", "data"
 BLOCKS = 8
 MIN_ENVS_PER_DEVICE = 16  # below, a device spends its time on the overhead of small operations
+
+
+def _refusal(config: Config, num_seeds: int, num_devices: int) -> str:
+    columns = config.columns_per_minibatch
+    return (
+        f"--distributed is not allowed: {jax.process_count()} processes have {num_devices} devices, over which neither "
+        f"{num_seeds} seeds nor {config.rollout.num_envs} environments in minibatches of {columns} columns can be "
+        f"spread evenly; give as many seeds, or a --rollout.num-envs that is a multiple of {num_devices} and at least "
+        f"{MIN_ENVS_PER_DEVICE * num_devices}, and a --learning.minibatch-size to match"
+    )
 
 
 @dataclass(frozen=True)
@@ -44,6 +55,8 @@ class Layout:
             most = max(1, min(len(devices), num_envs // MIN_ENVS_PER_DEVICE))
             divides = lambda n: num_envs % n == 0 and config.columns_per_minibatch % n == 0
             shape = (1, max(n for n in range(1, most + 1) if divides(n)))
+            if jax.process_count() > 1 and shape[1] < len(devices):
+                raise MachineError(_refusal(config, num_seeds, len(devices)))
         return cls.on(devices[: shape[0] * shape[1]].reshape(shape))
 
     @classmethod

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import benchmarks
-from benchmarks import _report, _setup, _timing, end_to_end, gpu, language, physics, startup, update
+from benchmarks import _report, _setup, _timing, end_to_end, gpu, language, physics, scaling, startup, update
 from benchmarks._command import run
 from dipod_jax import envs
 from dipod_jax.envs.tasks import TASKS
@@ -26,6 +26,7 @@ MODULES = {
     "startup": startup,
     "gpu": gpu,
     "language": language,
+    "scaling": scaling,
 }
 
 
@@ -104,6 +105,7 @@ WHOLE = {
     "update": ["--parts", "update", "--preset", "smoke", "--objectives", "ppo"],
     "end_to_end": ["--preset", "smoke", "--parts", "loop", "acting", "evaluation", "meter", "seeds"]
     + ["--num-seeds", "1", "2"],
+    "scaling": ["--preset", "smoke", "--num-envs", "16", "--environments", "16", "32"],
 }
 
 
@@ -162,6 +164,7 @@ def test_start_up_reads_the_clock_of_the_first_iteration_and_not_of_a_torn_line(
         ("update", ["--peak-sizes", "x"], "--peak-sizes"),
         ("update", ["--objectives", "sarsa"], "--objectives"),
         ("startup", ["--timeout", "nan"], "--timeout"),
+        ("scaling", ["--environments", "65"], "--environments"),
         ("gpu", ["--num-envs", "33"], "--num-envs"),
         ("language", ["--task", "chess"], "--task"),
         ("language", ["--batch", "0"], "--batch"),

@@ -168,6 +168,7 @@ def test_weights_are_kept_in_the_precision_asked_for(folder, weights):
     np.testing.assert_allclose(kernel[1].astype(np.float32), second.T, rtol=1e-2)
 
 
+@pytest.mark.slow
 def test_fresh_adapters_change_nothing_and_have_a_gradient(folder, weights, loaded):
     lora = LoraOptions(rank=2, alpha=4.0)
     policy, variables = load_policy(folder, length=6, num_blanks=4, lora=lora, dtype=jnp.float32)

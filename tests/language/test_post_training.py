@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from dipod_jax.commands import evaluate
 from dipod_jax.language import MASK, Sudoku
 from dipod_jax.language.config import (
     LearningOptions,
@@ -193,7 +194,7 @@ def test_drift_of_a_uniform_policy_is_0_and_its_entropy_that_of_the_blanks(learn
 
 
 @pytest.mark.slow
-def test_a_run_leaves_a_folder_that_says_what_it_was_and_what_came_out(tmp_path):
+def test_a_run_leaves_a_folder_that_says_what_it_was_and_what_came_out(tmp_path, capsys):
     test_file = tmp_path / "test.csv"
     test_file.write_text("Puzzle,Solution\n3102200002100320,3142243142131324\n")  # 8 blanks, the task's have 3
     config = small_config(beta="auto", seeds=2, out=tmp_path / "run", cache=tmp_path / "cache", test_file=test_file)
@@ -216,6 +217,12 @@ def test_a_run_leaves_a_folder_that_says_what_it_was_and_what_came_out(tmp_path)
         assert float(accuracy.greedy.mean()) == result["final"]["test_file/greedy"]["per_seed"][seed]
     with pytest.raises(ValueError, match="--seed 2"):
         load_run(tmp_path / "run", 2)
+    assert (tmp_path / "run" / "drift.png").exists() and "greedy accuracy" in (tmp_path / "run/report.html").read_text()
+    evaluate.main([str(tmp_path / "run"), "--seed", "1", "--boards", "1", "--test-file", str(test_file)])
+    shown, _, accuracy = capsys.readouterr().out.rpartition("{")
+    assert shown.startswith("3 1  . 2\n2 .  . .\n. 2  1 .\n. 3  2 .\n\n") and shown.count("\n\n") == 5
+    assert json.loads("{" + accuracy)["greedy"] == result["final"]["test_file/greedy"]["per_seed"][1]
+    assert json.loads((tmp_path / "run/evaluation.json").read_text())["num_problems"] == 1
     boards = loaded.show(config.problems.read(test_file).prompt[0]).split("\n\n")
     assert boards[0] == "3 1  . 2\n2 .  . .\n. 2  1 .\n. 3  2 ."
     assert [board.count(".") for board in boards] == [8, 6, 4, 2, 0]

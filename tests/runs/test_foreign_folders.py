@@ -146,6 +146,7 @@ def test_mutated_files_are_read_right_or_refused_in_one_line(original, tmp_path,
         "\ufeff{}",
         "",
         '{"a": 9223372036854775808}',
+        '{"a": 1, "b": [{"c": 1, "c": 2}]}',
     ],
 )
 def test_what_json_or_a_machine_cannot_hold_is_refused(text):

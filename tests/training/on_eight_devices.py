@@ -1,4 +1,7 @@
-"""Run by a test in a process of its own: prints, as JSON, a run's beginning on 1, 2, 4 and 8 CPU devices."""
+"""Run by a test in a process of its own: prints, as JSON, a run's beginning on several numbers of CPU devices.
+
+`python on_eight_devices.py UPDATES COUNT...`; with more than one update each run also goes on on another count.
+"""
 
 import hashlib
 import json
@@ -15,7 +18,6 @@ from dipod_jax.runs import restore_checkpoint, save_checkpoint
 from dipod_jax.training import programs as programs_module
 from dipod_jax.training.sharding import Layout
 
-UPDATES = 3
 CONFIG = replace(
     BASE,
     policy=replace(BASE.policy, hidden_sizes=(8, 8), num_draws=2),
@@ -42,26 +44,28 @@ def on(num_devices):
     return probe_programs(CONFIG)
 
 
-def main(counts):
+def main(updates, *counts):
     programs = {n: on(n) for n in counts}
     first, after, resumed = {}, {}, {}
     with tempfile.TemporaryDirectory() as folder:
         for n, of in programs.items():
             state = of.init()
             first[n] = digest(of.act(state.learner, jax.tree.map(lambda x: x.copy(), state.actor)))
-            for update in range(UPDATES):
+            for update in range(updates):
                 # several programs in flight on more devices than cores would wait for each other
                 state, _ = jax.block_until_ready(of.iterate(state))
-                if update == 0:
+                if update == 0 and updates > 1:
                     saved = save_checkpoint(Path(folder) / str(n), 1, state)
             after[n] = numbers(state)
+            if updates == 1:
+                continue
             other = counts[counts.index(n) - 1]  # from 1 to 8, from 8 to 4 and so on
             state = restore_checkpoint(saved, programs[other].abstract_state())
-            for _ in range(UPDATES - 1):
+            for _ in range(updates - 1):
                 state, _ = jax.block_until_ready(programs[other].iterate(state))
             resumed[f"{n} to {other}"] = numbers(state)
     print(json.dumps({"devices": jax.device_count(), "first": first, "after": after, "resumed": resumed}))
 
 
 if __name__ == "__main__":
-    main([int(word) for word in sys.argv[1:]])
+    main(*(int(word) for word in sys.argv[1:]))

@@ -132,3 +132,21 @@ def test_a_resumed_run_may_go_further_than_it_was_meant_to(train_again):
     results = {json.loads(path.read_text())["env_steps"] for path in config.out.glob("result*.json")}
     assert results == {2 * size, 3 * size}  # that of the shorter run is kept under another name
     assert RunFolder.open(config.out).read_result()["env_steps"] == 3 * size
+
+
+def test_nothing_is_compiled_after_the_second_iteration(fpo, tmp_path):
+    evaluation = replace(BASE.evaluation, interval=2 * 512)
+    config = replace(BASE, out=tmp_path / "run", logger="none", total_steps=9 * 512, evaluation=evaluation)
+    run = Run(replace(config, checkpoint_interval=0.0), 0.0, fpo.compile())
+    compiled = []
+    count = lambda event, seconds, **_: compiled.append(event) if "backend_compile" in event else None
+    run.start()
+    for _ in range(2):  # the second is evaluated, and both are saved
+        run.iterate()
+    jax.monitoring.register_event_duration_secs_listener(count)
+    for _ in range(3):
+        run.iterate()
+    seen = list(compiled)
+    jax.jit(lambda x: x + 41.5)(1.0)
+    run.close()
+    assert seen == [] and len(compiled) > 0

@@ -21,7 +21,7 @@ from small import (
 
 from dipod_jax.config import DistillationConfig, DriftConfig
 from dipod_jax.diagnostics import MeterSettings
-from dipod_jax.training import drift
+from dipod_jax.training import drift, sharding
 from dipod_jax.training import programs as programs_module
 from dipod_jax.training.sharding import Layout
 from dipod_jax.training.state import Tunables
@@ -203,6 +203,26 @@ def test_two_seeds_in_one_program_are_those_trained_alone_to_rounding(two_seeds)
     pairs = zip(*(jax.tree.leaves(t) for t in (learner_of(two_seeds[1], 1), learner_of(single, 0))), strict=True)
     for a, b in pairs:
         assert_allclose(a, b, rtol=1e-4, atol=1e-5)  # two compiled programs; measured 2e-9
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("vmapped", [False, True])
+def test_eight_seeds_in_one_program_are_eight_runs(monkeypatch, vmapped):
+    seeds, alone = tuple(range(8)), probe_programs(TINY, (0,))
+    if vmapped:  # as accelerators have it
+        monkeypatch.setattr(sharding.jax, "default_backend", lambda: "an accelerator")
+    programs = probe_programs(TINY, seeds)
+    monkeypatch.undo()
+    together = programs.init()
+    for _ in range(2):
+        together, _ = programs.iterate(together)
+    for seed in seeds:
+        single = alone.init_state(np.asarray((seed,), np.uint32))
+        for _ in range(2):
+            single, _ = alone.iterate(single)
+        pairs = zip(*(jax.tree.leaves(learner_of(*x)) for x in ((together, seed), (single, 0))), strict=True)
+        for a, b in pairs:
+            assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.slow

@@ -165,6 +165,15 @@ def test_a_killed_and_resumed_run_ends_in_the_same_bits(finished, resumed):
         assert any(part in leaf for leaf in whole)
 
 
+@pytest.mark.slow
+def test_two_processes_one_with_a_cold_and_one_with_a_warm_cache_end_in_the_same_bits(workplace, finished):
+    finish(start([*OPTIONS, "--out", "warm"], workplace))  # the run of `finished` compiled everything anew
+    assert records(workplace / "warm") == records(finished[0])
+    _, cold = checkpoint_leaves(finished[0])
+    _, warm = checkpoint_leaves(workplace / "warm")
+    assert {name: x.tobytes() for name, x in warm.items()} == {name: x.tobytes() for name, x in cold.items()}
+
+
 def test_a_loaded_policy_acts_as_the_trainer_did(finished):
     path = finished[0]
     obs = jnp.asarray(np.random.default_rng(0).standard_normal((5, 3)), jnp.float32)

@@ -4,6 +4,13 @@ import os
 import subprocess
 import sys
 
+import jax
+import pytest
+from probe_tasks import TargetTask
+
+from dipod_jax.runs.errors import MachineError
+from dipod_jax.training import setup
+
 PREPARE = """
 import os
 from pathlib import Path
@@ -12,15 +19,42 @@ from dipod_jax.training.setup import prepare_jax
 prepare_jax(smoke("PendulumSwingup", "fpo"))
 import mujoco, jax
 print(os.environ["MUJOCO_GL"], jax.numpy.zeros(()).dtype, jax.device_count())
+print(jax.random.key(0).dtype, jax.random.bits(jax.random.key(1), (2,)), jax.jit(lambda x: x / x)(0.0))
 """
 
 
 def test_without_osmesa_and_a_home_everything_is_prepared_and_one_line_says_what_is_missing():
-    """In single precision, whatever the environment asks for; on as many devices as it asks for."""
+    """In single precision, compiled, with the usual draws and over nan, whatever the environment asks for; on as many
+    devices as it asks for."""
     without = {"JAX_COMPILATION_CACHE_DIR", "XDG_CACHE_HOME"}
     environment = {name: value for name, value in os.environ.items() if name not in without}
     environment |= {"HOME": "/proc/nobody", "MUJOCO_GL": "osmesa", "JAX_ENABLE_X64": "1"}
+    environment |= {"JAX_DISABLE_JIT": "1", "JAX_DEBUG_NANS": "1", "JAX_DEFAULT_PRNG_IMPL": "rbg"}
+    environment |= {"JAX_THREEFRY_PARTITIONABLE": "0", "JAX_RANDOM_SEED_OFFSET": "7", "JAX_TRANSFER_GUARD": "disallow"}
+    environment |= {"JAX_NUMPY_RANK_PROMOTION": "raise", "JAX_NUMPY_DTYPE_PROMOTION": "strict"}
     environment |= {"XLA_FLAGS": "--xla_force_host_platform_device_count=3", "JAX_PLATFORMS": "cpu"}
     done = subprocess.run([sys.executable, "-c", PREPARE], env=environment, capture_output=True, text=True)
-    assert done.returncode == 0 and done.stdout == "osmesa float32 3\n", done.stderr
+    assert done.returncode == 0, done.stderr
+    bits = jax.random.bits(jax.random.key(1), (2,))
+    assert done.stdout == f"osmesa float32 3\nkey<fry> {bits} nan\n"
     assert done.stderr.count("\n") == 1 and done.stderr.startswith("warning: every start compiles anew")
+
+
+def test_a_platform_without_a_device_is_one_line_before_anything_is_written(monkeypatch):
+    def refuse():
+        raise RuntimeError("Unable to initialize backend 'cuda':\n\nno plugin\n")
+
+    monkeypatch.setattr(jax, "devices", refuse)
+    with pytest.raises(MachineError, match=r"^JAX finds no device .*'cuda': no plugin\); see JAX_PLATFORMS$"):
+        setup.check_devices()
+
+
+def test_an_episode_is_as_long_as_its_clock_can_count_and_staggered_without_overflow():
+    from dipod_jax.config import RolloutConfig
+    from dipod_jax.envs import BatchedEnv
+
+    with pytest.raises(ValueError, match=r"--rollout.episode-length 2147483647 is not allowed"):
+        RolloutConfig(episode_length=2**31 - 1)
+    env = BatchedEnv(TargetTask(), 2**31 - 2)
+    clock = env.reset(jax.random.key(0), 16, stagger=True).clock
+    assert clock.tolist() == [i * (2**31 - 2) // 16 for i in range(16)]

@@ -13,15 +13,28 @@ from numpy.testing import assert_allclose
 SCRIPT = Path(__file__).with_name("on_eight_devices.py")
 
 
-@pytest.fixture(scope="module")
-def report():
+def run(*numbers):
+    """What the script prints, in a process with eight devices."""
     path = os.pathsep.join([str(SCRIPT.parents[2]), str(SCRIPT.parents[1]), os.environ.get("PYTHONPATH", "")])
     flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
     environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": path}
-    command = [sys.executable, SCRIPT, "1", "2", "4", "8"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, SCRIPT, *map(str, numbers)], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_one_two_and_four_devices_begin_the_same_run():
+    report = run(1, 1, 2, 4)
+    assert report["devices"] == 8 and len(report["first"]) == 3 and len(set(report["first"].values())) == 1
+    one, *others = (np.array(x) for x in report["after"].values())
+    for other in others:
+        assert_allclose(other, one, atol=1e-5)
+        assert np.abs(other - one).max() > 0  # sums in another order: the devices did take part
+
+
+@pytest.fixture(scope="module")
+def report():
+    return run(3, 1, 2, 4, 8)
 
 
 @pytest.mark.slow
