@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from probe_tasks import TargetTask
+from small import BASE, probe_programs
 
 from dipod_jax.config import BetaControlConfig, DistillationConfig
 from dipod_jax.policies.flow import FlowOptions
@@ -31,6 +33,19 @@ def test_beta_stays_within_its_bounds_and_a_gap_that_is_not_finite_counts_as_lar
     gap = jnp.array([jnp.nan, jnp.inf, 100.0, 0.0])
     moved = control_beta(jnp.array([0.01, 0.01, 0.019, 0.0041]), gap, CONTROL, action_size=2)
     np.testing.assert_allclose(moved, [0.015, 0.015, 0.02, 0.004], rtol=1e-6)
+
+
+def test_a_run_of_four_actuators_allows_four_times_the_gap():
+    """1 nat a dimension: at 3 nats beta falls, at 5 it rises; each seed by its own gap."""
+
+    class FourTargets(TargetTask):
+        action_size = 4
+
+    drift = dataclasses.replace(BASE.drift, interval=1)
+    config = dataclasses.replace(BASE, beta="auto", beta_control=CONTROL, drift=drift)
+    programs = probe_programs(config, (0, 1), FourTargets)
+    learner = programs.control_beta(programs.init().learner, np.array([3.6, 5.0]))
+    np.testing.assert_allclose(learner.tunables.beta, [0.009, 0.0125], rtol=1e-5)
 
 
 @pytest.fixture(scope="module")
