@@ -102,3 +102,15 @@ def test_a_flow_has_no_entropy_to_offer(flow):
     policy, params = flow
     assert policy.entropy(params, jnp.ones((7, OBS)), jnp.ones((7, ACTION))) is None
     assert not policy.options.has_entropy
+
+
+def test_a_pre_image_is_a_noise_that_the_sampler_carries_to_the_action_or_is_not_there():
+    policy = FlowOptions(hidden_sizes=(8,), num_steps=2, output_scale=40.0).build(OBS, ACTION)  # a steep field folds
+    params = policy.init(jax.random.key(0))
+    obs, noise = (jax.random.normal(jax.random.key(k), (64, n)) for k, n in ((1, OBS), (2, ACTION)))
+    action = 3.0 * noise
+    found = policy.pre_image(params, obs, action)
+    missing = np.isnan(found).any(-1)
+    assert 10 < missing.sum() < 54
+    back = policy.sample(params, obs, found)[0]
+    assert_allclose(back[~missing], action[~missing], atol=2e-3)
