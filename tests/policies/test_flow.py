@@ -126,3 +126,8 @@ def test_draws_that_are_scored_in_groups_keep_their_places_and_their_weights_in_
     jax.tree.map(lambda a, b: assert_allclose(a, b, rtol=1e-5, atol=1e-6), one, other)
     weights = np.polynomial.legendre.leggauss(6)[1] / 2.0
     assert_allclose(one.bound, np.asarray(one.loss) @ weights, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("form", "measured"), [("velocity", "velocity"), ("eps", "eps"), ("elbo", "velocity")])
+def test_the_meters_loss_is_trainings_and_the_velocitys_where_that_is_the_elbo(form, measured):
+    assert FlowOptions(loss_form=form, draws="stratified").build(OBS, ACTION).cfm.form == measured
