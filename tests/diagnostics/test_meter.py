@@ -21,6 +21,7 @@ from dipod_jax.diagnostics import (
     refit,
     refit_metrics,
 )
+from dipod_jax.diagnostics import meter as meter_module
 from dipod_jax.diagnostics.synthetic import fit_velocity, gaussian_velocity, sample_target
 
 STD, STEPS, BATCH = 0.3, 10, 1024
@@ -286,6 +287,34 @@ def test_the_meter_reports_every_number_of_the_issue_as_a_finite_scalar(gaussian
     )
     assert {f"drift/{name}" for name in required.split()} <= set(got)
     assert all(value.shape == () and bool(jnp.isfinite(value)) for value in got.values())
+
+
+def test_the_gap_above_the_floor_is_the_gap_less_both_parts_of_the_floor(gaussian):
+    gap, floor, cutoff = (gaussian[1][f"drift/{name}"] for name in ("gap", "floor", "floor_cutoff"))
+    assert abs(floor) > 1e-3 and abs(cutoff) > 1e-3
+    assert gaussian[1]["drift/gap_above_floor"] == pytest.approx(gap - floor - cutoff, abs=1e-5)
+
+
+def test_a_refit_is_of_one_half_of_the_states_and_judged_on_the_other(monkeypatch):
+    seen = {}
+    monkeypatch.setattr(meter_module, "refit", lambda v, params, obs, *_, **__: seen.update(fit=obs) or params)
+    monkeypatch.setattr(
+        meter_module, "refit_metrics", lambda v, p, r, obs, action, *_, **__: seen.update(judged=obs, at=action) or {}
+    )
+    obs, action = jnp.arange(16.0).reshape(8, 2), jnp.arange(8.0)[:, None]
+    meter_module._refit_metrics(growth, PARAMS, obs, action, jax.random.key(0), TIMES, MeterSettings())
+    np.testing.assert_array_equal(seen["fit"], obs[:4])
+    np.testing.assert_array_equal(seen["judged"], obs[4:])
+    np.testing.assert_array_equal(seen["at"], action[4:])
+
+
+def test_the_rate_of_a_refit_falls_linearly_to_nothing():
+    """Adam moves one parameter by its rate a step: of two steps by one and a half of the first's."""
+    start = {"log_std": jnp.log(STD), "gain": jnp.asarray(3.0)}  # far off: the gradient keeps its sign and size
+    spec = CfmSpec("velocity", "mean", "stratified", 8)
+    options = dict(action_size=2, times=TIMES, method="euler", spec=spec, num_steps=2, learning_rate=1e-3)
+    run = jax.jit(lambda key: refit(growth, start, jnp.zeros((1024, 3)), key, **options))
+    assert float(start["gain"] - run(jax.random.key(0))["gain"]) == pytest.approx(1.5e-3, rel=0.1)
 
 
 @pytest.mark.parametrize(

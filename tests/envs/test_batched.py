@@ -136,3 +136,17 @@ def test_a_film_is_of_as_many_environments_as_it_likes_however_many_devices_ther
     with pytest.raises(ValueError, match="num_envs 3 is not allowed: a multiple of the 2 devices"):
         env.reset(jax.random.key(0), 3)
     assert env.on_one_device().reset(jax.random.key(0), 3).obs.shape == (3, 2)
+
+
+class DeafTask(CountingTask):
+    """Acts as if every action were 0, so that a number that is none leaves no trace in its state."""
+
+    def step(self, state, action):
+        return super().step(state, jnp.zeros_like(action))
+
+
+def test_an_action_that_is_not_a_number_ends_the_episode_whatever_the_task_makes_of_it():
+    deaf = BatchedEnv(DeafTask(), LIMIT)
+    state, result = jax.jit(deaf.step)(deaf.reset(jax.random.key(0), 3), jnp.array([[0.0], [jnp.nan], [jnp.inf]]))
+    assert_array_equal(result.terminated, [False, True, True])
+    assert_array_equal(state.num_failures, [0, 1, 1])
