@@ -1,6 +1,7 @@
 """The drift meter on policies whose answers are known."""
 
 import math
+import sys
 from functools import partial
 
 import jax
@@ -22,6 +23,7 @@ from dipod_jax.diagnostics import (
     refit_metrics,
 )
 from dipod_jax.diagnostics import meter as meter_module
+from dipod_jax.diagnostics.actions import action_metrics, sample_actions
 from dipod_jax.diagnostics.synthetic import fit_velocity, gaussian_velocity, sample_target
 
 STD, STEPS, BATCH = 0.3, 10, 1024
@@ -306,6 +308,44 @@ def test_a_refit_is_of_one_half_of_the_states_and_judged_on_the_other(monkeypatc
     np.testing.assert_array_equal(seen["fit"], obs[:4])
     np.testing.assert_array_equal(seen["judged"], obs[4:])
     np.testing.assert_array_equal(seen["at"], action[4:])
+
+
+def test_a_refit_weighs_its_draws_by_the_quadrature(monkeypatch):
+    """Gauss-Legendre's three weights are 5, 8, 5 over 18: the middle draw wins, which of equal weights it would not."""
+    slope = jnp.array([-1.0, 1.5, -1.0])
+    monkeypatch.setattr(
+        sys.modules[refit.__module__], "draw_losses", lambda v, candidate, *_, **__: candidate["gain"] * slope[None]
+    )
+    spec = CfmSpec("velocity", "mean", "gauss-legendre", 3)
+    options = dict(action_size=2, times=TIMES, method="euler", spec=spec, num_steps=1, learning_rate=1e-3)
+    after = refit(growth, PARAMS, jnp.zeros((4, 3)), jax.random.key(0), **options)
+    assert float(PARAMS["gain"] - after["gain"]) == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_contraction_is_a_geometric_mean_over_states():
+    obs, key = jnp.array([[1.0, 0.0, 0.0], [-1.0, 0.0, 0.0]]), jax.random.key(0)
+    got = jax.jit(
+        lambda: action_metrics(
+            two_kinds,
+            jnp.asarray(1.0),
+            obs,
+            key,
+            action_size=2,
+            times=TIMES,
+            method="euler",
+            num_actions=64,
+            num_fine_steps=40,
+            delta=0.05,
+        )
+    )()
+    noise = jax.random.normal(key, (64, 2, 2))
+    std = [
+        np.std(sample_actions(two_kinds, jnp.asarray(1.0), obs, noise, times, method=method), axis=0, ddof=1)
+        for times, method in ((TIMES, "euler"), (time_grid(40, kind="uniform"), "heun"))
+    ]
+    assert std[1].max() > 2 * std[1].min()
+    assert float(got["drift/contraction"]) == pytest.approx(np.exp(np.log(std[0] / std[1]).mean()), rel=1e-4)
+    assert abs(std[0].mean() / std[1].mean() - got["drift/contraction"]) > 3e-3
 
 
 def test_the_rate_of_a_refit_falls_linearly_to_nothing():
