@@ -6,7 +6,6 @@ An objective's changes to a preset are in its own file (`Objective.presets`).
 from __future__ import annotations
 
 import dataclasses
-import math
 import os
 from collections.abc import Mapping
 from dataclasses import replace
@@ -15,7 +14,6 @@ from typing import Any
 
 from dipod_jax.checks import check_choice
 from dipod_jax.config import Backend, Config, DriftConfig, EvaluationConfig, LearningConfig, Preset, RolloutConfig
-from dipod_jax.envs.tasks import control_of
 from dipod_jax.objectives import OBJECTIVES
 from dipod_jax.options import override
 from dipod_jax.policies import POLICIES
@@ -23,8 +21,6 @@ from dipod_jax.policies.critic import CriticOptions
 
 # Tasks on which the FPO paper (table A.2) and Playground's PPO settings take gamma = .95 instead of .995; `cpu` .98.
 SHORT_HORIZON_TASKS = ("BallInCup", "FingerSpin")
-# With one actuator: the time in which a rollout's noise forgets itself, and a training episode's length, in seconds.
-SWING_NOISE_S, SWING_EPISODE_S = 0.5, 10.0
 # Of a flow policy: those of these that another family has as well, it takes too.
 CPU_POLICY = {
     "hidden_sizes": (64, 64, 64, 64),
@@ -80,23 +76,7 @@ def cpu(task: str, objective: str) -> Config:
         evaluation=EvaluationConfig(num_episodes=128, num_episodes_during=32, interval=250_000),
         drift=DriftConfig(interval=20),
     )
-    config = short_horizon if task in SHORT_HORIZON_TASKS else _over_a_long_horizon(short_horizon)
-    control = control_of(task)
-    return config if control.num_actuators > 1 else _with_one_actuator(config, control.step)
-
-
-def _with_one_actuator(c: Config, control_step: float) -> Config:
-    """Noise and episodes that last long enough to swing something up with one motor, in seconds.
-
-    A correlation of .8 a step dies out in a twentieth of a second on Cartpole, whose pole needs a second to swing.
-    """
-    correlation = round(math.exp(-control_step / SWING_NOISE_S), 4)
-    length = round(SWING_EPISODE_S / control_step)
-    return replace(
-        c,
-        policy=override(c.policy, {"noise_correlation": correlation}),
-        rollout=replace(c.rollout, episode_length=length),
-    )
+    return short_horizon if task in SHORT_HORIZON_TASKS else _over_a_long_horizon(short_horizon)
 
 
 def _over_a_long_horizon(c: Config) -> Config:

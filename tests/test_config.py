@@ -79,15 +79,6 @@ def test_cpu_preset_takes_larger_rollouts_where_the_horizon_is_long(task, size, 
     assert c.beta == 0.05
 
 
-@pytest.mark.parametrize(
-    ("task", "correlation", "length"), [("CartpoleSwingup", 0.9802, 1000), ("PendulumSwingup", 0.9608, 500)]
-)
-def test_with_one_actuator_noise_lasts_half_a_second_and_a_training_episode_ten(task, correlation, length):
-    for objective in ("fpo", "ppo"):
-        c = presets.make_config("cpu", task, objective)[0]
-        assert (c.policy.noise_correlation, c.rollout.episode_length) == (correlation, length)
-
-
 def test_smoke_preset_is_a_few_iterations_with_an_evaluation_between():
     c = presets.make_config("smoke", "BallInCup", "fpo")[0]
     assert c.num_iterations == 8  # 8192 env steps in iterations of 64 * 16

@@ -11,7 +11,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from dipod_jax import envs
 from dipod_jax.envs.native import NativeTask
 from dipod_jax.envs.playground import load_task
-from dipod_jax.envs.tasks import CONTROL, TASKS
+from dipod_jax.envs.tasks import TASKS
 
 ENVS, STEPS = 8, 12
 
@@ -185,7 +185,6 @@ def test_ten_thousand_calls_leave_no_memory_behind():
 @pytest.mark.parametrize("task", [t if t in QUICK else pytest.param(t, marks=pytest.mark.slow) for t in TASKS])
 def test_every_task_runs_on_native_physics(task):
     env = envs.make(task)
-    assert CONTROL[task] == (env.dt, env.action_size)
 
     def run(key):
         state = env.reset(key, 2, num_starts=1)

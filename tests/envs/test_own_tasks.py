@@ -13,7 +13,7 @@ from own_task import Cart
 
 from dipod_jax import envs
 from dipod_jax.config import Config
-from dipod_jax.envs.tasks import TASKS, check_task, control_of, is_own_task
+from dipod_jax.envs.tasks import TASKS, check_task, is_own_task
 
 QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 ENVS, STEPS, LIMIT = 2, 8, 5
@@ -62,11 +62,6 @@ def test_tasks_are_playgrounds_dm_control_suite():
 
 def test_an_own_task_has_a_colon_and_no_other_has():
     assert is_own_task("own_task:make_env") and not any(map(is_own_task, TASKS))
-
-
-def test_how_an_own_task_is_acted_on_is_read_off_it():
-    assert control_of("own_task:make_env") == (0.02, 1)
-    assert control_of("CheetahRun") == (0.01, 6)
 
 
 WRONG_NAMES = {
