@@ -18,6 +18,7 @@ from dipod_jax.diagnostics import (
     drift_metrics,
     elbo_of_actions,
     exact_policy_gradient,
+    floor_metrics,
     gap_metrics,
     refit,
     refit_metrics,
@@ -171,6 +172,11 @@ def test_a_clipped_action_is_measured_unclipped_and_reported():
     plain, got = (meter(PARAMS, b, jax.random.key(0), proxy=bound_objective) for b in (batch, clipped))
     for name in ("drift/gap", "drift/floor", "drift/gradient_cosine_ceiling", "drift/log_prob"):
         assert float(got[name]) == float(plain[name])
+    settings = MeterSettings()
+    losses = draw_losses(
+        growth, PARAMS, clipped.obs, clipped.action, clipped.draws, form=settings.form, reduction=settings.reduction
+    )
+    assert float(got["drift/cfm_loss"]) == pytest.approx(float(losses.mean()), rel=1e-4)  # of what training sees
     share = float(jnp.mean(jnp.any(jnp.abs(batch.action) > 0.3 * 1.002, axis=-1)))
     assert float(plain["drift/off_policy"]) == 0.0
     assert float(got["drift/off_policy"]) == pytest.approx(share, abs=0.02)
@@ -193,7 +199,16 @@ def test_folded_samples_are_counted_and_leave_every_average():
     first, second, exact = jax.jit(run)(jnp.asarray(1.0), batch.obs, batch.base_noise, batch.advantage)
     folded = np.cos(np.asarray(batch.base_noise[:, 0])) >= 0.5
     np.testing.assert_array_equal(exact.valid, ~folded)
-    assert float(first) != 0.0 and math.isfinite(float(first)) and math.isfinite(float(second))
+    # x0 - 2 p sin x0 is the action: at a fixed action and p = 1, x0 moves by 2 sin x0 / (1 - 2 cos x0)
+    x = np.asarray(batch.base_noise[:, 0], np.float64)
+    move = 2 * np.sin(x) / (1 - 2 * np.cos(x))
+    slope = -x * move - (2 * np.sin(x) * move - 2 * np.cos(x)) / (1 - 2 * np.cos(x))
+    for half, rows in ((first, slice(256)), (second, slice(256, 512))):
+        expected = -np.mean((np.asarray(batch.advantage) * slope)[rows][~folded[rows]])
+        assert float(half) == pytest.approx(expected, rel=2e-3)
+    floor = partial(floor_metrics, folding, jnp.asarray(1.0), batch.obs, num_samples=512, num_fine_steps=40)
+    spoilt = exact._replace(log_prob=jnp.where(exact.valid, exact.log_prob, 1e3))
+    assert float(floor(spoilt)["drift/floor"]) == float(floor(exact)["drift/floor"])
     bound = jnp.zeros(512)
     got = gap_metrics(exact, bound, batch.advantage)
     assert float(got["drift/noninvertible"]) == pytest.approx(folded.mean(), abs=1e-6)
