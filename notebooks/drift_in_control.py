@@ -59,7 +59,7 @@ FOLDER = Path(tempfile.mkdtemp())
 # %% [markdown]
 # ## Two runs that differ in beta alone
 # The `cpu` preset, but with nothing else that holds a bound: PPO's clip on both sides, no clamp of the loss, a constant
-# rate. (`python -m experiments.train --help` lists every option with its unit and range.)
+# rate. (`dipod train --help` lists every option with its unit and range.)
 
 # %%
 recipe, _ = make_config("cpu", "BallInCup", "fpo", "native")

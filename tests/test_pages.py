@@ -20,7 +20,8 @@ ROOT = Path(__file__).resolve().parents[1]
 HOWTO = sorted((ROOT / "docs" / "howto").glob("*.md"))
 WITH_PYTHON = [page for page in [ROOT / "README.md", *HOWTO] if python_blocks(page)]
 PAGES = [ROOT / "README.md", *(p for p in sorted((ROOT / "docs").rglob("*.md")) if "_build" not in p.parts)]
-NOT_OURS = ("--xla", "--signal", "--array", "--python")
+# Of Slurm, uv, gcloud and XLA.
+NOT_OURS = ("--xla", "--signal", "--array", "--nodes", "--ntasks", "--gpus", "--python", "--worker", "--command")
 
 
 def test_every_how_to_about_something_of_one_s_own_has_python_that_is_run():

@@ -124,7 +124,7 @@ def _equation(graph: Graph, equation: Any, inputs: list[Any]) -> list[Any]:
     """The values of one equation: of the function inside it, computed now, or of the nodes that stand for it."""
     name, params = equation.primitive.name, equation.params
     if name == "scan":
-        return _unrolled(graph, params, inputs)
+        return _unrolled(graph, equation, inputs)
     inner = params.get("jaxpr", params.get("call_jaxpr"))
     if inner is not None and name not in ("while", "cond"):
         closed = hasattr(inner, "consts")
@@ -139,14 +139,20 @@ def _equation(graph: Graph, equation: Any, inputs: list[Any]) -> list[Any]:
     return list(result) if equation.primitive.multiple_results else [result]
 
 
-def _unrolled(graph: Graph, params: dict[str, Any], inputs: list[Any]) -> list[Any]:
-    """A scan, one step after the other."""
-    body, length, num_consts = params["jaxpr"], params["length"], params["num_consts"]
-    end = num_consts + params["num_carry"]
-    consts, carry, rows = inputs[:num_consts], inputs[num_consts:end], inputs[end:]
+def _unrolled(graph: Graph, equation: Any, inputs: list[Any]) -> list[Any]:
+    """A scan, one step after the other.
+
+    How many inputs are constants, and how many are carried, is read off the axes: versions of JAX say it differently.
+    What is scanned over, and what is collected, has one axis more outside than inside.
+    """
+    params, body = equation.params, equation.params["jaxpr"]
+    as_inside = lambda outer, inner: sum(a.aval.ndim == b.aval.ndim for a, b in zip(outer, inner, strict=True))
+    num_carried = as_inside(equation.outvars, body.jaxpr.outvars)
+    end = as_inside(equation.invars, body.jaxpr.invars)
+    consts, carry, rows = inputs[: end - num_carried], inputs[end - num_carried : end], inputs[end:]
     pick = lambda x, i: x[i] if not isinstance(x, str) else graph.add("Gather", x, np.array(i, np.int64), axis=0)
     outputs: list[list[Any]] = []
-    for i in range(length)[:: -1 if params["reverse"] else 1]:
+    for i in range(params["length"])[:: -1 if params["reverse"] else 1]:
         step = _convert(graph, body.jaxpr, body.consts, [*consts, *carry, *(pick(x, i) for x in rows)])
         carry = step[: len(carry)]
         outputs.append(step[len(carry) :])

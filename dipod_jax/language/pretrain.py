@@ -114,6 +114,7 @@ def pretrained(
     params = pretrain(task, network, options, say)
     save_checkpoint(folder, options.steps, params, keep=1)
     (folder / MADE_OF).write_text(json.dumps(made_of, indent=2) + "\n", encoding="utf-8")
+    params = load_params(folder, network)  # as from the cache: JAX compiles anew for arrays that are placed otherwise
     return Pretrained(params, folder, False, time.perf_counter() - started)
 
 

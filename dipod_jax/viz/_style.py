@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from dipod_jax.runs._disk import replacing
 from dipod_jax.tables import short_number
 
@@ -82,6 +84,25 @@ def count_axis(axes: "Axes", label: str) -> None:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short_number(value)))
     axes.set_xlim(0, max(1.0, axes.get_xlim()[1]))
     axes.set_xlabel(label)
+
+
+def log_axis(*shared: "Axes") -> None:
+    """Axes of one y: logarithmic with plain numbers; symmetric logarithmic if a value is not positive."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    lines = [line for axes in shared for line in axes.get_lines()]
+    values = np.concatenate([np.asarray(line.get_ydata(), float) for line in lines])
+    low, high = np.min(values), np.max(values)
+    for axes in shared:
+        if low <= 0:
+            axes.set_yscale("symlog", linthresh=1.0)
+        else:
+            axes.set_yscale("log")
+            if high / low < 100:  # less than two decades: powers of ten alone would leave one tick, or none
+                axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.set_ylim(low / 1.15, high * 1.15)
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def time_unit(longest_s: float) -> tuple[float, str]:

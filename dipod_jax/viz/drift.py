@@ -15,6 +15,7 @@ from dipod_jax.viz._style import (
     SEED_WIDTH,
     count_axis,
     figure,
+    log_axis,
     time_unit,
 )
 
@@ -62,26 +63,9 @@ def _cosine(axes: "Axes") -> None:
     axes.axhline(0.0, color=PALE_INK, linewidth=0.9)
 
 
-def _log(axes: "Axes") -> None:
-    """Logarithmic with plain numbers; symmetric logarithmic if a value is not positive."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
-    values = np.concatenate([np.asarray(line.get_ydata(), float) for line in axes.get_lines()])
-    if np.min(values) <= 0:
-        axes.set_yscale("symlog", linthresh=1.0)
-    else:
-        axes.set_yscale("log")
-        low, high = np.min(values), np.max(values)
-        if high / low < 100:  # less than two decades: powers of ten alone would leave one tick, or none
-            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.set_ylim(low / 1.15, high * 1.15)
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.yaxis.set_minor_formatter(NullFormatter())
-
-
 def _gap(axes: "Axes") -> None:
     """Logarithmic, cut off (with a remark) where the bound has long become meaningless."""
-    _log(axes)
+    log_axis(axes)
     high = max(float(np.max(line.get_ydata())) for line in axes.get_lines())
     if high > HIGHEST_GAP:
         axes.set_ylim(top=HIGHEST_GAP)
@@ -123,8 +107,8 @@ RECORD_PANELS = (
         _cosine,
         compared=(0, 1),
     ),
-    Panel("CFM loss on\nown actions", (Line(("cfm_loss", "drift/cfm_loss"), "CFM loss"),), _log),
-    Panel("action magnitude\n(pre-tanh)", (Line(("action_magnitude",), "mean |a|"),), _log),
+    Panel("CFM loss on\nown actions", (Line(("cfm_loss", "drift/cfm_loss"), "CFM loss"),), log_axis),
+    Panel("action magnitude\n(pre-tanh)", (Line(("action_magnitude",), "mean |a|"),), log_axis),
 )
 
 

@@ -256,3 +256,9 @@ def test_the_cosine_of_exact_likelihood_ppo_with_the_exact_policy_gradient_is_on
     _, transitions = programs.act(state.learner, state.actor)
     metrics = programs.measure(state.learner, transitions)
     assert_allclose(metrics["drift/gradient_cosine"], 1.0, atol=1e-4)
+
+
+def test_a_run_starts_from_its_own_policy_as_the_reference_where_one_is_needed():
+    vrpo = probe_programs(of_objective("vrpo")).init().learner
+    assert_same_bits(vrpo.reference, vrpo.params["policy"])
+    assert probe_programs(of_objective("fpo")).init().learner.reference is None

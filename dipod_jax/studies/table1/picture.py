@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dipod_jax.viz._series import curves_by_seed, mean_curve
-from dipod_jax.viz._style import COLOURS, MEAN_WIDTH, SEED_ALPHA, SEED_WIDTH, figure, title_left
+from dipod_jax.viz._style import COLOURS, MEAN_WIDTH, SEED_ALPHA, SEED_WIDTH, figure, log_axis, title_left
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,7 +36,8 @@ def draw(records: Sequence[Mapping[str, Any]], path: Path) -> None:
             for panel, column in zip(line, columns, strict=True):
                 for record in (r for r in records if (r["task"], r["method"]) == column):
                     _draw_arm(panel, record, metric)
-                panel.set_yscale(scale)
+            if scale == "log":
+                log_axis(*line)
             line[0].set_ylabel(label)
         for index, (task, method) in enumerate(columns):
             axes[0, index].set_title(f"{method}, {task}")
