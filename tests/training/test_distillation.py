@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from probe_tasks import TargetTask
 from small import BASE, probe_programs
@@ -101,6 +102,26 @@ def test_unsound_transitions_are_not_distilled(acted):
     # a phase with nothing to learn from leaves the policy as it was
     none = run(rollout._replace(action=jnp.full_like(rollout.action, jnp.nan)))
     jax.tree.map(np.testing.assert_array_equal, none.params["policy"], learner.params["policy"])
+
+
+def test_a_phase_sees_normalised_observations_takes_rows_from_everywhere_and_clips_its_gradient(acted):
+    policy, rollout, learner = acted
+    config = DistillationConfig(interval=1, num_steps=3, learning_rate=3e-3, minibatch_size=256)
+    run = jax.jit(lambda learner, rollout: distil(config, policy, ONE_DEVICE, learner, rollout, jax.random.key(1)))
+    plain = run(learner, rollout)
+    # deviation 2 about 5
+    statistics = RunningStatistics(jnp.float32(10.0), jnp.array([5.0]), jnp.array([40.0]))
+    shifted = rollout._replace(obs=5.0 + 2.0 * rollout.obs, next_obs=5.0 + 2.0 * rollout.next_obs)
+    close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+    jax.tree.map(close, run(learner._replace(obs_statistics=statistics), shifted).params, plain.params)
+    for part in (slice(0, 2), slice(6, 8)):
+        other = run(learner, rollout._replace(action=rollout.action.at[part].add(3.0)))
+        apart = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), other.params["policy"], plain.params["policy"])
+        assert max(jax.tree.leaves(apart)) > 1e-4, part
+    # Adam's first moment holds .1 g + .09 g' + .081 g'' of gradients at most 1 long, here of one direction
+    far = run(learner, rollout._replace(action=100.0 * rollout.action)).distiller[1]
+    assert int(far.count) == 3
+    assert 0.2 < float(optax.tree.norm(far.mu)) <= 0.271
 
 
 def test_distilled_actions_move_to_the_actions_that_were_distilled(acted):

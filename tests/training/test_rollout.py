@@ -131,7 +131,6 @@ def test_the_return_of_an_episode_is_the_sum_of_its_rewards_across_rollouts(acte
     assert_allclose(total[LIMIT - 1 :: LIMIT], sums, atol=1e-5)
 
 
-@pytest.mark.slow
 def test_every_rollout_has_start_states_of_its_own(acted):
     starts = acted[0]
     marks = [set(s[:, 2]) for s in starts]
