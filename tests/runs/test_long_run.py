@@ -53,7 +53,7 @@ def test_memory_stays_within_five_percent_and_files_do_not_grow_in_number(tmp_pa
             time.sleep(max(0.5, SECONDS / 500))
     finally:
         process.send_signal(signal.SIGTERM)
-        status = process.wait(60)
+        status = process.wait(600)  # how soon it stops is tested elsewhere
     assert status == 143
     quarter = len(held) // 4
     early, late = np.median(held[quarter : 2 * quarter]), np.median(held[-quarter:])
