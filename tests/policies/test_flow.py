@@ -102,3 +102,32 @@ def test_a_flow_has_no_entropy_to_offer(flow):
     policy, params = flow
     assert policy.entropy(params, jnp.ones((7, OBS)), jnp.ones((7, ACTION))) is None
     assert not policy.options.has_entropy
+
+
+def test_a_pre_image_is_a_noise_that_the_sampler_carries_to_the_action_or_is_not_there():
+    policy = FlowOptions(hidden_sizes=(8,), num_steps=2, output_scale=15.0).build(OBS, ACTION)  # a steep field folds
+    params = policy.init(jax.random.key(0))
+    obs, noise = (jax.random.normal(jax.random.key(k), (64, n)) for k, n in ((1, OBS), (2, ACTION)))
+    action = 3.0 * noise
+    found = policy.pre_image(params, obs, action)
+    missing = np.isnan(found).any(-1)
+    assert 10 < missing.sum() < 54
+    back = policy.sample(params, obs, found)[0]
+    assert_allclose(back[~missing], action[~missing], atol=0.05)
+
+
+def test_draws_that_are_scored_in_groups_keep_their_places_and_their_weights_in_the_bound():
+    sizes = dict(hidden_sizes=(8,), num_steps=2, draws="gauss-legendre", num_draws=6)
+    whole, grouped = (FlowOptions(**sizes, draws_at_once=n).build(OBS, ACTION) for n in (None, 2))
+    params = whole.init(jax.random.key(0))
+    obs, action = (jax.random.normal(jax.random.key(k), (5, n)) for k, n in ((1, OBS), (2, ACTION)))
+    evidence = whole.prepare(params, jax.random.key(3), obs, ())
+    one, other = (policy.score(params, obs, action, evidence) for policy in (whole, grouped))
+    jax.tree.map(lambda a, b: assert_allclose(a, b, rtol=1e-5, atol=1e-6), one, other)
+    weights = np.polynomial.legendre.leggauss(6)[1] / 2.0
+    assert_allclose(one.bound, np.asarray(one.loss) @ weights, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("form", "measured"), [("velocity", "velocity"), ("eps", "eps"), ("elbo", "velocity")])
+def test_the_meters_loss_is_trainings_and_the_velocitys_where_that_is_the_elbo(form, measured):
+    assert FlowOptions(loss_form=form, draws="stratified").build(OBS, ACTION).cfm.form == measured
