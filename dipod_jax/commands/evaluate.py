@@ -6,6 +6,7 @@ language policy's accuracy and its boards, step by step.
 
 from __future__ import annotations
 
+import os.path
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
@@ -33,7 +34,8 @@ def parse(arguments: list[str]) -> tuple[Any, Any]:
 def room_of(arguments: Sequence[str]) -> str:
     """The kind of the run folder among the arguments; control where there is none, whose options then say so."""
     for argument in arguments:
-        if not argument.startswith("-") and (Path(argument) / "config.json").is_file():
+        # unlike `Path.is_file`, false also of a name that no file can have
+        if not argument.startswith("-") and os.path.isfile(os.path.join(argument, "config.json")):
             try:
                 room = RunFolder.open(Path(argument)).config.get("room", "control")
             except RunFolderError:
