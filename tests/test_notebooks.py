@@ -30,10 +30,7 @@ def test_the_notebook_runs_from_top_to_bottom(name):
     assert not any(output.get("name") == "stderr" for output in outputs)
 
 
-NOT_YET = pytest.mark.xfail(strict=True, reason="its executed copy is still to be made")
-
-
-@pytest.mark.parametrize("name", [*NAMES[:-1], pytest.param(NAMES[-1], marks=NOT_YET)])
+@pytest.mark.parametrize("name", NAMES)
 def test_the_executed_copy_has_the_source_s_cells_and_an_output_for_each_that_prints(name):
     source = jupytext.read(FOLDER / f"{name}.py")
     executed = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
