@@ -172,8 +172,11 @@ def _seeds(result: dict[str, Any]) -> dict[str, list[str]]:
     if not isinstance(seeds, list):
         return {}
     columns: dict[str, Any] = {"seed": seeds}
-    for key, label in (("final_return", "final return"), ("final_return_zero_noise", "zero noise")):
-        columns[label] = (result.get(key) or {}).get("per_seed")
+    final, names = result.get("final"), _OF_LANGUAGE
+    if not _accuracies(result):
+        final, names = result, {"final_return": "final return", "final_return_zero_noise": "zero noise"}
+    for key, label in names.items():
+        columns[label] = (final.get(key) or {}).get("per_seed")
     columns |= {f"seconds to {target}": times for target, times in (result.get("seconds_to") or {}).items()}
     return {
         label: [_cell(value) for value in values]

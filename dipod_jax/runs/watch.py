@@ -64,7 +64,8 @@ class Watch:
 
     def _tell(self, kind: bytes, number: int, but: int | None = None) -> None:
         for index, peer in self._peers.items():
-            if index != but and index not in self._ended:
+            # of the first process, an end that it passed on is known as well as its own: it still wants to hear ours
+            if index != but and (kind == _ENDED or index not in self._ended):
                 with self._lock, contextlib.suppress(OSError):
                     peer.sendall(kind + number.to_bytes(2, "big"))
 

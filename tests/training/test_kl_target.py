@@ -132,6 +132,7 @@ def test_a_run_that_goes_on_takes_the_rate_that_it_had_come_to(monkeypatch, targ
         ("_adopt_config", None),
     ):
         monkeypatch.setattr(resuming, name, lambda *args, value=value, **options: value)
+    monkeypatch.setattr(resuming, "RunFolder", SimpleNamespace)
     taken = []
     programs = SimpleNamespace(
         abstract_state=lambda: None, with_tunables=lambda _, tunables: taken.append(tunables) or state
