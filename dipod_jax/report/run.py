@@ -172,7 +172,7 @@ def _seeds(result: dict[str, Any]) -> dict[str, list[str]]:
     if not isinstance(seeds, list):
         return {}
     columns: dict[str, Any] = {"seed": seeds}
-    final, names = result.get("final"), _OF_LANGUAGE
+    final, names = result.get("final") or {}, _OF_LANGUAGE
     if not _accuracies(result):
         final, names = result, {"final_return": "final return", "final_return_zero_noise": "zero noise"}
     for key, label in names.items():
