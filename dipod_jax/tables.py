@@ -1,7 +1,10 @@
 """Formatting of numbers and tables, for terminals and documents."""
 
+import csv
+import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 
 def short_number(value: float) -> str:
@@ -24,6 +27,26 @@ def duration(seconds: float) -> str:
     if hours:
         return f"{hours}h{minutes:02d}m"
     return f"{minutes}m{rest:02d}s" if minutes else f"{rest}s"
+
+
+def number_or_dash(value: float | None, form: str) -> str:
+    """`value` in a format such as `.2f`; a dash where there is none."""
+    return "-" if value is None else format(value, form)
+
+
+def mean_of_numbers(values: Iterable[float | None]) -> float | None:
+    """Mean of those that are finite numbers; None where none is."""
+    numbers = [value for value in values if value is not None and math.isfinite(value)]
+    return sum(numbers) / len(numbers) if numbers else None
+
+
+def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The rows under a heading; None is an empty cell."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]) if rows else [], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
 
 
 def table(rows: Sequence[Mapping[str, str]]) -> str:

@@ -18,6 +18,11 @@ Metrics: TypeAlias = dict[str, jax.Array]
 """Scalars by name."""
 
 
+def is_key(leaf: Any) -> bool:
+    """Whether an array, or what stands for its shape, is of random keys."""
+    return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
 class Steps(NamedTuple):
     """The Gaussian decisions that an action is made of: N(x_k + move_k, diag(std_k)^2) for the next state."""
 

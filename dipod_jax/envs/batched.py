@@ -11,6 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from dipod_jax.types import is_key
+
 # One start state is kept ready for every eight environments: enough for every reset between two `refresh` calls when
 # episodes are 250 steps and rollouts 32, and cheap where a reset is expensive (CheetahRun settles for 200 substeps).
 ENVS_PER_START = 8
@@ -52,9 +54,7 @@ def _select(mask: jax.Array, on_true: Any, on_false: Any) -> Any:
 
 def _strong(tree: Any) -> Any:
     """Strip weak types, so that a jitted scan over the state is traced and compiled once."""
-    strip = lambda x: (
-        x if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key) else jax.lax.convert_element_type(x, x.dtype)
-    )
+    strip = lambda x: x if is_key(x) else jax.lax.convert_element_type(x, x.dtype)
     return jax.tree.map(lambda x: strip(jnp.asarray(x)), tree)
 
 

@@ -139,7 +139,9 @@ def _describe(name: str, leaf: Any) -> dict[str, Any]:
 def _how(leaf: Any) -> dict[str, bool]:
     import jax
 
-    return {AS_DATA: True} if jax.process_count() > 1 and _is_key(leaf) else {}
+    from dipod_jax.types import is_key
+
+    return {AS_DATA: True} if jax.process_count() > 1 and is_key(leaf) else {}
 
 
 def _is_empty(leaf: Any) -> bool:
@@ -201,15 +203,11 @@ def _storable(leaf: Any) -> Any:
     import jax
     import numpy as np
 
+    from dipod_jax.types import is_key
+
     if jax.process_count() == 1:
         return leaf
-    return np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
-
-
-def _is_key(leaf: Any) -> bool:
-    import jax
-
-    return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return np.asarray(jax.random.key_data(leaf) if is_key(leaf) else leaf)
 
 
 def _checkpointer() -> Any:

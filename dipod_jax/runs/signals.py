@@ -77,7 +77,7 @@ class StopRequest:
             self.hear(number)
             self.on_signal(number)
         elif number != signal.SIGHUP:
-            _say("stopped at once; what was saved before stands")
+            say("stopped at once; what was saved before stands")
             self._exit(_exit_status(number))
 
     def hear(self, number: int) -> None:
@@ -105,7 +105,7 @@ class StopRequest:
         try:
             leave()
         except BaseException as error:
-            _say(f"error: {error}")
+            say(f"error: {error}")
             self._exit(getattr(error, "EXIT_STATUS", 1))
         self._exit(self.stopped().exit_status)
 
@@ -162,7 +162,7 @@ def _exit_status(number: int) -> int:
     return 128 + (signal.SIGTERM if number == signal.SIGHUP else number)
 
 
-def _say(line: str) -> None:
+def say(line: str) -> None:
     """Write to standard error past every lock that the main thread may hold, and give a terminal its cursor back."""
     with contextlib.suppress(OSError):
         if os.isatty(1):

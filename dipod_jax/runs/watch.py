@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 
-from dipod_jax.runs.signals import StopRequest
+from dipod_jax.runs.signals import StopRequest, say
 
 EXIT_STATUS = 69  # EX_UNAVAILABLE of sysexits.h: another process of the run is lost
 BEAT_S = 1.0
@@ -166,6 +166,5 @@ def connect(host: str, port: int, index: int) -> dict[int, socket.socket]:
 def _exit(line: str, status: int) -> None:
     with contextlib.suppress(OSError):
         sys.stdout.flush()
-    with contextlib.suppress(OSError):
-        os.write(2, f"{' '.join(line.split())}\n".encode(sys.getfilesystemencoding(), "backslashreplace"))
+    say(line)
     os._exit(status)

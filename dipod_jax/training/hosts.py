@@ -11,6 +11,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from dipod_jax.types import is_key
+
 
 def is_first() -> bool:
     """Whether this process is the one that reads and writes the run's folder."""
@@ -29,7 +31,7 @@ def _whole(x: Any) -> Any:
 
     if not isinstance(x, jax.Array) or x.is_fully_addressable:
         return jax.device_get(x)
-    if _is_key(x):
+    if is_key(x):
         return jax.random.wrap_key_data(_whole(jax.random.key_data(x)), impl=jax.random.key_impl(x))
     return np.asarray(x) if x.is_fully_replicated else process_allgather(x, tiled=True)
 
@@ -40,7 +42,7 @@ def place(tree: Any, sharding: jax.sharding.Sharding) -> Any:
         return jax.device_put(tree, sharding)
 
     def put(x: Any) -> jax.Array:
-        if _is_key(x):
+        if is_key(x):
             return jax.random.wrap_key_data(put(jax.random.key_data(x)), impl=jax.random.key_impl(x))
         whole = np.asarray(x)
         return jax.make_array_from_callback(whole.shape, sharding, lambda index: whole[index])
@@ -64,17 +66,13 @@ def from_first(tree: Any) -> Any:
     from jax.experimental.multihost_utils import broadcast_one_to_all
 
     leaves, structure = jax.tree.flatten(tree)
-    arrays = [np.asarray(jax.random.key_data(x) if _is_key(x) else x) for x in leaves]
+    arrays = [np.asarray(jax.random.key_data(x) if is_key(x) else x) for x in leaves]
     content = np.frombuffer(b"".join(x.tobytes() for x in arrays), np.uint8)  # bytes: sums of them are exact
     shared = np.asarray(broadcast_one_to_all(content)).astype(np.uint8)
     parts = np.split(shared, np.cumsum([x.nbytes for x in arrays])[:-1])
     found = [part.view(x.dtype).reshape(x.shape) for part, x in zip(parts, arrays, strict=True)]
-    wrap = lambda data, x: jax.random.wrap_key_data(data, impl=jax.random.key_impl(x)) if _is_key(x) else data
+    wrap = lambda data, x: jax.random.wrap_key_data(data, impl=jax.random.key_impl(x)) if is_key(x) else data
     return jax.tree.unflatten(structure, [wrap(data, x) for data, x in zip(found, leaves, strict=True)])
-
-
-def _is_key(x: Any) -> bool:
-    return jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
 
 
 def text_from_first(text: str | None) -> str | None:

@@ -24,6 +24,7 @@ from dipod_jax.serialisation import to_json
 from dipod_jax.training.hosts import from_first, place, text_from_first, to_host
 from dipod_jax.training.programs import Programs
 from dipod_jax.training.state import TrainState, Tunables
+from dipod_jax.types import is_key
 
 
 class Resumed(NamedTuple):
@@ -76,7 +77,6 @@ def _shared(programs: Programs, found: Resumed | None) -> Resumed:
 
 
 def _zeros(abstract: TrainState) -> TrainState:
-    is_key = lambda x: jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
     key = lambda x: jax.random.split(jax.random.key(0), x.shape)
     return jax.tree.map(lambda x: key(x) if is_key(x) else np.zeros(x.shape, x.dtype), abstract)
 

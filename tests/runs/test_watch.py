@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from dipod_jax.runs import watch
 from dipod_jax.runs.watch import EXIT_STATUS
 
 PEER = Path(__file__).with_name("watch_peer.py")
@@ -58,6 +60,19 @@ def test_a_signal_to_one_process_is_one_to_all(peers):
     processes = peers("heed", "heed", "heed")
     processes[1].send_signal(signal.SIGTERM)
     assert [ends(process) for process in processes] == [(143, [])] * 3
+
+
+def test_the_first_process_hears_of_an_end_also_where_it_had_passed_on_anothers():
+    """As after a signal to all: else the second to end would count as one that died."""
+    first, other = socket.socketpair()
+    watching = watch.Watch({0: other}, "continue")
+    first.sendall(b"e" + (143).to_bytes(2, "big"))
+    while 0 not in watching._ended:
+        time.sleep(0.01)
+    watching.end(143)
+    first.settimeout(10.0)
+    told = b"".join(iter(lambda: first.recv(64), b""))
+    assert [told[i : i + 3] for i in range(0, len(told), 3) if told[i : i + 1] == b"e"] == [b"e\x00\x8f"]
 
 
 def test_a_process_that_ends_with_an_error_takes_the_others_with_it(peers):

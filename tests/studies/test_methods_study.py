@@ -16,12 +16,14 @@ from small import of_objective, probe_programs
 from dipod_jax.objectives import OBJECTIVES
 from dipod_jax.presets import make_config
 from dipod_jax.runs._disk import write_json
+from dipod_jax.studies.begun import STUDY
 from dipod_jax.studies.methods import training
 from dipod_jax.studies.methods.options import Config
-from dipod_jax.studies.methods.results import as_csv, has_collapsed, seed_rows, summary, write_results
+from dipod_jax.studies.methods.results import has_collapsed, seed_rows, summary, write_results
 from dipod_jax.studies.methods.study import check_settings, run
 from dipod_jax.studies.methods.training import is_due
-from dipod_jax.studies.methods.units import STUDY, Setting, best_of, grid, make_unit, trust_region, with_betas
+from dipod_jax.studies.methods.units import Setting, best_of, grid, make_unit, trust_region, with_betas
+from dipod_jax.tables import as_csv
 from dipod_jax.training.evaluation import EpisodeReturns
 from dipod_jax.training.state import TrainState, Tunables
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 from collections.abc import Iterable, Sequence
@@ -13,7 +11,7 @@ from typing import Any
 from dipod_jax.runs._disk import write_text
 from dipod_jax.studies.methods.picture import draw
 from dipod_jax.studies.methods.units import FAILURE, RESULT
-from dipod_jax.tables import short_number, table
+from dipod_jax.tables import as_csv, mean_of_numbers, number_or_dash, short_number, table
 
 TABLE, SEEDS, PICTURE = "comparison.md", "seeds.csv", "comparison.png"
 LEARNED = 50.0  # a best return under this is none to fall from
@@ -62,7 +60,7 @@ def by_panel(records: Iterable[Record]) -> dict[str, list[Record]]:
 def summary(record: Record) -> dict[str, Any]:
     """One run's numbers over its seeds: objective, beta, each seed's return, and the means."""
     rows = seed_rows(record)
-    numbers = {name: _mean([row[name] for row in rows]) for name in ("return", "gap", "cosine")}
+    numbers = {name: mean_of_numbers([row[name] for row in rows]) for name in ("return", "gap", "cosine")}
     return {
         "objective": record["objective"],
         "beta": record["beta"],
@@ -89,8 +87,8 @@ def seed_rows(record: Record) -> list[dict[str, Any]]:
                 "zero_noise": record["evaluations"][-1]["zero_noise"][index],
                 "best": best,
                 "collapsed": has_collapsed(curve[-1], best),
-                "gap": _mean([m["gap"][index] for m in late]),
-                "cosine": _mean([m["cosine"][index] for m in late]),
+                "gap": mean_of_numbers([m["gap"][index] for m in late]),
+                "cosine": mean_of_numbers([m["cosine"][index] for m in late]),
                 "skipped_updates": record["skipped_updates"][index],
                 "training_s_of_all_seeds": record["training_s"],
                 "compile_s": record["compile_s"],
@@ -115,13 +113,13 @@ def _row(run: Record, records: Sequence[Record]) -> dict[str, str]:
     cost = [record for record in records if _tuned(run, record)]
     steps = sum(record["env_steps"] * len(record["seeds"]) for record in cost)
     seconds = sum(record["training_s"] + record["compile_s"] for record in cost)
-    returns = " ".join(_cell(x, ".0f") for x in found["returns"])
+    returns = " ".join(number_or_dash(x, ".0f") for x in found["returns"])
     return {
         "objective": run["objective"],
         "beta": f"{run['beta']:g}",
-        "return": f"{_cell(found['return'], '.0f')} ({returns})",
-        "gap": _cell(found["gap"], ".2f"),
-        "cosine": _cell(found["cosine"], ".2f"),
+        "return": f"{number_or_dash(found['return'], '.0f')} ({returns})",
+        "gap": number_or_dash(found["gap"], ".2f"),
+        "cosine": number_or_dash(found["cosine"], ".2f"),
         "collapsed": f"{found['collapsed']} of {len(run['seeds'])}",
         "seconds": f"{run['training_s']:.0f}",
         "rate": f"{run['rate']:g}",
@@ -136,27 +134,8 @@ def _tuned(run: Record, record: Record) -> bool:
     return same and not record["reported"] and (run["beta"] > 0 or record["beta"] == 0)
 
 
-def as_csv(rows: Sequence[dict[str, Any]]) -> str:
-    """The rows under a heading; None is an empty cell."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]) if rows else [], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    """Mean of those that are numbers; None where none is."""
-    numbers = [value for value in values if value is not None]
-    return sum(numbers) / len(numbers) if numbers else None
-
-
 def _or_lowest(value: float | None) -> float:
     return -math.inf if value is None else value
-
-
-def _cell(value: float | None, form: str) -> str:
-    return "-" if value is None else format(value, form)
 
 
 def _error(path: Path) -> str:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
-from dipod_jax.checks import require
-from dipod_jax.runs._disk import plain, write_json
+from dipod_jax.studies.begun import begin, check_begun
 from dipod_jax.studies.methods.options import Config
 from dipod_jax.studies.methods.results import write_results
-from dipod_jax.studies.methods.units import STUDY, Setting, Unit, best_of, grid, make_unit, with_betas
+from dipod_jax.studies.methods.units import Setting, Unit, best_of, grid, make_unit, with_betas
 
 
 class TrainsUnits(Protocol):
@@ -32,11 +30,7 @@ def check_settings(options: Config) -> None:
         for objective in options.objectives:
             for unit in grid(options, task, objective):
                 with_betas(options, task, objective, unit.setting)
-    path = options.out / STUDY
-    begun = json.loads(path.read_text()) if path.exists() else {}
-    for name, now in plain(options.settings()).items():
-        what = f"{options.out} was begun with {begun.get(name)}; give that, or name another --out"
-        require(not begun or begun.get(name) == now, name.replace("_", "-"), now, what)
+    check_begun(options.out, options.settings())
 
 
 def run(options: Config, trainer: TrainsUnits, say: Callable[[str], None] = print) -> Path:
@@ -47,8 +41,7 @@ def run(options: Config, trainer: TrainsUnits, say: Callable[[str], None] = prin
     Raises:
         OSError: the disk refuses a result.
     """
-    options.out.mkdir(parents=True, exist_ok=True)
-    write_json(options.out / STUDY, options.settings())
+    begin(options.out, options.settings())
 
     def finish(unit: Unit) -> None:
         where = unit.folder.relative_to(options.out)

@@ -15,7 +15,7 @@ from dipod_jax.presets import make_config
 from dipod_jax.runs._disk import write_json
 from dipod_jax.studies.methods.options import Config
 
-RESULT, FAILURE, STUDY = "result.json", "failure.json", "study.json"
+RESULT, FAILURE = "result.json", "failure.json"
 POINTS = 8  # evaluations and measurements of a reported run, the last at its end
 
 

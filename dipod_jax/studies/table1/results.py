@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from dipod_jax.language import TASKS
 from dipod_jax.runs import RunFolder
 from dipod_jax.runs._disk import write_text
-from dipod_jax.studies.methods.results import as_csv
 from dipod_jax.studies.table1.arms import FAMILY, TABLE_METHODS
 from dipod_jax.studies.table1.picture import draw
-from dipod_jax.tables import table
+from dipod_jax.tables import as_csv, mean_of_numbers, number_or_dash, table
 
-ARM, STUDY = "arm.json", "study.json"
+ARM = "arm.json"
 TABLE, SEEDS, PICTURE = "table1.md", "table1.csv", "table1.png"
 BETAS = (0.0, 0.01, 0.05, "auto")
 # Column of the CSV -> its name in result.json.
@@ -64,7 +63,7 @@ def read_records(out: Path) -> list[Record]:
         assert result is not None  # `arm.json` is written after it
         record["metrics"] += folder.read_metrics()
         record["rows"] += _seed_rows(arm, result)
-    order = ("sudoku", "countdown")
+    order = list(TASKS)
     return sorted(records.values(), key=lambda record: order.index(record["task"]))
 
 
@@ -83,7 +82,7 @@ def _seed_rows(arm: Record, result: Record) -> list[Record]:
 def _task_parts(task: str, records: Sequence[Record]) -> list[str]:
     mine = [record for record in records if record["task"] == task]
     before = next(record["rows"][0]["before"] for record in mine)
-    parts = [f"## {task.capitalize()}\n\nGreedy accuracy before post-training: {_cell(before, '.3f')}.\n"]
+    parts = [f"## {task.capitalize()}\n\nGreedy accuracy before post-training: {number_or_dash(before, '.3f')}.\n"]
     if cells := [r for r in mine if r["method"] in TABLE_METHODS and not r["control"]]:
         parts.append(f"{table(table_rows(cells))}\n")
     controls = [r for r in mine if r["control"] or r["method"] not in (*TABLE_METHODS, *FAMILY)]
@@ -107,30 +106,24 @@ def table_rows(records: Iterable[Record]) -> list[dict[str, str]]:
 def arm_row(record: Record) -> dict[str, str]:
     """One arm over its seeds."""
     rows = record["rows"]
-    each = " ".join(_cell(row["greedy"], ".2f") for row in rows)
+    each = " ".join(number_or_dash(row["greedy"], ".2f") for row in rows)
     return {
         "method": record["method"],
         "control": record["control"] or "-",
         "net beta": str(rows[0]["net_beta"]),
         "rate": f"{record['learning_rate']:g}",
-        "greedy": f"{_cell(_mean(rows, 'greedy'), '.3f')} ({each})",
-        "sampled": _cell(_mean(rows, "sampled"), ".3f"),
-        "random order": _cell(_mean(rows, "random_order"), ".3f"),
-        "gap": _cell(_mean(rows, "gap"), ".2f"),
-        "entropy": _cell(_mean(rows, "entropy"), ".2f"),
-        "cosine": _cell(_mean(rows, "cosine"), ".2f"),
+        "greedy": f"{number_or_dash(_mean(rows, 'greedy'), '.3f')} ({each})",
+        "sampled": number_or_dash(_mean(rows, "sampled"), ".3f"),
+        "random order": number_or_dash(_mean(rows, "random_order"), ".3f"),
+        "gap": number_or_dash(_mean(rows, "gap"), ".2f"),
+        "entropy": number_or_dash(_mean(rows, "entropy"), ".2f"),
+        "cosine": number_or_dash(_mean(rows, "cosine"), ".2f"),
     }
 
 
 def _mean(rows: Sequence[Record], name: str) -> float | None:
-    """Mean over the seeds whose value is a number; None where none is."""
-    numbers = [row[name] for row in rows if row[name] is not None and math.isfinite(row[name])]
-    return sum(numbers) / len(numbers) if numbers else None
+    return mean_of_numbers(row[name] for row in rows)
 
 
 def _percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.1f}"
-
-
-def _cell(value: float | None, form: str) -> str:
-    return "-" if value is None else format(value, form)

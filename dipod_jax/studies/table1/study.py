@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dipod_jax.checks import require
 from dipod_jax.language.config import LanguageConfig, make_config
 from dipod_jax.options import override
 from dipod_jax.runs import RunFolder
 from dipod_jax.runs._disk import write_json
+from dipod_jax.studies.begun import begin, check_begun
 from dipod_jax.studies.table1.arms import Arm, make_arms
 from dipod_jax.studies.table1.options import Config
-from dipod_jax.studies.table1.results import ARM, STUDY, write_results
+from dipod_jax.studies.table1.results import ARM, write_results
 
 if TYPE_CHECKING:
     from dipod_jax.language.post_training import Programs
@@ -77,11 +76,7 @@ def check_settings(options: Config) -> None:
     Raises:
         ValueError: one line.
     """
-    path = options.out / STUDY
-    begun = json.loads(path.read_text()) if path.exists() else {}
-    for name, now in _settings(options).items():
-        what = f"{options.out} was begun with {begun.get(name)}; give that, or name another --out"
-        require(not begun or begun.get(name) == now, name.replace("_", "-"), now, what)
+    check_begun(options.out, _settings(options))
 
 
 def _settings(options: Config) -> dict[str, Any]:
@@ -94,8 +89,7 @@ def run(options: Config, units: list[Unit], train: Train, say: Callable[[str], N
     Args:
         train: trains a config into its folder (`Trainer`).
     """
-    options.out.mkdir(parents=True, exist_ok=True)
-    write_json(options.out / STUDY, _settings(options))
+    begin(options.out, _settings(options))
     for number, unit in enumerate(units, start=1):
         if unit.is_finished():
             continue
