@@ -12,6 +12,9 @@ from dipod_jax.objectives import OBJECTIVES
 from dipod_jax.options import override
 from dipod_jax.presets import make_config
 
+# No clip bounds these: at 9.4 to 9.8 after 40 updates, they lose it again as their bounds come off.
+LETS_GO = ("vrpo", "wd1")
+
 
 def as_small(name):
     """The objective's smoke preset on the small task, with the drift meter."""
@@ -43,5 +46,4 @@ def test_every_objective_starts_at_ratio_one_and_raises_the_return(name):
             reached.append(returns())
     assert all(np.isfinite(value).all() for key, value in metrics.items() if not key.startswith("episode"))
     print(name, before, *reached, drift["drift/gradient_cosine"] if programs.measure else "")
-    # of 10; `vrpo` and `wd1`, which no clip bounds, are at 9.4 to 9.8 after 40 and lose it as their bounds come off
-    assert max(reached) - before > 0.5, (before, *reached)
+    assert reached[name not in LETS_GO] - before > 0.5, (before, *reached)  # of 10
