@@ -1,4 +1,4 @@
-"""The page that shows a run, written again: `dipod report RUN_DIR`."""
+"""The page that shows a run, a study or several runs: `dipod report FOLDER ...`."""
 
 from __future__ import annotations
 
@@ -9,16 +9,34 @@ from typing import Annotated
 
 import tyro
 
+from dipod_jax.checks import require
 from dipod_jax.cli import command_name, parse_options, run_cli
-from dipod_jax.runs import RunFolder, check_writable
+from dipod_jax.runs import RunFolder, RunFolderError, check_writable
+from dipod_jax.runs.places import CONFIG
+
+DEFAULT_OUT = Path("runs/report")
 
 
 @dataclass(frozen=True)
 class ReportConfig:
-    """Write RUN_DIR/report.html from the files in the folder: config, result, pictures and film."""
+    """Write report.html: of a run from its config, result, pictures and film; of a study (a folder with units/) or of
+    several runs with their statistics, and with figure2.png, figure2.pdf, results.csv and curves.parquet beside it."""
 
-    run_dir: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN_DIR")]
-    """a run folder"""
+    folders: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """a run folder, a study's folder, or several run folders"""
+    out: Path | None = None
+    """folder for the page of several runs; none: runs/report. The page of a run or a study goes into its own folder"""
+
+    def __post_init__(self):
+        if not self.folders:
+            raise ValueError("FOLDERS is required: a run folder, a study's folder, or several run folders")
+        single = len(self.folders) == 1
+        require(not single or self.out is None, "out", self.out, "left out: the page goes into the folder itself")
+
+    @property
+    def place(self) -> Path:
+        """The folder that takes the page."""
+        return self.folders[0] if len(self.folders) == 1 else self.out or DEFAULT_OUT
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -27,18 +45,39 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def parse(arguments: list[str]) -> ReportConfig:
-    """The options, with the folder checked."""
+    """The options, with the folders checked."""
     options = parse_options(ReportConfig, arguments, prog=command_name("report"))
-    RunFolder.open(options.run_dir)
-    check_writable(options.run_dir)
+    if not _is_study(options):
+        for folder in options.folders:
+            _open_run(folder)
+    check_writable(options.place)
     return options
 
 
 def write(options: ReportConfig) -> None:
     """Write the page and say where it is."""
-    from dipod_jax.report import write_report
+    from dipod_jax.report import write_report, write_runs_report, write_study_report
 
-    print(f"report: {write_report(RunFolder.open(options.run_dir))}")
+    if _is_study(options):
+        page = write_study_report(options.folders[0])
+    elif len(options.folders) == 1:
+        page = write_report(RunFolder.open(options.folders[0]))
+    else:
+        page = write_runs_report(options.folders, options.place)
+    print(f"report: {page}")
+
+
+def _open_run(folder: Path) -> None:
+    """Raise RunFolderError unless `folder` is a run's."""
+    if folder.is_dir() and not (folder / CONFIG).exists():
+        raise RunFolderError(f"{folder} is neither a run folder (it has no {CONFIG}) nor a study's (it has no units)")
+    RunFolder.open(folder)
+
+
+def _is_study(options: ReportConfig) -> bool:
+    from dipod_jax.studies.collected import is_study
+
+    return len(options.folders) == 1 and is_study(options.folders[0])
 
 
 if __name__ == "__main__":

@@ -1,22 +1,15 @@
 """One page that shows a run: its configuration, its result, and its pictures."""
 
-import base64
 from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from dipod_jax.report._page import MAX_EMBEDDED_BYTES, REPORT, embedded, flatten, rendered, setting
 from dipod_jax.runs._disk import write_text
 from dipod_jax.runs.folder import RunFolder
 from dipod_jax.tables import duration, short_number
 
-if TYPE_CHECKING:
-    from jinja2 import Environment
-
-REPORT = "report.html"
 EVALUATION_STEPS = 1000
-# A longer film is linked, not embedded: a page of this size still opens at once and passes through mail.
-MAX_EMBEDDED_BYTES = 12_000_000
 # Objectives of folders from before an objective held its own options -> the section that held them.
 _OLD_SECTIONS = {"fpo": "fpo", "ppo": "ppo", "exact-ppo": "ppo"}
 
@@ -28,7 +21,7 @@ def write_report(folder: RunFolder) -> Path:
     the run has not written yet is left out. `config.json` and `result.json` are shown as they are; nothing is computed.
     """
     path = folder.path / REPORT
-    write_text(path, _environment().get_template("run.html").render(_content(folder)))
+    write_text(path, rendered("run.html", _content(folder)))
     return path
 
 
@@ -45,30 +38,6 @@ def objective_of(config: Mapping[str, Any]) -> tuple[str | None, dict[str, Any]]
     return objective, dict(config.get(_OLD_SECTIONS.get(str(objective), ""), {}))
 
 
-def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested dicts as one, keys joined by dots, as the options of the command line are written."""
-    if not isinstance(value, dict) or not value:
-        return {prefix: value}
-    flat = {}
-    for key, item in value.items():
-        flat.update(flatten(item, f"{prefix}.{key}" if prefix else str(key)))
-    return flat
-
-
-@cache
-def _environment() -> "Environment":
-    """The templates of this package, with every value escaped: `<` becomes `&lt;`."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    loader = PackageLoader("dipod_jax.report")
-    environment = Environment(
-        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["value"] = _text
-    environment.globals["zip"] = zip
-    return environment
-
-
 def _content(folder: RunFolder) -> dict[str, Any]:
     """The variables of the template."""
     result = folder.read_result()
@@ -81,9 +50,9 @@ def _content(folder: RunFolder) -> dict[str, Any]:
         "numbers": _numbers(result or {}),
         "notes": _notes(folder.config, result or {}),
         "seeds": _seeds(result or {}),
-        "returns": _embedded(folder.path / "returns.png", "image/png"),
-        "film": _embedded(folder.path / "policy.mp4", "video/mp4"),
-        "drift": _embedded(folder.path / "drift.png", "image/png"),
+        "returns": embedded(folder.path / "returns.png", "image/png", MAX_EMBEDDED_BYTES),
+        "film": embedded(folder.path / "policy.mp4", "video/mp4", MAX_EMBEDDED_BYTES),
+        "drift": embedded(folder.path / "drift.png", "image/png", MAX_EMBEDDED_BYTES),
         "command": command,
         "tables": {name: flatten(values) for name, values in tables.items() if values},
     }
@@ -92,7 +61,7 @@ def _content(folder: RunFolder) -> dict[str, Any]:
 def _title(config: dict[str, Any]) -> str:
     objective, _ = objective_of(config)
     beta = config.get("beta")
-    beta = "" if beta is None else f"beta {_text(beta)}"
+    beta = "" if beta is None else f"beta {setting(beta)}"
     return " · ".join(str(part) for part in (config.get("task", "run"), objective, beta) if part)
 
 
@@ -189,20 +158,3 @@ def _cell(value: Any) -> str:
     if value is None:
         return "never"
     return f"{value:.1f}" if isinstance(value, float) else str(value)
-
-
-def _text(value: Any) -> str:
-    if value is None:
-        return "none"
-    if isinstance(value, list):
-        return ", ".join(_text(item) for item in value)
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _embedded(path: Path, kind: str) -> str | None:
-    """The file as a data URI; its name if it is too large, None if it does not exist."""
-    if not path.exists():
-        return None
-    if path.stat().st_size > MAX_EMBEDDED_BYTES:
-        return path.name
-    return f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode('ascii')}"

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from dipod_jax.report import objective_of, run, write_report
-from dipod_jax.report.run import flatten
+from dipod_jax.report._page import flatten
 from dipod_jax.runs import RunFolder
 from dipod_jax.training.results import summarise
 

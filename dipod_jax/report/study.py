@@ -1,0 +1,187 @@
+"""The page of a study, with its figure and its numbers in files beside it: written at any time, also while it runs."""
+
+import csv
+import json
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from dipod_jax.report._page import MAX_EMBEDDED_BYTES, REPORT, embedded, rendered
+from dipod_jax.report.charts import Section, bands, names_of, sections
+from dipod_jax.report.data import write_curves, write_results
+from dipod_jax.report.origins import origins
+from dipod_jax.report.results_table import results_table, shown_return, sources
+from dipod_jax.runs import RunFolder
+from dipod_jax.runs._disk import plain, write_text
+from dipod_jax.studies.begun import STUDY
+from dipod_jax.studies.collected import SeedRun, Study, collect, collect_study
+from dipod_jax.studies.summary import cautions, rows, verdicts
+from dipod_jax.tables import duration, short_number
+from dipod_jax.viz._style import COLOURS
+from dipod_jax.viz.figure2 import plot_figure2
+
+PLAN = "plan.csv"
+FIGURE, RESULTS, CURVES = "figure2", "results.csv", "curves.parquet"
+# The figures' colours, the darker of them lightened, for a dark page.
+COLOURS_ON_DARK = ("#4DA3E0", "#F0803C", "#2CC295", "#E39AC4", "#F2B53A", "#8CCBF2", "#AAAAAA")
+
+
+def write_study_report(folder: Path) -> Path:
+    """Write `report.html`, `figure2.png`, `figure2.pdf`, `results.csv`, `curves.parquet` of a study, return the page.
+
+    It reads the run folders in `folder/units`, whatever they hold so far, and where there are such files the number of
+    units from `plan.csv` and the command from `study.json`. The page needs nothing beside it and asks nothing of the
+    network: charts, their library (uPlot) and films are in it.
+
+    Args:
+        folder: holds `units/`; it takes the files.
+
+    Raises:
+        RunFolderError: no unit has an evaluation yet, or two hold the same seed; nothing is written.
+    """
+    return _write(collect_study(folder), folder, planned=_planned(folder), command=_command(folder))
+
+
+def write_runs_report(run_dirs: Sequence[Path], out: Path) -> Path:
+    """The same of any list of run folders, written into the folder `out`, which is made.
+
+    Raises:
+        RunFolderError: one is no run folder or cannot be read, none has an evaluation, or two hold the same seed.
+    """
+    return _write(collect([RunFolder.open(path) for path in run_dirs]), out, planned=None, command=None)
+
+
+def _write(study: Study, out: Path, *, planned: int | None, command: str | None) -> Path:
+    content = _content(study, planned, command)
+    out.mkdir(parents=True, exist_ok=True)
+    names = names_of(study.arms)
+    panels = {task: {names[arm]: band for arm, band in arms.items()} for task, arms in bands(study, "return").items()}
+    for suffix in ("png", "pdf"):
+        path = out / f"{FIGURE}.{suffix}"
+        plot_figure2(panels, path, labels=list(names.values()), title=_title(study))
+    write_results(study, out / RESULTS)
+    write_curves(study, out / CURVES)
+    write_text(out / REPORT, rendered("study.html", content))
+    return out / REPORT
+
+
+def _planned(folder: Path) -> int | None:
+    """Units in `plan.csv`; None where there is none that can be read."""
+    try:
+        with (folder / PLAN).open(newline="", encoding="utf-8") as file:
+            return sum(1 for _ in csv.DictReader(file))
+    except (OSError, ValueError, csv.Error):
+        return None
+
+
+def _command(folder: Path) -> str | None:
+    """The command in `study.json`; None where there is none."""
+    try:
+        command = json.loads((folder / STUDY).read_text(encoding="utf-8")).get("command")
+    except (OSError, ValueError, AttributeError):
+        return None
+    return command if isinstance(command, str) else None
+
+
+def _content(study: Study, planned: int | None, command: str | None) -> dict[str, Any]:
+    """The variables of the template."""
+    table = rows(study)
+    shown = sections(study)
+    commands = [command] if command else []
+    commands += [str(folder.provenance.get("command", "")) for folder in study.folders]
+    return {
+        "title": _title(study),
+        "subtitle": _subtitle(study, planned),
+        "numbers": _numbers(study),
+        "verdicts": verdicts(table) or _no_verdict(study),
+        "cautions": cautions(table),
+        "sections": shown,
+        "data": _data(study, shown),
+        "groups": results_table(table, study),
+        "sources": sources(study),
+        "films": _films(study),
+        "commands": [each for each in dict.fromkeys(commands) if each],
+        "versions": origins(study.folders),
+        "unread": study.unread,
+        "script": _static("study.js"),
+        "library": _static("uplot/uPlot.iife.min.js"),
+        "library_style": _static("uplot/uPlot.min.css"),
+        "library_licence": _static("uplot/LICENSE"),
+        "files": [f"{FIGURE}.png", f"{FIGURE}.pdf", RESULTS, CURVES],
+    }
+
+
+def _static(name: str) -> Any:
+    """A file of the package, to stand in the page as it is."""
+    from markupsafe import Markup
+
+    return Markup((files("dipod_jax.report") / "static" / name).read_text(encoding="utf-8"))
+
+
+def _title(study: Study) -> str:
+    tasks = study.tasks
+    named = ", ".join(tasks) if len(tasks) <= 4 else f"{len(tasks)} tasks"
+    return f"{named} · {', '.join(dict.fromkeys(arm.objective for arm in study.arms))}"
+
+
+def _subtitle(study: Study, planned: int | None) -> str:
+    ended = sum(folder.read_result() is not None for folder in study.folders)
+    of = len(study.folders) if planned is None else max(planned, len(study.folders))
+    begun = min((str(folder.provenance.get("created", "")) for folder in study.folders), default="")
+    state = f"all {of} runs have ended" if ended == of else f"{ended} of {of} runs have ended"
+    return f"begun {begun.replace('T', ' ').replace('+00:00', ' UTC')} · {state}"
+
+
+def _numbers(study: Study) -> list[tuple[str, str]]:
+    seconds = {seed.folder.path: seed.seconds for seed in study.seeds}
+    return [
+        (f"{sum(seed.finished for seed in study.seeds)} of {len(study.seeds)}", "seeds finished"),
+        (str(len({arm.beta for arm in study.arms})), "betas"),
+        (short_number(sum(seed.env_steps for seed in study.seeds)), "env steps"),
+        (duration(sum(seconds.values())), "wall-clock time of all runs"),
+    ]
+
+
+def _no_verdict(study: Study) -> list[str]:
+    if all(arm != arm.control for arm in study.arms):
+        return ["No run has beta 0, so nothing is said here of whether beta helps."]
+    if all(arm == arm.control for arm in study.arms):
+        return ["Every run has beta 0, so nothing is said here of whether beta helps."]
+    return ["Too few runs have ended to say whether beta helps: it takes one with beta 0 and one without on a task."]
+
+
+def _data(study: Study, shown: Sequence[Section]) -> Any:
+    """What the script draws. Indices of lines into the legend of their section give the colours."""
+    legends = {"arms": list(names_of(study.arms).values())}
+    labels = [line["label"] for s in shown if s.group == "tasks" for chart in s.charts for line in chart["lines"]]
+    legends["tasks"] = list(dict.fromkeys(labels))
+    charts = [chart | {"group": section.group} for section in shown for chart in section.charts]
+    return plain({"legends": legends, "charts": charts, "light": COLOURS, "dark": COLOURS_ON_DARK})
+
+
+def _films(study: Study) -> list[dict[str, Any]]:
+    """The best and the worst of each task's filmed seeds: a run films its first seed. What is too much is named."""
+    left, films = MAX_EMBEDDED_BYTES, []
+    for task in study.tasks:
+        filmed = [seed for seed in study.seeds if seed.task == task and _film(seed) is not None]
+        filmed.sort(key=lambda seed: seed.final_return or 0.0)
+        for which, seed in (("best", filmed[-1:]), ("worst", filmed[:1] if len(filmed) > 1 else [])):
+            for one in seed:
+                path = one.folder.path / "policy.mp4"
+                size = path.stat().st_size
+                source = embedded(path, "video/mp4", MAX_EMBEDDED_BYTES) if size <= left else None
+                left -= size if source else 0
+                films.append({"caption": _caption(which, one), "source": source, "path": str(path)})
+    return films
+
+
+def _film(seed: SeedRun) -> Path | None:
+    """The film of a finished seed, if it is the first of its run."""
+    path = seed.folder.path / "policy.mp4"
+    first = ((seed.folder.read_result() or {}).get("seeds") or [None])[0]
+    return path if seed.final_return is not None and seed.seed == first and path.is_file() else None
+
+
+def _caption(which: str, seed: SeedRun) -> str:
+    return f"{seed.task}, {which}: {seed.arm.label}, seed {seed.seed}, final return {shown_return(seed.final_return)}"

@@ -1,0 +1,244 @@
+"""Run folders as one table of seeds: what was trained, its curves, what it returned in the end."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from dipod_jax.report._page import flatten, setting
+from dipod_jax.report.run import objective_of
+from dipod_jax.runs import RunFolder, RunFolderError
+from dipod_jax.runs.places import CONFIG
+from dipod_jax.studies.statistics import area_under_curve
+from dipod_jax.viz._series import Curve, curves_by_seed
+
+UNITS = "units"
+# Column of curves.parquet -> the records' kind and key.
+QUANTITIES = {
+    "return": ("evaluation", "return_mean"),
+    "zero_noise_return": ("evaluation", "zero_noise_return_mean"),
+    "gap": ("drift", "drift/gap"),
+    "cosine": ("drift", "drift/gradient_cosine"),
+    "cosine_ceiling": ("drift", "drift/gradient_cosine_ceiling"),
+}
+# What two seeds of one arm may differ in: who they are, where they lie, what is kept of them.
+_OF_A_RUN = ("version", "task", "beta", "seeds", "seed_list", "out", "resume", "logger", "checkpoint_interval")
+_OF_A_RUN += ("keep_checkpoints", "strict_resume", "objective.name")
+_ABSENT = "not set"
+
+
+class Arm(NamedTuple):
+    """What is compared: seeds of one arm differ in nothing but their seed and their task."""
+
+    objective: str
+    beta: str
+    """`0.002` or `auto`"""
+    options: str
+    """options in which it differs from other runs of its task and objective, as `name value, name value`"""
+
+    @property
+    def label(self) -> str:
+        """The arm in a few words, without the objective where it is `fpo`'s default form: `beta 0.002`."""
+        return f"beta {self.beta}" + (f", {self.options}" if self.options else "")
+
+    @property
+    def control(self) -> "Arm":
+        """The same with beta 0."""
+        return self._replace(beta="0")
+
+    @property
+    def order(self) -> tuple[str, str, float, str]:
+        """By objective, options, beta; `auto` last."""
+        try:
+            return self.objective, self.options, float(self.beta), ""
+        except ValueError:
+            return self.objective, self.options, float("inf"), self.beta
+
+
+@dataclass(frozen=True)
+class SeedRun:
+    """One seed of one run."""
+
+    task: str
+    arm: Arm
+    seed: int
+    folder: RunFolder
+    finished: bool
+    """whether its run has written a result"""
+    curves: Mapping[str, Curve]
+    """name in `QUANTITIES` -> curve over env steps; those that were measured"""
+    final_return: float | None
+    """mean return of its last evaluation, from `result.json`; None where the run is not finished, or it diverged"""
+    zero_noise_return: float | None
+    """the same with base noise 0"""
+    env_steps: int
+    seconds: float
+    """wall-clock time so far of the run that it is of; seeds of one run share it"""
+
+    @property
+    def auc(self) -> float | None:
+        """Mean return along training (`area_under_curve`)."""
+        curve = self.curves.get("return")
+        return None if curve is None else area_under_curve(*curve)
+
+    def late(self, quantity: str) -> float | None:
+        """Median of a quantity over the last quarter of the env steps at which it was measured; None where never."""
+        curve = self.curves.get(quantity)
+        if curve is None:
+            return None
+        return float(np.median(curve.y[curve.x >= 0.75 * curve.x[-1]]))
+
+
+class Study(NamedTuple):
+    """What a list of run folders holds."""
+
+    folders: list[RunFolder]
+    seeds: list[SeedRun]
+    """those with an evaluation, by task, arm and seed"""
+    unread: dict[str, str]
+    """folder -> why it could not be read"""
+
+    @property
+    def tasks(self) -> list[str]:
+        """In the order of the alphabet."""
+        return sorted({seed.task for seed in self.seeds})
+
+    @property
+    def arms(self) -> list[Arm]:
+        """By objective, options and beta."""
+        return sorted({seed.arm for seed in self.seeds}, key=lambda arm: arm.order)
+
+    def of(self, task: str, arm: Arm) -> list[SeedRun]:
+        """The seeds of one arm on one task."""
+        return [seed for seed in self.seeds if seed.task == task and seed.arm == arm]
+
+
+def is_study(path: Path) -> bool:
+    """Whether `path` is a study's folder, of which every unit is a run folder in `units/`."""
+    return (path / UNITS).is_dir()
+
+
+def collect_study(path: Path) -> Study:
+    """The units of a study. One that has not begun is left out, one that cannot be read is named.
+
+    Raises:
+        RunFolderError: there are none, or as `collect`.
+    """
+    units = sorted(unit for unit in (path / UNITS).iterdir() if (unit / CONFIG).exists()) if is_study(path) else []
+    folders, unread = [], {}
+    for unit in units:
+        try:
+            folders.append(_readable(unit))
+        except RunFolderError as error:
+            unread[unit.name] = str(error)
+    if not folders:
+        raise RunFolderError(f"{path / UNITS} holds no run that can be read yet")
+    return collect(folders, path)._replace(unread=unread)
+
+
+def _readable(path: Path) -> RunFolder:
+    """The run folder at `path`, once its files have been read without an error."""
+    folder = RunFolder.open(path)
+    folder.read_result()
+    folder.read_metrics()
+    return folder
+
+
+def collect(folders: Sequence[RunFolder], where: Path | None = None) -> Study:
+    """These runs, a row a seed.
+
+    Args:
+        folders: of runs, finished or not.
+        where: how to name them together in an error.
+
+    Raises:
+        RunFolderError: no run has an evaluation yet; one cannot be read; or two hold the same seed of one arm.
+    """
+    arms = _arms([folder.config for folder in folders])
+    seeds = [seed for folder, arm in zip(folders, arms, strict=True) for seed in _seeds(folder, arm)]
+    if not seeds:
+        what = where or ", ".join(str(folder.path) for folder in folders[:3])
+        raise RunFolderError(f"{what} has no evaluation yet; a run makes its first before it trains")
+    _check_distinct(seeds)
+    seeds.sort(key=lambda seed: (seed.task, seed.arm.order, seed.seed))
+    return Study(list(folders), seeds, {})
+
+
+def _check_distinct(seeds: Iterable[SeedRun]) -> None:
+    known: dict[tuple[str, Arm, int], SeedRun] = {}
+    for seed in seeds:
+        same = known.setdefault((seed.task, seed.arm, seed.seed), seed)
+        if same is not seed:
+            what = f"seed {seed.seed} of {seed.task}, {seed.arm.objective}, {seed.arm.label}"
+            raise RunFolderError(f"{what} is in {same.folder.path} and in {seed.folder.path}; leave one out")
+
+
+def _seeds(folder: RunFolder, arm: Arm) -> list[SeedRun]:
+    """Every seed of a run that has an evaluation."""
+    records, result = folder.read_metrics(), folder.read_result()
+    curves = {
+        name: curves_by_seed([r for r in records if r["kind"] == kind], "env_steps", key)
+        for name, (kind, key) in QUANTITIES.items()
+    }
+    last = {record["seed"]: record for record in records}
+    return [
+        SeedRun(
+            task=str(folder.config.get("task")),
+            arm=arm,
+            seed=seed,
+            folder=folder,
+            finished=result is not None,
+            curves={name: of_seed[seed] for name, of_seed in curves.items() if seed in of_seed},
+            final_return=_final(result, "final_return", seed),
+            zero_noise_return=_final(result, "final_return_zero_noise", seed),
+            env_steps=last[seed]["env_steps"],
+            seconds=_seconds(result, last[seed]),
+        )
+        for seed in curves["return"]
+    ]
+
+
+def _final(result: Mapping[str, Any] | None, key: str, seed: int) -> float | None:
+    """What `result.json` has of one seed; None where it has nothing, or null for a return that is no number."""
+    per_seed = ((result or {}).get(key) or {}).get("per_seed") or []
+    return dict(zip((result or {}).get("seeds", []), per_seed, strict=False)).get(seed)
+
+
+def _seconds(result: Mapping[str, Any] | None, last: Mapping[str, Any]) -> float:
+    of_result = (result or {}).get("wall_clock_s")
+    return float(last["wall_clock_s"] if of_result is None else of_result)
+
+
+def _arms(configs: Sequence[Mapping[str, Any]]) -> list[Arm]:
+    """The arm of each run: its options are those that vary among the runs of its task and objective, or, where the
+    presets vary, the preset and those that vary among the runs of that preset."""
+    heads = [(str(config.get("task")), str(objective_of(config)[0])) for config in configs]
+    presets = [setting(config.get("preset")) for config in configs]
+    options = [_options(config) for config in configs]
+    arms = []
+    for index, config in enumerate(configs):
+        same = [i for i, head in enumerate(heads) if head == heads[index]]
+        one_preset = len({presets[i] for i in same}) == 1
+        shown = {} if one_preset else {"preset": presets[index]}
+        shown |= _varying(options, index, [i for i in same if presets[i] == presets[index]])
+        text = ", ".join(f"{name} {value}" for name, value in shown.items())
+        arms.append(Arm(heads[index][1], setting(config.get("beta", 0)), text))
+    return arms
+
+
+def _options(config: Mapping[str, Any]) -> dict[str, str]:
+    """Every option by its name on the command line."""
+    flat = flatten(dict(config))
+    left_out = (*_OF_A_RUN, "preset")
+    return {
+        name.replace("_", "-"): setting(value) for name, value in flat.items() if name not in left_out and value != {}
+    }
+
+
+def _varying(options: Sequence[Mapping[str, str]], index: int, same: Sequence[int]) -> dict[str, str]:
+    """The options of run `index` in which the runs `same` are not all alike."""
+    names = dict.fromkeys(name for i in same for name in options[i])
+    values = {name: {options[i].get(name, _ABSENT) for i in same} for name in names}
+    return {name: options[index].get(name, _ABSENT) for name, found in values.items() if len(found) > 1}

@@ -1,0 +1,66 @@
+"""The best published returns on the suite's tasks, to stand beside a study's own.
+
+Returns of MuJoCo Playground's DM-Control tasks, sums over 1000 steps, at the end of training: mean, standard deviation
+over runs, number of runs. `BEST` is the highest mean of at least three runs that a source gives, `FPO` another's runs
+of FPO with its ratio per draw. Budgets differ widely and are mostly larger than ours: they show what has been reached.
+"""
+
+from typing import NamedTuple
+
+
+class Published(NamedTuple):
+    """One published number."""
+
+    mean: float
+    std: float | None
+    """over runs; None where the source gives none"""
+    runs: int | None
+    """None where the source does not say"""
+    method: str
+    source: str
+
+
+_REPPO = "result files of the REPPO code, arXiv 2507.11019"
+_SLM = "SLM-Lab 5.3, benchmark page"
+_GORL = "GoRL, table 1"
+_TDMPC = "SuuTTT's benchmark of helios-rl"
+
+BEST = {
+    "AcrobotSwingup": Published(511, None, 4, "TD-MPC2, 5M env steps", _TDMPC),
+    "AcrobotSwingupSparse": Published(156, 49, 10, "REPPO, large, no normalisation", _REPPO),
+    "BallInCup": Published(975, 1, 10, "REPPO, small", _REPPO),
+    "CartpoleBalance": Published(1000, 0, 10, "REPPO, small", _REPPO),
+    "CartpoleBalanceSparse": Published(1000, 1, 20, "REPPO", _REPPO),
+    "CartpoleSwingup": Published(877, 7, 40, "REPPO, full small", _REPPO),
+    "CartpoleSwingupSparse": Published(812, 36, 10, "REPPO, medium, no auxiliary loss", _REPPO),
+    "CheetahRun": Published(933, 2, 10, "REPPO, large", _REPPO),
+    "FingerSpin": Published(936, 84, 25, "FastTD3, small", _REPPO),
+    "FingerTurnEasy": Published(975, 3, 22, "FastTD3, small", _REPPO),
+    "FingerTurnHard": Published(958, 17, 24, "FastTD3, small", _REPPO),
+    "FishSwim": Published(683, 16, 11, "REPPO, large, no auxiliary loss", _REPPO),
+    "HopperHop": Published(420, 113, 12, "TD-MPC2, 5M env steps", _TDMPC),
+    "HopperStand": Published(938, 17, 13, "REPPO, medium, no normalisation", _REPPO),
+    "HumanoidRun": Published(748, 84, 8, "REPPO, large", _REPPO),
+    "HumanoidStand": Published(997, 2, 3, "REPPO, large, no auxiliary loss", _REPPO),
+    "HumanoidWalk": Published(991, 1, 21, "REPPO, medium", _REPPO),
+    "PendulumSwingup": Published(842, 2, 11, "REPPO, large, no normalisation", _REPPO),
+    "PointMass": Published(897, 4, 5, "Brax PPO", _REPPO),
+    "ReacherEasy": Published(982, 1, 5, "Brax PPO", _REPPO),
+    "ReacherHard": Published(978, 1, 5, "Brax PPO", _REPPO),
+    "SwimmerSwimmer6": Published(591, None, 4, "PPO, 100M env steps", _SLM),
+    "WalkerRun": Published(911, 9, 11, "REPPO, small, no normalisation", _REPPO),
+    "WalkerStand": Published(992, 0, 25, "FastTD3, small", _REPPO),
+    "WalkerWalk": Published(983, 0, 23, "FastTD3, small", _REPPO),
+}
+
+_FPO_RETURNS = {
+    "CheetahRun": 599,
+    "FingerSpin": 56,
+    "FingerTurnHard": 752,
+    "FishSwim": 205,
+    "HopperStand": 4,
+    "HumanoidRun": 0,
+    "HumanoidStand": 0,
+    "WalkerWalk": 29,
+}
+FPO = {task: Published(mean, None, 5, "FPO, 180M env steps", _GORL) for task, mean in _FPO_RETURNS.items()}
