@@ -18,7 +18,7 @@ from dipod_jax.runs.errors import MachineError
 from dipod_jax.studies.sweep import states
 
 HERE = Path(__file__).parent
-STEPS = {"total_steps": 16 * 60}
+STEPS = {"total_steps": 16 * 30}
 
 
 @pytest.fixture
