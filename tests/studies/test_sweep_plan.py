@@ -95,6 +95,9 @@ def test_a_unit_is_waiting_running_failed_after_two_tries_of_a_session_and_done_
     assert not is_done(unit)
     folder.write_result({"env_steps": unit.config.planned_steps})
     assert state_of(unit, "a") == "done"
+    drawing = take(unit)
+    assert drawing is not None and state_of(unit, "a") == "running"
+    drawing.release()
     (unit.folder / "result.json").write_text('{"env_steps": 81')
     assert not is_done(unit)
 

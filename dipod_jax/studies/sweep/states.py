@@ -39,9 +39,9 @@ def is_done(unit: Unit) -> bool:
 
 
 def state_of(unit: Unit, session: str) -> State:
-    """Done; failed as often as one session tries; trained by a process that lives; or waiting for one."""
+    """Done, its pictures too; failed as often as one session tries; had by a process that lives; or waiting for one."""
     if is_done(unit):
-        return "done"
+        return "running" if is_taken(unit) else "done"  # it draws when its result is written
     if len(failures(unit, session)) >= TRIES:
         return "failed"
     return "running" if is_taken(unit) else "waiting"
