@@ -7,6 +7,7 @@ import ast
 import dataclasses
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +32,12 @@ def fake_units(out: Path, betas=(0.0, 0.1, 0.2), **options: Any) -> list[Unit]:
 
 
 def patch() -> None:
-    """Fake programs, whose seconds are in the environment, and no pictures."""
+    """Fake programs and pictures, whose seconds are in the environment."""
     from dipod_jax.training import loop
 
     seconds = ast.literal_eval(os.environ.get("FAKE_SECONDS", "{}"))
-    loop.write_artifacts = lambda *_: None
+    drawing = seconds.pop("draw", 0.0)
+    loop.write_artifacts = lambda *_: time.sleep(drawing)
     Trainer._programs_of = lambda self, config: FakePrograms(config.all_seeds, **seconds)
 
 

@@ -134,6 +134,15 @@ def test_a_unit_that_fails_is_tried_twice_and_the_rest_goes_on(tmp_path):
     assert "Traceback" in (bad.logs / "output.log").read_text()
 
 
+@pytest.mark.slow
+def test_a_worker_is_not_stopped_while_it_draws(tmp_path):
+    process = start(tmp_path / "s", {"draw": 3.0}, workers=1, betas=(0.0,))
+    output, err = process.communicate(timeout=300)
+    assert (process.returncode, err) == (0, ""), output
+    (unit,) = read_plan(tmp_path / "s")
+    assert "everything is in" in (unit.logs / "output.log").read_text()
+
+
 def test_workers_stop_where_their_launcher_is_gone(tmp_path):
     script = "import os, sys; os.read(0, 1); open(sys.argv[1], 'w').close()"
     pool = Pool([sys.executable, "-c", script, str(tmp_path / "ended")], 1, tmp_path, pinned=False)
