@@ -86,6 +86,13 @@ def test_a_chart_holds_the_mean_over_seeds_its_interval_and_each_seed(content):
     assert 800 <= line["low"][-1] < 883 < line["high"][-1] <= 950
 
 
+def test_a_gap_that_has_lost_its_meaning_does_not_press_the_others_onto_the_axis(tmp_path):
+    runs = [write_run(tmp_path / f"{gap}", beta=1 / gap, gap=gap) for gap in (0.2, 3e23)]
+    charts = data_of(write_runs_report(runs, tmp_path / "out").read_text())["charts"]
+    (gaps,) = [chart for chart in charts if chart["y"].startswith("gap")]
+    assert gaps["log"] and gaps["range"] == [0.1, 1e4] and gaps["lines"][0]["mean"] == [3e23, 0.2]
+
+
 def test_charts_are_drawn_of_what_was_measured_alone(content, tmp_path):
     assert re.findall(r"<h2>(.*?)</h2>", content)[1:6] == [
         *("Return over env steps", "Final return against beta", "Gap against beta"),
@@ -182,11 +189,45 @@ def test_runs_of_several_presets_are_told_apart_by_the_preset_alone(tmp_path):
     assert arms == ["preset cpu", "preset paper"]
 
 
+def test_an_option_that_a_folder_lacks_tells_nothing_but_a_regulariser_that_it_lacks_is_off(tmp_path):
+    runs = [
+        write_run(tmp_path / "a", regularisers={}),
+        write_run(tmp_path / "b", regularisers={"k2": {"weight": 0.1}}, seeds=[1], newer=3),
+    ]
+    arms = [seed.arm.options for seed in collect([RunFolder.open(run) for run in runs]).seeds]
+    assert arms == ["regularisers.k2.weight 0.1", "regularisers.k2.weight off"]
+
+
 def test_two_runs_of_one_seed_are_refused_with_both_names(tmp_path):
     runs = [write_run(tmp_path / name) for name in "ab"]
     with pytest.raises(RunFolderError, match=r"seed 0 of BallInCup, fpo, beta 0 is in .*a and in .*b; leave one out"):
         write_runs_report(runs, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_seed_that_two_units_of_a_study_have_is_shown_once_as_far_as_it_has_gone(tmp_path):
+    write_run(tmp_path / "units" / "three", finals=(700.0, 800.0, 900.0))
+    write_run(tmp_path / "units" / "eight", finals=[100.0] * 8, finished=False)
+    study = collect_study(tmp_path)
+    assert [(s.seed, s.folder.path.name) for s in study.seeds] == [
+        *(
+            (0, "three"),
+            (1, "three"),
+            (2, "three"),
+            (3, "eight"),
+            (4, "eight"),
+            (5, "eight"),
+            (6, "eight"),
+            (7, "eight"),
+        )
+    ]
+    assert study.left_out["eight, seed 1"] == "three has the same seed"
+
+
+def test_a_sweep_s_commands_come_first(tmp_path):
+    write_run(tmp_path / "units" / "a")
+    (tmp_path / "plan.json").write_text(json.dumps({"commands": ["dipod sweep --tasks BallInCup"], "units": []}))
+    assert "<pre>dipod sweep --tasks BallInCup</pre>" in write_study_report(tmp_path).read_text()
 
 
 def test_a_damaged_unit_is_named_and_the_others_are_shown(tmp_path):
