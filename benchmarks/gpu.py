@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from dipod_jax.training.state import TrainState
 
 BACKENDS = ("mjx", "warp")
+TESTS = "tests/envs/test_accelerator.py"  # all there are: collecting the others costs half a minute
 SPEED_SHARE = 0.5  # of the budget, up to which cells are begun
 TESTS_TIMEOUT_S = 150.0
 NUM_STEPS, NUM_MINIBATCHES = 30, 32  # of a cell's iteration; the paper preset has 480 steps and 32 minibatches
@@ -96,13 +97,14 @@ def measure(options: GpuOptions) -> list[Row]:
 def _tests(seconds: float) -> Row:
     """How long the tests marked gpu took, and pytest's last line."""
     before = time.perf_counter()
-    command = [sys.executable, "-m", "pytest", "-m", "gpu", "-q", "tests"]
+    command = [sys.executable, "-m", "pytest", "-m", "gpu", "-q", TESTS]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=seconds)
     except subprocess.TimeoutExpired:
         return _failure("tests marked gpu", "pytest", f"not done after {seconds:.0f} s")
     if done.returncode not in (0, 5):  # 5: none was selected
         print(done.stdout[-8000:], done.stderr[-2000:], file=sys.stderr)
+        return _failure("tests marked gpu", "pytest", f"failed: {_last_line(done.stdout)}")
     return _row("tests marked gpu", "pytest", time.perf_counter() - before, "s", _last_line(done.stdout))
 
 
@@ -114,8 +116,8 @@ def _speeds(options: GpuOptions, left: Callable[[], float]) -> Iterator[Row]:
     from benchmarks._setup import set_up
 
     set_up()
-    for num_seeds in options.num_seeds:
-        for num_envs in options.num_envs:
+    for num_envs in options.num_envs:
+        for num_seeds in options.num_seeds:
             for backend in options.backends:
                 what = f"{options.task} {num_envs} envs, {num_seeds} seed{'s' if num_seeds > 1 else ''}"
                 if left() <= 0:

@@ -40,6 +40,11 @@ def test_a_loaded_policy_acts_the_same_where_the_caller_computes_in_double_preci
     np.testing.assert_allclose(single, traced, rtol=1e-6)
 
 
+def test_a_loaded_policy_multiplies_in_single_precision_on_any_device(folder):
+    jaxpr = str(jax.make_jaxpr(load_policy(folder))(np.zeros(3, np.float32), jax.random.key(5)))
+    assert jaxpr.count("precision=(Precision.HIGHEST, Precision.HIGHEST)") == jaxpr.count("dot_general[") > 0
+
+
 def test_options_of_version_1_are_read_under_todays_names(folder):
     config = from_json(RunFolder.open(folder).config)
     assert (config.objective.name, config.policy.hidden_sizes) == (folder.name, (4,))

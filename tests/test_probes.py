@@ -29,7 +29,7 @@ METHODS = {
         policy=FlowOptions((32, 32), num_steps=5, sampler="midpoint", num_draws=4, draws="stratified"),
         beta=0.05,
     ),
-    "ppo": replace(COMMON, objective=Ppo(clip_epsilon=0.2), policy=GaussianOptions((32, 32))),
+    "ppo": replace(COMMON, objective=Ppo(clip_epsilon=0.1), policy=GaussianOptions((32, 32))),
 }
 
 

@@ -1,22 +1,58 @@
-"""One run per beta, in one program: `dipod sweep --betas 0 0.02 0.05 --task BallInCup --seeds 4`."""
+"""Tasks x objectives x options x betas, from one command: `dipod sweep --tasks BallInCup --betas 0 0.02 --seeds 4`."""
 
 from __future__ import annotations
 
-import time
+import secrets
+import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from dipod_jax.checks import check_selection
-from dipod_jax.commands._arms import parse_arm, refuse_options, run_command, split_arguments
-from dipod_jax.config import Config
-from dipod_jax.studies.arms import run_arms
+from dipod_jax.checks import check_choice, require
+from dipod_jax.commands._arms import run_command
+from dipod_jax.commands._units import check_rest, own_options, plan_units
+from dipod_jax.launch.base import Job, Launcher, find_launchers
+from dipod_jax.runs import check_writable
+from dipod_jax.runs.provenance import command_line
+from dipod_jax.studies.sweep.pictures import draw
+from dipod_jax.studies.sweep.plan import PLAN, Unit, check_backend, check_place, extend_plan, read_plan
+from dipod_jax.studies.sweep.shards import parse_shard
+from dipod_jax.studies.sweep.states import describe_failed, is_done, state_of
+from dipod_jax.tables import table
 
-STARTED = time.perf_counter()
-USAGE = """usage: dipod sweep --betas BETA [BETA ...] [--out DIR] [options of dipod train]
+USAGE = """usage: dipod sweep [--tasks TASK ...] [--objectives NAME ...] [--betas BETA ...] [--grid OPTION VALUE ...]
+                   [--out DIR] [--launcher LAUNCHER] [--workers N] [--shard [i/n]] [--ray-address ADDRESS]
+                   [--dry-run] [options of dipod train]
 
-Train one run per beta (a number, or auto) into DIR/beta<beta>, one after the other in one compiled program, then draw
-DIR/returns.png and DIR/drift.png. A run that is finished is left as it is and one that is not is continued, so a sweep
-that was stopped goes on with the same command. `dipod train --help` lists the other options.
+Train a run for every task, objective, beta (a number, or auto) and value of a grid, each with all its seeds, into
+DIR/units, then draw what they have come to. DIR/plan.csv lists the runs. One that is finished is left as it is and one
+that is not is continued, so a sweep that was stopped goes on with the same command; more betas, tasks or objectives
+with the same DIR extend it.
+
+  --tasks, --objectives   by default BallInCup and fpo; --task and --objective are the same
+  --betas                 by default the preset's
+  --grid OPTION VALUE ... an option of dipod train and its values; may be given several times. A value with commas is
+                          several words: --grid policy.hidden-sizes 64,64 32,32,32
+  --launcher              local (default): processes here; ray: an existing cluster (pip install 'dipod-jax[ray]');
+                          slurm, kubernetes: a script to submit
+  --workers               how many processes here, or jobs of a script; by default one a core or accelerator, one a run
+  --shard i/n             only runs i, i + n, ... of the sweep, 0 <= i < n; without a value, in a Slurm array or an
+                          indexed job of Kubernetes, as that says
+  --ray-address           of the cluster; by default the one that Ray finds
+  --dry-run               show the plan, write nothing
+
+`dipod train --help` lists the other options. Exit status 1: some runs failed; the same command tries them again.
 """
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a command line asks for."""
+
+    job: Job
+    launcher: Launcher
+    dry_run: bool
+    planned: tuple[Unit, ...]
+    """all units of the command; the job has one shard of them where it was asked for one"""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -24,19 +60,62 @@ def main(argv: Sequence[str] | None = None) -> None:
     run_command(USAGE, parse, sweep, argv)
 
 
-def parse(arguments: list[str]) -> list[Config]:
-    """One config per beta; all of them validated before the first run."""
-    betas, out, rest = split_arguments(arguments, "betas", "sweep")
-    refuse_options(rest, ("beta", "resume"), "use --betas; a sweep that was stopped goes on with the same command")
-    configs = [parse_arm(rest, ("--beta", beta), out / f"beta{beta}") for beta in betas]
-    check_selection("betas", [config.beta_label for config in configs])
-    return configs
+def parse(arguments: list[str]) -> Request:
+    """The units of a command line, all of them validated; nothing is written."""
+    own, rest = own_options(arguments)
+    check_rest(rest)
+    check_choice("launcher", own.launcher, find_launchers())
+    check_writable(own.out)
+    check_place(own.out)
+    units = plan_units(own, rest)
+    if (own.out / PLAN).exists():
+        check_backend([*read_plan(own.out), *units])
+    launcher = find_launchers()[own.launcher]()
+    require(own.shard is None or launcher.waits, "shard", own.shard, f"left out with --launcher {own.launcher}")
+    chosen = units if own.shard is None else parse_shard(own.shard).of(units)
+    job = Job(own.out, tuple(chosen), secrets.token_hex(4), own.workers, own.ray_address)
+    launcher.validate(job)
+    return Request(job, launcher, own.dry_run, tuple(units))
 
 
-def sweep(configs: list[Config]) -> None:
-    """Run what is not finished, then compare."""
-    arms = {f"beta {config.beta_label}": config for config in configs}
-    run_arms(arms, started=STARTED, one_program=True)
+def sweep(request: Request) -> None:
+    """Plan, run, show; raises SystemExit with status 1 where units failed."""
+    job, out = request.job, request.job.out
+    before = {unit.id for unit in read_plan(out)} if (out / PLAN).exists() else set[str]()
+    print(_counts(request, before))
+    if request.dry_run:
+        print(table([{**_shown(unit), "state": state_of(unit, job.session)} for unit in job.units]))
+        return
+    extend_plan(out, request.planned, command_line())
+    if not job.units:
+        return
+    request.launcher.submit(job)
+    if request.launcher.waits:
+        _finish(job)
+
+
+def _shown(unit: Unit) -> dict[str, str]:
+    return {name: cell for name, cell in unit.row().items() if name not in ("options", "folder")}
+
+
+def _counts(request: Request, before: set[str]) -> str:
+    """How many units there are, are new and are finished, and those of other commands in the same plan."""
+    units, job = request.planned, request.job
+    new = sum(unit.id not in before for unit in units)
+    finished = sum(is_done(unit) for unit in job.units)
+    shard = "" if len(job.units) == len(units) else f", {len(job.units)} of them in this shard"
+    others = len(before - {unit.id for unit in units})
+    more = f"; {others} more of other commands stay as they are" if others else ""
+    return f"{job.out}: {len(units)} units, {new} new{shard}, {finished} finished before{more}"
+
+
+def _finish(job: Job) -> None:
+    failed = [unit for unit in job.units if not is_done(unit)]
+    draw(job.out, print)
+    describe_failed(failed, job.session, print)
+    if failed:
+        print(f"{len(failed)} of {len(job.units)} units failed; the same command tries them again", file=sys.stderr)
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -108,6 +108,18 @@ def check_free(folder: Path) -> None:
         os.close(descriptor)
 
 
+def read_owner(folder: Path) -> dict[str, Any] | None:
+    """Who has the lock of `folder`, or ended with it: `host`, `pid` and `boot`; None where it was released."""
+    try:
+        descriptor = os.open(folder / LOCK, os.O_RDONLY | os.O_NONBLOCK)
+    except OSError:
+        return None
+    try:
+        return _read_owner(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def _refusal(lock: Path, owner: dict[str, Any] | None) -> str:
     by = "another process" if owner is None else _name(owner)
     return f"{lock.parent} is in use by {by}; let that run end or stop it, or name another --out"

@@ -20,7 +20,8 @@ from dipod_jax.training.statistics import RunningStatistics
 from dipod_jax.types import Params
 
 VIDEO_EPISODES = 4
-VIDEO_FPS = 25
+VIDEO_FPS = 15
+VIDEO_SIZE = 256  # pixels of an episode's square; where a CPU draws, frames and pixels are what a film costs
 
 
 def write_artifacts(
@@ -81,7 +82,8 @@ def write_policy_video(
     episode = jax.tree.map(np.asarray, run(key))
     mocap = {"mocap_pos": episode.mocap_pos, "mocap_quat": episode.mocap_quat} if env.mj_model.nmocap else {}
     try:
-        write_video(env.mj_model, episode.qpos, episode.reward, path, fps=VIDEO_FPS, **mocap)
+        size = {"width_per_episode": VIDEO_SIZE, "height": VIDEO_SIZE}
+        write_video(env.mj_model, episode.qpos, episode.reward, path, fps=VIDEO_FPS, **size, **mocap)
         frame = path.with_suffix(".png")
         write_frame(env.mj_model, episode.qpos, episode.reward, frame, **mocap)
     except RenderingUnavailable as error:

@@ -86,5 +86,10 @@ def make_act(
     policy: Policy, params: Params, statistics: RunningStatistics
 ) -> Callable[[jax.Array, jax.Array], jax.Array]:
     """`act(obs, base_noise)`: raw observations (..., O) and base noise (..., *noise_shape) to what the environment is
-    given, actions (..., d) in [-1, 1]."""
-    return lambda obs, noise: policy.squash(policy.sample(params, statistics.normalise(obs), noise)[0])
+    given, actions (..., d) in [-1, 1]. In single precision whatever the caller has chosen (see `PINNED`)."""
+
+    @jax.default_matmul_precision("highest")
+    def act(obs: jax.Array, noise: jax.Array) -> jax.Array:
+        return policy.squash(policy.sample(params, statistics.normalise(obs), noise)[0])
+
+    return act

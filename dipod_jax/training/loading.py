@@ -88,7 +88,7 @@ def load_policy(run_dir: str | Path, seed: int | None = None, which: str = "late
 
     Returns:
         `act(obs (..., O), key) -> action (..., d)` in (-1, 1); the key draws the base noise, independent for each row.
-        For the noise-free action use `restore_policy`. Single precision, also under JAX_ENABLE_X64.
+        For the noise-free action use `restore_policy`. Single precision, also under JAX_ENABLE_X64 and on a GPU or TPU.
 
     Raises:
         RunFolderError, CheckpointError, ValueError: as `restore_policy`.

@@ -1,9 +1,11 @@
 """`benchmarks.gpu` in small on a CPU: every part runs, and what finds no time says so."""
 
 import json
+import re
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -57,3 +59,8 @@ def test_a_failure_is_a_row_with_its_last_line(monkeypatch, capsys):
     monkeypatch.setattr(gpu, "_cell", fails)
     (row,) = gpu._speeds(gpu.GpuOptions(num_envs=(32,), num_seeds=(1,), backends=("mjx",)), lambda: 1.0)
     assert row.note == "failed: out of memory" and "first line" in capsys.readouterr().err
+
+
+def test_the_tests_marked_gpu_are_all_in_the_file_that_is_run():
+    marked = [path for path in Path("tests").rglob("test_*.py") if re.search(r"\bmark\.gpu\b", path.read_text())]
+    assert [str(path) for path in marked if path.name != "test_gpu.py"] == [gpu.TESTS]

@@ -1,18 +1,25 @@
 """The command lines that lay runs beside each other: dipod sweep and dipod compare."""
 
+import csv
+import importlib.util
+import itertools
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from unittest.mock import Mock
 
 import pytest
-from refusals import errors_of
+from refusals import begun_run, errors_of
 
 from dipod_jax.commands import ablation, compare, sweep
 from dipod_jax.config import differences
 from dipod_jax.presets import make_config, smoke
 from dipod_jax.runs import RunFolder
 from dipod_jax.serialisation import to_json
+from dipod_jax.studies.sweep.plan import read_plan
+
+SMOKE = ["--preset", "smoke", "--backend", "native"]
 
 
 @pytest.mark.parametrize(
@@ -25,12 +32,89 @@ from dipod_jax.serialisation import to_json
         (["--betas", "0", "nan"], "--beta nan"),
         (["--betas", "0", "--resume"], "--resume"),
         (["--betas", "0", "--task", "Foo"], "--task Foo"),
+        (["--betas", "0", "x"], "--betas x is not allowed: numbers, or auto"),
+        (["--tasks", "BallInCup", "BallInCup"], "--tasks"),
+        (["--task", "BallInCup", "--tasks", "BallInCup"], "--tasks"),
+        (["--objectives", "fpo", "sac"], "sac"),
+        (["--betas", "0", "--launcher", "pbs"], "--launcher pbs is not allowed: one of kubernetes, local, ray, slurm"),
+        (["--betas", "0", "--shard", "3/2"], "--shard 3/2 is not allowed: i/n with 0 <= i < n"),
+        (["--betas", "0", "--shard", "0/1", "--launcher", "slurm"], "--shard"),
+        (["--betas", "0", "--shard"], "SLURM_ARRAY_TASK_ID"),
+        (["--betas", "0", "--workers", "0"], "--workers 0 is not allowed: at least 1"),
+        (
+            ["--betas", "0", "--ray-address", "auto"],
+            "--ray-address auto is not allowed: left out with",
+        ),
+        (["--betas", "0", "--grid", "learning.nothing", "1"], "--learning.nothing is not an option"),
+        (["--grid", "beta", "0", "1"], "--grid beta is not allowed: use --betas"),
+        (["--grid", "logger", "none", "wandb"], "--grid logger"),
+        (["--grid", "learning.learning-rate"], "--grid learning.learning-rate"),
+        (["--grid", "learning.learning-rate", "1e-3", "0.001"], "values that differ in what is trained"),
+        (["--grid", "learning.num-epochs", "1", "--grid", "learning.num-epochs", "2"], "each option once"),
+        (["--betas", "0", "--seeds", "2", "--seed-list", "1"], "--seeds with --seed-list"),
     ],
 )
 def test_a_mistake_in_a_sweep_is_one_line_and_writes_nothing(arguments, words, capsys, tmp_path):
     out = tmp_path / "sweep"
-    assert words in errors_of(sweep, [*arguments, "--out", str(out)], capsys)
+    assert words in errors_of(sweep, [*SMOKE, *arguments, "--out", str(out)], capsys)
     assert not out.exists()
+
+
+def test_a_sweep_into_the_folder_of_a_run_is_refused(tmp_path, capsys):
+    begun_run(tmp_path / "run")
+    line = errors_of(sweep, ["--betas", "0", "--out", str(tmp_path / "run")], capsys)
+    assert "a run is there" in line and not (tmp_path / "run" / "plan.csv").exists()
+
+
+def test_the_ray_launcher_without_ray_is_one_line_that_names_the_extra(tmp_path, capsys, monkeypatch):
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == "ray" else find_spec(name, *a))
+    arguments = [*SMOKE, "--betas", "0", "--launcher", "ray", "--out", str(tmp_path / "s")]
+    assert "pip install 'dipod-jax[ray]'" in errors_of(sweep, arguments, capsys)
+    assert not (tmp_path / "s").exists()
+
+
+def test_a_sweep_is_every_task_objective_grid_point_and_beta_and_a_dry_run_writes_nothing(tmp_path, capsys):
+    grid = ["--grid", "learning.learning-rate", "3e-4", "1e-3", "--grid", "policy.hidden-sizes", "8,8", "8"]
+    tasks = ["--tasks", "BallInCup", "FingerSpin", "--objectives", "fpo", "--betas", "0", "auto", "--seeds", "2"]
+    arguments = [*SMOKE, *tasks, *grid, "--out", str(tmp_path / "s"), "--dry-run"]
+    request = sweep.parse(arguments)
+    units = request.job.units
+    assert len(units) == len({unit.id for unit in units}) == 2 * 4 * 2
+    seen = {
+        (u.config.task, u.config.learning.learning_rate, u.config.policy.hidden_sizes, u.config.beta) for u in units
+    }
+    rates, sizes = (3e-4, 1e-3), ((8, 8), (8,))
+    assert seen == set(itertools.product(("BallInCup", "FingerSpin"), rates, sizes, (0.0, "auto")))
+    sweep.sweep(request)
+    out = capsys.readouterr().out
+    assert "16 units, 16 new, 0 finished before" in out and out.count("waiting") == 16
+    assert not (tmp_path / "s").exists()
+
+
+def test_more_betas_extend_the_plan_and_what_is_finished_stays(tmp_path, capsys):
+    trained = []
+    launcher = Mock(waits=True, submit=lambda job: trained.append([unit.config.beta_label for unit in job.units]))
+
+    def run(*betas):
+        request = sweep.parse([*SMOKE, "--betas", *betas, "--out", str(tmp_path / "s"), "--workers", "1"])
+        sweep.sweep(replace(request, launcher=launcher))
+        return request
+
+    with pytest.raises(SystemExit) as failed:
+        run("0")
+    assert failed.value.code == 1 and trained == [["0"]]
+    (unit,) = read_plan(tmp_path / "s")
+    folder = RunFolder.create(unit.folder, to_json(unit.config))
+    folder.write_result({"env_steps": unit.config.planned_steps})
+    folder.close()
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        run("0.5", "0")
+    assert "2 units, 1 new, 1 finished before" in capsys.readouterr().out
+    rows = list(csv.DictReader((tmp_path / "s" / "plan.csv").open()))
+    assert [(row["beta"], row["seeds"]) for row in rows] == [("0", "0"), ("0.5", "0")]
+    assert rows[0]["folder"] == f"units/BallInCup-fpo-beta0-{rows[0]['id']}"
 
 
 @pytest.mark.parametrize(
@@ -68,20 +152,14 @@ def test_every_arm_of_an_ablation_differs_from_the_recipe_in_its_own_options_alo
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "command, listed, arm", [(sweep, ["--betas", "0", "0.05"], "beta0"), (ablation, [], "no-beta")]
-)
-def test_an_arm_that_was_begun_with_other_options_is_refused(command, listed, arm, tmp_path, capsys):
-    arguments = [*listed, "--out", str(tmp_path), "--task", "BallInCup", "--preset", "cpu", "--backend", "native"]
-    if command is ablation:
-        arguments.remove("--preset"), arguments.remove("cpu")
+def test_an_arm_of_an_ablation_that_was_begun_with_other_options_is_refused(tmp_path, capsys):
+    arguments = ["--out", str(tmp_path), "--task", "BallInCup", "--backend", "native"]
     begun = ["--seed-list", "11", "12", "13"]
-    arms = command.parse([*arguments, *begun])
-    config = (arms if isinstance(arms, dict) else {"beta0": arms[0]})[arm]
+    config = ablation.parse([*arguments, *begun])["no-beta"]
     RunFolder.create(config.out, to_json(config)).close()
-    line = errors_of(command, arguments, capsys)
+    line = errors_of(ablation, arguments, capsys)
     assert "--seed-list None is not allowed" in line and "begun with (11, 12, 13)" in line
-    assert command.parse([*arguments, *begun])  # goes on
+    assert ablation.parse([*arguments, *begun])  # goes on
 
 
 def test_a_folder_with_a_name_too_long_is_one_line(capsys):
@@ -91,7 +169,7 @@ def test_a_folder_with_a_name_too_long_is_one_line(capsys):
 
 def test_help_of_a_sweep_says_that_it_resumes_by_itself(capsys):
     sweep.main(["--help"])
-    assert "a sweep\nthat was stopped goes on" in capsys.readouterr().out
+    assert "so a sweep that was stopped goes on with the same command" in capsys.readouterr().out
 
 
 def run_folder(path, beta: float, returns: dict[int, list[float]]) -> None:
@@ -130,30 +208,16 @@ def test_comparing_what_is_no_run_folder_is_one_line(tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_a_sweep_trains_every_beta_and_goes_on_where_it_was_left(tmp_path):
+def test_a_sweep_trains_every_beta_on_a_core_of_its_own_and_goes_on_where_it_was_left(tmp_path):
     command = [sys.executable, "-m", "experiments.sweep", "--preset", "smoke", "--betas", "0", "0.01"]
-    command += ["--logger", "none", "--out", str(tmp_path / "s")]
+    command += ["--logger", "none", "--out", str(tmp_path / "s"), "--workers", "2"]
     first = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert "finished before" not in first.stdout
+    assert "2 units, 2 new, 0 finished before" in first.stdout and "pictures are in" in first.stdout
     for beta in (0.0, 0.01):
-        result = json.loads((tmp_path / "s" / f"beta{beta:g}" / "result.json").read_text())
+        (folder,) = (tmp_path / "s" / "units").glob(f"BallInCup-fpo-beta{beta:g}-*")
+        result = json.loads((folder / "result.json").read_text())
         assert result["beta"] == beta and result["env_steps"] == 8192
+        assert json.loads((folder / "config.json").read_text())["machine"]["cpu_count"] == 1
+    assert (tmp_path / "s" / "returns.png").stat().st_size > 10_000
     second = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert second.stdout.count("finished before") == 2
-
-
-def test_an_arm_that_is_to_go_further_is_not_finished(tmp_path, monkeypatch):
-    arguments = ["--preset", "smoke", "--betas", "0", "--out", str(tmp_path / "s")]
-    (config,) = sweep.parse(arguments)
-    folder = RunFolder.create(config.out, to_json(config))
-    folder.write_result({"env_steps": config.planned_steps})
-    folder.close()
-    trained = []
-    monkeypatch.setattr("dipod_jax.training.setup.prepare_jax", lambda config: None)
-    monkeypatch.setattr("dipod_jax.training.programs.make_programs", lambda *_: Mock())
-    monkeypatch.setattr("dipod_jax.training.loop.train", lambda config, **_: trained.append(config.total_steps))
-    monkeypatch.setattr("dipod_jax.studies.comparison.compare", lambda *_, **__: "")
-    sweep.main(arguments)
-    assert trained == []
-    sweep.main([*arguments, "--total-steps", str(2 * config.total_steps)])
-    assert trained == [2 * config.total_steps]
+    assert "2 units, 0 new, 2 finished before" in second.stdout

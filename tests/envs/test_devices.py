@@ -15,21 +15,21 @@ from probe_tasks import CountingTask
 from dipod_jax.envs import BatchedEnv
 
 
-@pytest.fixture(scope="module")
-def report():
+@pytest.fixture(scope="module", params=["two", pytest.param("all", marks=pytest.mark.slow)])
+def report(request):
     script = Path(__file__).with_name("on_four_devices.py")
     flags = "--xla_force_host_platform_device_count=4"  # and none of the tests' own: XLA's new emitters keep the bits
     path = os.pathsep.join([str(script.parents[2]), os.environ.get("PYTHONPATH", "")])
     environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": path}
-    done = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, script, request.param], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 
 
-@pytest.mark.parametrize(("what", "ways"), [("alone", 3), ("over seeds", 4)])
-def test_the_number_of_devices_changes_no_bit(report, what, ways):
+@pytest.mark.parametrize("what", ["alone", "over seeds"])
+def test_the_number_of_devices_changes_no_bit(report, what):
     digests = report[what]
-    assert len(digests) == ways and len(set(digests.values())) == 1, digests
+    assert len(digests) >= 2 and len(set(digests.values())) == 1, digests
 
 
 def test_a_scan_of_steps_is_partitioned_and_asks_no_other_device(report):

@@ -19,6 +19,7 @@ from dipod_jax.training.setup import prepare_jax
 prepare_jax(smoke("PendulumSwingup", "fpo"))
 import mujoco, jax
 print(os.environ["MUJOCO_GL"], jax.numpy.zeros(()).dtype, jax.device_count())
+print(jax.make_jaxpr(lambda x: x @ x)(jax.numpy.eye(2)).eqns[0].params["precision"])
 print(jax.random.key(0).dtype, jax.random.bits(jax.random.key(1), (2,)), jax.jit(lambda x: x / x)(0.0))
 """
 
@@ -29,6 +30,7 @@ def test_without_osmesa_and_a_home_everything_is_prepared_and_one_line_says_what
     without = {"JAX_COMPILATION_CACHE_DIR", "XDG_CACHE_HOME"}
     environment = {name: value for name, value in os.environ.items() if name not in without}
     environment |= {"HOME": "/proc/nobody", "MUJOCO_GL": "osmesa", "JAX_ENABLE_X64": "1"}
+    environment |= {"JAX_DEFAULT_MATMUL_PRECISION": "bfloat16"}
     environment |= {"JAX_DISABLE_JIT": "1", "JAX_DEBUG_NANS": "1", "JAX_DEFAULT_PRNG_IMPL": "rbg"}
     environment |= {"JAX_THREEFRY_PARTITIONABLE": "0", "JAX_RANDOM_SEED_OFFSET": "7", "JAX_TRANSFER_GUARD": "disallow"}
     environment |= {"JAX_NUMPY_RANK_PROMOTION": "raise", "JAX_NUMPY_DTYPE_PROMOTION": "strict"}
@@ -36,7 +38,7 @@ def test_without_osmesa_and_a_home_everything_is_prepared_and_one_line_says_what
     done = subprocess.run([sys.executable, "-c", PREPARE], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     bits = jax.random.bits(jax.random.key(1), (2,))
-    assert done.stdout == f"osmesa float32 3\nkey<fry> {bits} nan\n"
+    assert done.stdout == f"osmesa float32 3\n(Precision.HIGHEST, Precision.HIGHEST)\nkey<fry> {bits} nan\n"
     assert done.stderr.count("\n") == 1 and done.stderr.startswith("warning: every start compiles anew")
 
 

@@ -1,0 +1,126 @@
+"""The units that a command line of a sweep asks for."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import itertools
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from dipod_jax.checks import check_selection, require
+from dipod_jax.commands import train as train_command
+from dipod_jax.commands._arms import refuse_options
+from dipod_jax.config import Config
+from dipod_jax.launch.base import quoted
+from dipod_jax.runs import check_writable
+from dipod_jax.studies.sweep.plan import UNITS, Unit, check_backend, make_unit
+
+OWNED = {"task": "use --tasks", "objective": "use --objectives", "beta": "use --betas"}
+SESSIONS = ("resume", "out", "seeds", "seed-list", "logger", "distributed", "preset", "backend", "strict-resume")
+
+
+def own_options(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    """The options of a sweep, and what is left for `dipod train`."""
+    own = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    for name in ("task", "objective"):
+        own.add_argument(f"--{name}s", f"--{name}", nargs="*", action="append", dest=f"{name}s")
+    own.add_argument("--betas", nargs="*")
+    own.add_argument("--grid", nargs="*", action="append", default=[])
+    own.add_argument("--out", type=Path, default=Path("runs") / "sweep" / time.strftime("%Y%m%d-%H%M%S"))
+    own.add_argument("--launcher", default="local")
+    own.add_argument("--ray-address")
+    own.add_argument("--shard", nargs="?", const="")
+    own.add_argument("--workers", type=int)
+    own.add_argument("--dry-run", action="store_true")
+    try:
+        known, rest = own.parse_known_args(arguments)
+    except argparse.ArgumentError as error:
+        raise ValueError(f"{error.argument_name}: {error.message}") from error
+    for name, default in (("tasks", "BallInCup"), ("objectives", "fpo")):
+        given = getattr(known, name)
+        values = [default] if given is None else list(itertools.chain(*given))
+        check_selection(name, values)
+        setattr(known, name, values)
+    if known.betas is not None:
+        check_selection("betas", known.betas)
+    several = known.betas or known.grid or len(known.tasks) > 1 or len(known.objectives) > 1
+    require(bool(several), "betas", "without a value", "one or more; or --grid, or several --tasks or --objectives")
+    return known, rest
+
+
+def check_rest(rest: Sequence[str]) -> None:
+    """Refuse options of `dipod train` that a sweep sets itself."""
+    refuse_options(rest, ("beta", "resume"), "use --betas; a sweep that was stopped goes on with the same command")
+    given = {word.partition("=")[0] for word in rest}
+    both = {"--seeds", "--seed-list"} <= given
+    require(not both, "seeds", "with --seed-list", "one of the two")
+
+
+def plan_units(own: argparse.Namespace, rest: list[str]) -> list[Unit]:
+    """A unit for every task, objective, point of the grid and beta, in this order.
+
+    Raises:
+        ValueError: one line: a value that is not allowed, or two units that are the same.
+    """
+    points = grid_points(own.grid)
+    units: list[Unit] = []
+    for task, objective, point in itertools.product(own.tasks, own.objectives, points):
+        words = [word for name, value in point.items() for word in option_words(name, value)]
+        chosen = ["--task", task, "--objective", objective, "--out", str(own.out / UNITS / "new")]
+        config = train_command.parse([*rest, *words, *chosen])
+        units += [make_unit(own.out, arm, point, quoted(rest)) for arm in with_betas(config, own.betas)]
+    repeated = [unit for unit, count in Counter(unit.id for unit in units).items() if count > 1]
+    same = next((unit for unit in units if unit.id in repeated), None)
+    if same is not None and own.grid:
+        values = " ".join(f"{name} {value}" for name, value in same.grid.items())
+        require(False, "grid", values, "values that differ in what is trained")
+    check_backend(units)
+    check_writable(max((unit.folder for unit in units), key=lambda folder: len(folder.name)))
+    return units
+
+
+def with_betas(config: Config, betas: Sequence[str] | None) -> list[Config]:
+    """The config with every beta; with its own where none are given."""
+    if betas is None:
+        return [config]
+    configs = [dataclasses.replace(config, beta=_beta(text)) for text in betas]
+    check_selection("betas", [config.beta_label for config in configs])
+    return configs
+
+
+def _beta(text: str) -> float | str:
+    if text == "auto":
+        return text
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"--betas {text} is not allowed: numbers, or auto") from None
+
+
+def grid_points(grids: Sequence[Sequence[str]]) -> list[dict[str, str]]:
+    """Every combination of the values of all --grid options: option -> value.
+
+    Raises:
+        ValueError: no values, an option twice or one that is no part of a grid.
+    """
+    axes: dict[str, list[str]] = {}
+    for name, *values in (grid or [""] for grid in grids):
+        name = name.removeprefix("--")
+        require(bool(name and values), "grid", name or "without a value", "an option and one or more values")
+        require(name not in axes, "grid", name, "each option once")
+        require(name not in OWNED, "grid", name, OWNED.get(name, ""))
+        require(name not in SESSIONS, "grid", name, "an option that changes what is learned; this one is common to all")
+        check_selection(f"grid {name}", values)
+        axes[name] = values
+    return [dict(zip(axes, point, strict=True)) for point in itertools.product(*axes.values())]
+
+
+def option_words(name: str, value: str) -> list[str]:
+    """An option and its value as words of a command line: commas part words, a flag is True or False."""
+    if value in ("True", "False"):
+        group, _, last = name.rpartition(".")
+        return [f"--{group}{'.' if group else ''}{'' if value == 'True' else 'no-'}{last}"]
+    return [f"--{name}", *value.split(",")]

@@ -1,0 +1,195 @@
+"""The plan of a sweep: what each unit trains, under an id that its numbers depend on, in two files that say so."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dipod_jax.checks import require
+from dipod_jax.config import Config
+from dipod_jax.runs import RunFolderError
+from dipod_jax.runs._disk import write_json, write_text
+from dipod_jax.runs.lock import FolderLock
+from dipod_jax.serialisation import from_json, to_json
+from dipod_jax.tables import as_csv
+
+PLAN, TABLE, UNITS, LOGS = "plan.json", "plan.csv", "units", "logs"
+ID_LENGTH = 10
+LOCK_S = 30.0  # that another command may take to write the plan
+# Options that change no number: where a run lies, how it is kept and shown, what its other options were made from.
+UNCOUNTED = {"out", "resume", "logger", "checkpoint_interval", "keep_checkpoints", "strict_resume", "preset", "version"}
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One config, trained with all of its seeds at once in a run folder of its own."""
+
+    id: str
+    config: Config
+    """`out` is its folder; not to be resumed"""
+    grid: Mapping[str, str]
+    """the options that the sweep varies beside task, objective and beta, as typed"""
+    options: str
+    """the options that are the same for all units of its command, as typed"""
+
+    @property
+    def folder(self) -> Path:
+        """Its run folder, `OUT/units/<name>`."""
+        assert self.config.out is not None
+        return self.config.out
+
+    @property
+    def name(self) -> str:
+        """`<task>-<objective>-beta<beta>-<id>`."""
+        return self.folder.name
+
+    @property
+    def sweep(self) -> Path:
+        """The sweep's folder, OUT."""
+        return self.folder.parent.parent
+
+    @property
+    def logs(self) -> Path:
+        """Where who trains it has its lock, its output and what went wrong."""
+        return self.sweep / LOGS / self.id
+
+    @property
+    def total_steps(self) -> int:
+        """Env steps of all seeds together."""
+        return self.config.planned_steps * len(self.config.all_seeds)
+
+    def row(self) -> dict[str, str]:
+        """Its row of `plan.csv`, but for what other units vary."""
+        config = self.config
+        return {
+            "id": self.id,
+            "task": config.task,
+            "objective": config.objective.name,
+            "beta": config.beta_label,
+            "seeds": " ".join(map(str, config.all_seeds)),
+            **self.grid,
+            "options": self.options,
+            "folder": f"{UNITS}/{self.name}",
+        }
+
+
+def make_unit(out: Path, config: Config, grid: Mapping[str, str] | None = None, options: str = "") -> Unit:
+    """The unit of a resolved config in the sweep `out`."""
+    identity = unit_id(config)
+    name = f"{config.task.replace(':', '.')}-{config.objective.name}-beta{config.beta_label}-{identity}"
+    return Unit(identity, dataclasses.replace(config, out=out / UNITS / name, resume=False), grid or {}, options)
+
+
+def unit_id(config: Config) -> str:
+    """The first ten hexadecimal digits of a SHA-256 of the seeds and every option that a number depends on."""
+    counted = {name: value for name, value in to_json(config).items() if name not in UNCOUNTED}
+    counted |= {"seeds": config.all_seeds, "seed_list": None}
+    return hashlib.sha256(json.dumps(counted, sort_keys=True).encode()).hexdigest()[:ID_LENGTH]
+
+
+def check_place(out: Path) -> None:
+    """Refuse a folder that is something else than a sweep's.
+
+    Raises:
+        ValueError: one line.
+    """
+    what = "{} there; name a folder that is new or holds a sweep"
+    require(not out.exists() or out.is_dir(), "out", out, what.format("a file is"))
+    require(not (out / "config.json").exists(), "out", out, what.format("a run is"))
+    require(not (out / "study.json").exists(), "out", out, what.format("another study is"))
+
+
+def read_plan(out: Path) -> list[Unit]:
+    """The units of the sweep `out` in the order in which they were planned.
+
+    Raises:
+        RunFolderError: there is no plan, or none that can be read.
+    """
+    path = out / PLAN
+    try:
+        planned = json.loads(path.read_text(encoding="utf-8"))["units"]
+        return [_from_json(out, entry) for entry in planned]
+    except FileNotFoundError:
+        raise RunFolderError(f"{out} holds no sweep: it has no {PLAN}; make one with dipod sweep --out {out}") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RunFolderError(f"{path} is not a sweep's plan ({error}); name another --out") from error
+
+
+def extend_plan(out: Path, units: Sequence[Unit], command: str = "") -> list[Unit]:
+    """Add units to the plan of `out`, which is made if it is new; returns all of them.
+
+    Units keep their place, so that a shard stays what it is. One that is planned already takes the given options that
+    change no number.
+
+    Raises:
+        RunFolderError: as `read_plan`, or another command has the plan for long.
+        ValueError: other physics than the units before; numbers of two engines are no comparison.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    with _plan_locked(out):
+        before = read_plan(out) if (out / PLAN).exists() else []
+        check_backend([*before, *units])
+        together = list(({unit.id: unit for unit in before} | {unit.id: unit for unit in units}).values())
+        rows = [unit.row() for unit in together]
+        columns = _in_order(rows)
+        commands = _commands(out)
+        commands += [command] if command not in ("", *commands) else []
+        write_text(out / TABLE, as_csv([{name: row.get(name, "") for name in columns} for row in rows]))
+        write_json(out / PLAN, {"commands": commands, "units": [_to_json(unit) for unit in together]})
+    return together
+
+
+def check_backend(units: Sequence[Unit]) -> None:
+    """Refuse units on different physics; raises as `extend_plan`."""
+    for unit in units:
+        backend, first = unit.config.backend, units[0].config.backend
+        require(backend == first, "backend", backend, f"{first}, the physics of this sweep's other units")
+
+
+def _in_order(rows: Sequence[Mapping[str, str]]) -> list[str]:
+    """The columns of all rows: what every unit has, with what some vary before the last two."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    last = [name for name in ("options", "folder") if name in names]
+    return [name for name in names if name not in last] + last
+
+
+def _to_json(unit: Unit) -> dict[str, Any]:
+    config = {**to_json(unit.config), "out": None}
+    return {"id": unit.id, "name": unit.name, "grid": dict(unit.grid), "options": unit.options, "config": config}
+
+
+def _from_json(out: Path, entry: Mapping[str, Any]) -> Unit:
+    name = entry["name"]
+    if Path(name).name != name:
+        raise ValueError(f"{name!r} is no name of a folder")
+    config = dataclasses.replace(from_json(entry["config"]), out=out / UNITS / name)
+    return Unit(entry["id"], config, entry["grid"], entry["options"])
+
+
+def _commands(out: Path) -> list[str]:
+    return json.loads((out / PLAN).read_text(encoding="utf-8"))["commands"] if (out / PLAN).exists() else []
+
+
+@contextmanager
+def _plan_locked(out: Path) -> Iterator[None]:
+    """Nobody else writes the plan meanwhile."""
+    deadline = time.monotonic() + LOCK_S
+    while True:
+        try:
+            lock = FolderLock(out)
+            break
+        except RunFolderError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+    try:
+        yield
+    finally:
+        lock.release()

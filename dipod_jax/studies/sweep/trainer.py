@@ -1,0 +1,127 @@
+"""Training units one after the other in one process, in one compiled program for as long as the next one fits it."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dipod_jax.config import Config
+from dipod_jax.runs import RunFolderError, StorageError, check_unused, reason_of
+from dipod_jax.runs.errors import MachineError
+from dipod_jax.serialisation import to_json
+from dipod_jax.studies.sweep.plan import UNCOUNTED, Unit
+from dipod_jax.studies.sweep.states import LOG, is_done, record_failure
+
+if TYPE_CHECKING:
+    from dipod_jax.training.programs import Programs
+
+# Options that are data in a compiled program (`training.state.Tunables`) or that the loop alone reads.
+DATA = {"beta", "beta_control", "total_steps", "seeds", "seed_list", "objective", "regularisers"}
+RATES = {"learning_rate", "final_learning_rate"}
+
+
+class Trainer:
+    """Trains units, holding the last compiled program."""
+
+    def __init__(self) -> None:
+        self.key: str | None = None
+        """of the program that is held"""
+        self._programs: Programs | None = None
+
+    def train(self, unit: Unit) -> None:
+        """Begin the unit's run or go on with it; raises as `training.loop.train`."""
+        started = time.perf_counter()
+        config = to_continue(unit)
+        from dipod_jax.training.setup import prepare_jax
+
+        prepare_jax(config)
+        from dipod_jax.training.loop import train
+
+        train(config, started=started, programs=self._programs_of(config))
+
+    def _programs_of(self, config: Config) -> Programs:
+        import jax
+
+        from dipod_jax.training.programs import make_programs
+
+        if self._programs is None or self.key != program_key(config):
+            self._programs, self.key = None, None  # another's would only take memory
+            jax.clear_caches()
+            self._programs = make_programs(config, config.all_seeds).compile()
+            self.key = program_key(config)
+        return dataclasses.replace(self._programs, config=config, seeds=config.all_seeds)
+
+
+def program_key(config: Config) -> str:
+    """The same for configs that one compiled program serves: they differ in `Tunables`, in the seeds but not in their
+    number, in length, in folders and in what the loop does beside training."""
+    import jax  # of which nothing may ask for a device: `prepare_jax` comes later
+
+    options = {name: value for name, value in to_json(config).items() if name not in UNCOUNTED | DATA}
+    options["learning"] = {name: value for name, value in options["learning"].items() if name not in RATES}
+    structure = str(jax.tree.structure((config.objective, config.active_regularisers)))
+    return json.dumps([len(config.all_seeds), structure, options], sort_keys=True)
+
+
+def to_continue(unit: Unit) -> Config:
+    """The config with which the unit's run begins, or goes on where it has trained already."""
+    try:
+        check_unused(unit.folder)
+    except RunFolderError:
+        return dataclasses.replace(unit.config, resume=True)
+    return unit.config
+
+
+def attempt(unit: Unit, session: str, trainer: Trainer) -> str | None:
+    """Train a unit that the caller has taken; returns why it failed, which is recorded, or None.
+
+    Raises:
+        StorageError, MachineError: what no other unit could do either, a full disk or a missing device.
+        KeyboardInterrupt: the run was asked to stop, and has saved.
+    """
+    try:
+        with output_in(unit.logs / LOG):
+            trainer.train(unit)
+    except (StorageError, MachineError):
+        raise
+    except Exception as error:
+        if is_done(unit):  # of some seeds, which its result names
+            return None
+        reason = f"{type(error).__name__}: {reason_of(error)}"
+        record_failure(unit, session, reason)
+        return reason
+    return None
+
+
+@contextlib.contextmanager
+def output_in(path: Path) -> Iterator[None]:
+    """What this process prints, its libraries included, goes to the end of a file; an exception's traceback too."""
+    with path.open("ab") as file, _descriptor(1, file.fileno()), _descriptor(2, file.fileno()):
+        try:
+            yield
+        except Exception:
+            traceback.print_exc()
+            raise
+
+
+@contextlib.contextmanager
+def _descriptor(number: int, other: int) -> Iterator[None]:
+    """`number` is a copy of `other` meanwhile, and of what Python holds back for it each part goes where it belongs."""
+    stream = sys.stdout if number == 1 else sys.stderr
+    stream.flush()
+    kept = os.dup(number)
+    os.dup2(other, number)
+    try:
+        yield
+    finally:
+        stream.flush()
+        os.dup2(kept, number)
+        os.close(kept)

@@ -1,0 +1,156 @@
+"""The plan of a sweep: what an id depends on, what the files say, who has which unit."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from dipod_jax.options import override
+from dipod_jax.presets import make_config
+from dipod_jax.runs import RunFolder, RunFolderError
+from dipod_jax.serialisation import to_json
+from dipod_jax.studies.sweep.pictures import labels
+from dipod_jax.studies.sweep.plan import extend_plan, make_unit, read_plan, unit_id
+from dipod_jax.studies.sweep.shards import Shard, parse_shard
+from dipod_jax.studies.sweep.states import is_done, owner_of, position, record_failure, state_of, take
+from dipod_jax.studies.sweep.trainer import program_key, to_continue
+
+SMOKE, _ = make_config("smoke", "BallInCup", "fpo", "native")
+
+
+def test_an_id_is_the_seeds_and_what_is_learned_and_nothing_else():
+    same = {"out": SMOKE.default_out, "logger": "none", "checkpoint_interval": 1.0, "preset": "cpu", "seed_list": (0,)}
+    assert unit_id(override(SMOKE, same)) == unit_id(SMOKE)
+    others = {"seeds": 2, "beta": 0.5, "total_steps": 10**6, "task": "FingerSpin", "learning.discount": 0.9}
+    ids = {unit_id(override(SMOKE, {name: value})) for name, value in others.items()}
+    assert len(ids | {unit_id(SMOKE)}) == 1 + len(others) and all(len(found) == 10 for found in ids)
+
+
+def test_a_plan_is_read_as_it_was_written_wherever_its_folder_lies(tmp_path):
+    units = [make_unit(tmp_path / "s", SMOKE, {"learning.discount": "0.9"}, "--seeds 1")]
+    assert extend_plan(tmp_path / "s", units) == units == read_plan(tmp_path / "s")
+    (tmp_path / "s").rename(tmp_path / "moved")
+    assert read_plan(tmp_path / "moved")[0].folder.parent == tmp_path / "moved" / "units"
+
+
+def test_units_keep_their_place_when_a_plan_grows(tmp_path):
+    of_beta = lambda beta: make_unit(tmp_path, dataclasses.replace(SMOKE, beta=beta))
+    extend_plan(tmp_path, [of_beta(0.5)], "dipod sweep --betas 0.5")
+    planned = extend_plan(tmp_path, [of_beta(0.0), of_beta(0.5)], "dipod sweep --betas 0 0.5")
+    assert [unit.config.beta for unit in planned] == [0.5, 0.0]
+    commands = json.loads((tmp_path / "plan.json").read_text())["commands"]
+    assert commands == ["dipod sweep --betas 0.5", "dipod sweep --betas 0 0.5"]
+    assert not (tmp_path / ".lock").exists()
+
+
+def test_other_physics_in_one_plan_are_refused(tmp_path):
+    extend_plan(tmp_path, [make_unit(tmp_path, SMOKE)])
+    with pytest.raises(ValueError, match="--backend mjx is not allowed: native"):
+        extend_plan(tmp_path, [make_unit(tmp_path, dataclasses.replace(SMOKE, backend="mjx"))])
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"units": [{}]}', '{"units": [{"name": "../x"}]}', '{"units": [3]}'])
+def test_a_damaged_plan_is_one_line(tmp_path, text):
+    (tmp_path / "plan.json").write_text(text)
+    with pytest.raises(RunFolderError, match="is not a sweep's plan"):
+        read_plan(tmp_path)
+
+
+@pytest.mark.parametrize("count", range(1, 8))
+def test_shards_cover_a_plan_exactly_once_and_keep_what_they_have_when_it_grows(count):
+    shards = [parse_shard(f"{index}/{count}") for index in range(count)]
+    for length in (0, 1, 5, 12):
+        assert sorted(unit for shard in shards for unit in shard.of(range(length))) == list(range(length))
+    assert all(shard.of(range(20))[: len(shard.of(range(12)))] == shard.of(range(12)) for shard in shards)
+
+
+def test_a_shard_without_a_value_is_that_of_the_array_or_the_indexed_job():
+    array = {f"SLURM_ARRAY_TASK_{n}": v for n, v in {"ID": "7", "MIN": "3", "STEP": "2", "COUNT": "4"}.items()}
+    assert parse_shard("", array) == Shard(2, 4)
+    assert parse_shard("", {"JOB_COMPLETION_INDEX": "1", "JOB_COMPLETIONS": "3"}) == Shard(1, 3)
+    for bad in ({}, array | {"SLURM_ARRAY_TASK_ID": "8"}, {"JOB_COMPLETION_INDEX": "1"}, {"SLURM_ARRAY_TASK_ID": "x"}):
+        with pytest.raises(ValueError, match=r"^--shard without a value is not allowed: i/n"):
+            parse_shard("", bad)
+
+
+@pytest.mark.parametrize("text", ["3/2", "2/2", "-1/2", "1", "a/b", "1/0", "0/2/3"])
+def test_a_shard_that_is_none_is_refused(text):
+    with pytest.raises(ValueError, match="i/n with 0 <= i < n"):
+        parse_shard(text)
+
+
+def test_a_unit_is_waiting_running_failed_after_two_tries_of_a_session_and_done_with_a_whole_result(tmp_path):
+    unit = make_unit(tmp_path, SMOKE)
+    assert state_of(unit, "a") == "waiting"
+    lock = take(unit)
+    assert lock is not None and state_of(unit, "a") == "running" and owner_of(unit) == os.getpid()
+    lock.release()
+    record_failure(unit, "a", "it broke")
+    assert state_of(unit, "a") == "waiting"
+    record_failure(unit, "a", "it broke")
+    assert (state_of(unit, "a"), state_of(unit, "b")) == ("failed", "waiting")
+    folder = RunFolder.create(unit.folder, to_json(unit.config))
+    folder.write_result({"env_steps": unit.config.planned_steps - 1})
+    assert not is_done(unit)
+    folder.write_result({"env_steps": unit.config.planned_steps})
+    assert state_of(unit, "a") == "done"
+    (unit.folder / "result.json").write_text('{"env_steps": 81')
+    assert not is_done(unit)
+
+
+TAKER = """
+import sys, time
+from pathlib import Path
+from dipod_jax.studies.sweep.plan import read_plan
+from dipod_jax.studies.sweep.states import take
+lock = take(read_plan(Path(sys.argv[1]))[0])
+print(lock is not None, flush=True)
+time.sleep(600)
+"""
+
+
+def test_two_workers_cannot_have_one_unit_and_a_dead_ones_is_taken_over(tmp_path):
+    (unit,) = extend_plan(tmp_path, [make_unit(tmp_path, SMOKE)])
+    with subprocess.Popen([sys.executable, "-c", TAKER, str(tmp_path)], stdout=-1, text=True) as first:
+        assert first.stdout is not None and first.stdout.readline() == "True\n"
+        assert take(unit) is None and state_of(unit, "a") == "running" and owner_of(unit) == first.pid
+        first.kill()
+        first.wait()
+        lock = take(unit)
+        assert lock is not None and str(first.pid) in str(lock.taken_over_from)
+        lock.release()
+
+
+def test_a_unit_goes_on_only_where_it_has_trained(tmp_path):
+    unit = make_unit(tmp_path, SMOKE)
+    assert to_continue(unit) is unit.config
+    folder = RunFolder.create(unit.folder, to_json(unit.config))
+    folder.close()
+    assert not to_continue(unit).resume
+    record = {"kind": "train", "seed": 0, "iteration": 1, "env_steps": 1024, "wall_clock_s": 1.0}
+    folder.append_metrics(record)
+    folder.append_metrics(record | {"kind": "evaluation", "return_mean": 7.0})
+    folder.close()
+    assert to_continue(unit).resume and position(unit) == (1024, 7.0)
+
+
+def test_units_that_differ_in_numbers_that_are_data_share_a_program_and_others_do_not():
+    key = program_key(SMOKE)
+    data = {"beta": "auto", "learning.learning_rate": 1e-4, "objective.clip_epsilon": 0.3, "total_steps": 10**6}
+    data |= {"seed_list": (5,), "learning.final_learning_rate": None}
+    for name, value in data.items():
+        assert program_key(override(SMOKE, {name: value})) == key, name
+    shape = {"seeds": 2, "learning.num_epochs": 3, "task": "FingerSpin", "drift.interval": 0, "learning.discount": 0.9}
+    keys = {program_key(override(SMOKE, {name: value})) for name, value in shape.items()}
+    assert len(keys | {key}) == 1 + len(shape)
+
+
+def test_labels_name_what_tells_units_apart(tmp_path):
+    unit = lambda beta, **grid: make_unit(tmp_path, dataclasses.replace(SMOKE, beta=beta), grid)
+    assert labels([unit(0.0), unit(0.5)]) == ["beta 0", "beta 0.5"]
+    assert labels([unit(0.0, rate="1"), unit(0.5, rate="2")]) == ["beta 0, rate 1", "beta 0.5, rate 2"]
+    longer = make_unit(tmp_path, dataclasses.replace(SMOKE, beta=0.0, total_steps=9999))
+    assert labels([unit(0.0), longer]) == [f"beta 0, {unit(0.0).id}", f"beta 0, {longer.id}"]
