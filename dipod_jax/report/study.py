@@ -12,10 +12,12 @@ from dipod_jax.report.charts import Section, bands, names_of, sections
 from dipod_jax.report.data import write_curves, write_results
 from dipod_jax.report.origins import origins
 from dipod_jax.report.results_table import results_table, shown_return, sources
-from dipod_jax.runs import RunFolder
+from dipod_jax.runs import RunFolder, RunFolderError
 from dipod_jax.runs._disk import plain, write_text
 from dipod_jax.studies.collected import SeedRun, Study, collect, collect_study
 from dipod_jax.studies.summary import cautions, rows, verdicts
+from dipod_jax.studies.sweep.plan import read_plan
+from dipod_jax.studies.sweep.states import failures, is_done
 from dipod_jax.tables import duration, short_number
 from dipod_jax.viz._style import COLOURS
 from dipod_jax.viz.figure2 import plot_figure2
@@ -39,7 +41,9 @@ def write_study_report(folder: Path) -> Path:
     Raises:
         RunFolderError: no unit has an evaluation yet, or two hold the same seed; nothing is written.
     """
-    return _write(collect_study(folder), folder, planned=_planned(folder), commands=_commands(folder))
+    study = collect_study(folder)
+    study = study._replace(left_out=study.left_out | _failed(folder))
+    return _write(study, folder, planned=_planned(folder), commands=_commands(folder))
 
 
 def write_runs_report(run_dirs: Sequence[Path], out: Path) -> Path:
@@ -72,6 +76,16 @@ def _planned(folder: Path) -> int | None:
             return sum(1 for _ in csv.DictReader(file))
     except (OSError, ValueError, csv.Error):
         return None
+
+
+def _failed(folder: Path) -> dict[str, str]:
+    """Each unit of a sweep that is not done and of which a try has failed -> what its last one said."""
+    try:
+        units = read_plan(folder)
+    except RunFolderError:
+        return {}
+    errors = {unit.name: failures(unit) for unit in units if not is_done(unit)}
+    return {name: f"a try failed: {found[-1].get('error')}" for name, found in errors.items() if found}
 
 
 def _commands(folder: Path) -> list[str]:

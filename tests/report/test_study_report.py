@@ -13,6 +13,7 @@ from fake_study import STEPS, write_run, write_study
 from PIL import Image
 from refusals import errors_of
 
+from dipod_jax import presets
 from dipod_jax.commands import report
 from dipod_jax.report import study as page
 from dipod_jax.report import write_runs_report, write_study_report
@@ -20,6 +21,8 @@ from dipod_jax.runs import RunFolder, RunFolderError
 from dipod_jax.studies.collected import Arm, collect, collect_study
 from dipod_jax.studies.published import BEST, FPO
 from dipod_jax.studies.summary import rows, verdicts
+from dipod_jax.studies.sweep.plan import extend_plan, make_unit
+from dipod_jax.studies.sweep.states import record_failure
 
 HOSTILE = ("<img src=x onerror=alert(1)>", "</script><script>alert(2)</script>", "'\"&{{ 7 * 7 }}")
 FILES = {"report.html", "figure2.png", "figure2.pdf", "results.csv", "curves.parquet"}
@@ -230,13 +233,24 @@ def test_a_sweep_s_commands_come_first(tmp_path):
     assert "<pre>dipod sweep --tasks BallInCup</pre>" in write_study_report(tmp_path).read_text()
 
 
+def test_a_unit_that_has_failed_is_named_with_its_error(tmp_path):
+    config, _ = presets.make_config("smoke", "BallInCup", "fpo", "native")
+    unit = make_unit(tmp_path, config)
+    extend_plan(tmp_path, [unit], "dipod sweep")
+    record_failure(unit, "session", "it ended with status 65 & <b>")
+    write_run(unit.folder, finished=False)
+    text = write_study_report(tmp_path).read_text()
+    assert f"{unit.name}: a try failed: it ended with status 65 &amp; &lt;b&gt;" in text
+    assert "0 of 1 runs have ended" in text
+
+
 def test_a_damaged_unit_is_named_and_the_others_are_shown(tmp_path):
     write_run(tmp_path / "units" / "a")
     write_run(tmp_path / "units" / "b", beta=0.02)
     (tmp_path / "units" / "b" / "metrics.jsonl").write_text("nonsense\n{}\n")
     (tmp_path / "units" / "c").mkdir()  # not begun
     text = write_study_report(tmp_path).read_text()
-    assert "metrics.jsonl line 1 is damaged" in text and "<h2>Left out</h2>" in text
+    assert "metrics.jsonl line 1 is damaged" in text and "<h2>Left out, or failed</h2>" in text
     assert [chart["title"] for chart in data_of(text)["charts"]] == ["BallInCup", "BallInCup"]
 
 
