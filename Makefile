@@ -108,7 +108,8 @@ BETA_RUNS = runs/beta/$(BETA_TASK)
 beta: $(READY)
 	$(BIN)/python -m experiments.sweep --task $(BETA_TASK) --preset cpu --backend native --seed-list $(BETA_SEEDS) \
 	  --betas 0.05 0 --out $(BETA_RUNS)
-	$(BIN)/python -m experiments.compare $(BETA_RUNS)/beta0.05 $(BETA_RUNS)/beta0 --labels "beta 0.05" "beta 0" \
+	$(BIN)/python -m experiments.compare $(BETA_RUNS)/units/*-beta0.05-* $(BETA_RUNS)/units/*-beta0-* \
+	  --labels "beta 0.05" "beta 0" \
 	  --title "$(BETA_TASK), the recipe and the same with beta 0" --out $(BETA_RUNS)
 
 # The README's third figure: plain PPO clip at a constant rate, with four betas, one that sets itself, and Algorithm 1.
@@ -124,5 +125,5 @@ drift: $(READY)
 	$(BIN)/python -m experiments.sweep $(DRIFT_OPTIONS) --betas $(DRIFT_BETAS) --out $(DRIFT)
 	$(BIN)/python -m experiments.train $(DRIFT_OPTIONS) --beta 0 --distillation.interval 8 --distillation.num-steps 32 \
 	  $(call run,$(DRIFT)/algorithm1)
-	$(BIN)/python -m experiments.compare $(foreach b,$(DRIFT_BETAS),$(DRIFT)/beta$(b)) $(DRIFT)/algorithm1 \
+	$(BIN)/python -m experiments.compare $(foreach b,$(DRIFT_BETAS),$(DRIFT)/units/*-beta$(b)-*) $(DRIFT)/algorithm1 \
 	  --labels $(foreach b,$(DRIFT_BETAS),"beta $(b)") "Algorithm 1" --out $(DRIFT)

@@ -10,7 +10,7 @@ from dipod_jax.cli import run_cli
 COMMANDS = {
     "train": "train a policy on a MuJoCo Playground task, or on a task of your own",
     "evaluate": "measure the return of a saved policy, and film it",
-    "sweep": "train one run per beta, in one compiled program",
+    "sweep": "train every task, objective, beta and grid value of a plan, here or on a cluster",
     "ablation": "train the recipe, and the recipe with one part removed or replaced at a time",
     "comparison": "train every objective with and without DiPOD, on equal terms",
     "compare": "draw several runs side by side",

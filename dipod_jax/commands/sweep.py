@@ -13,8 +13,8 @@ from dipod_jax.commands._units import check_rest, own_options, plan_units
 from dipod_jax.launch.base import Job, Launcher, find_launchers
 from dipod_jax.runs import check_writable
 from dipod_jax.runs.provenance import command_line
-from dipod_jax.studies.sweep.pictures import draw
 from dipod_jax.studies.sweep.plan import PLAN, Unit, check_backend, check_place, extend_plan, read_plan
+from dipod_jax.studies.sweep.reporting import draw
 from dipod_jax.studies.sweep.shards import parse_shard
 from dipod_jax.studies.sweep.states import describe_failed, is_done, state_of
 from dipod_jax.tables import table
@@ -24,7 +24,7 @@ USAGE = """usage: dipod sweep [--tasks TASK ...] [--objectives NAME ...] [--beta
                    [--dry-run] [options of dipod train]
 
 Train a run for every task, objective, beta (a number, or auto) and value of a grid, each with all its seeds, into
-DIR/units, then draw what they have come to. DIR/plan.csv lists the runs. One that is finished is left as it is and one
+DIR/units, then write DIR/report.html. DIR/plan.csv lists the runs. One that is finished is left as it is and one
 that is not is continued, so a sweep that was stopped goes on with the same command; more betas, tasks or objectives
 with the same DIR extend it.
 

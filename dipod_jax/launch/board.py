@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, TextIO, cast
 
 from dipod_jax.launch.base import Job
 from dipod_jax.runs.terminal import Terminal
-from dipod_jax.studies.sweep.pictures import draw
 from dipod_jax.studies.sweep.plan import Unit
+from dipod_jax.studies.sweep.reporting import draw
 from dipod_jax.studies.sweep.states import State, failures, is_taken, position, state_of
 from dipod_jax.tables import duration
 

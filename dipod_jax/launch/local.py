@@ -11,7 +11,7 @@ from dipod_jax.launch.pool import Ended, Pool
 from dipod_jax.runs.errors import MachineError, StorageError
 from dipod_jax.runs.signals import stop_requested
 from dipod_jax.studies.sweep.plan import LOGS, read_plan
-from dipod_jax.studies.sweep.states import owner_of, record_failure
+from dipod_jax.studies.sweep.states import is_done, owner_of, record_failure
 
 POLL_S = 0.5
 # A worker's statuses: nothing left to take, some units failed, asked to stop (also where it had nothing to save).
@@ -48,10 +48,11 @@ class Local(Launcher):
 
 
 def sensible_workers(job: Job) -> int:
-    """One a core and no more than units; one for an accelerator."""
+    """One a core and no more than units to train; one for an accelerator."""
     from dipod_jax.training.setup import available_cores
 
-    return 1 if job.on_accelerator else min(available_cores(), len(job.units))
+    left = sum(not is_done(unit) for unit in job.units)
+    return 1 if job.on_accelerator else max(1, min(available_cores(), left))
 
 
 def fill(pool: Pool, board: Board) -> None:

@@ -70,7 +70,8 @@ def run(job: Job, task: Any, stop: StopRequest, board: Board) -> None:
             board.line("stopping: every run saves what it has ...")
             for reference in submitted:
                 ray.cancel(reference)
-            ray.wait(list(submitted), num_returns=len(submitted)) if submitted else None
+            if submitted:
+                ray.wait(list(submitted), num_returns=len(submitted), timeout=RELEASE_S)
             raise stop.stopped()
         have = {unit.id for unit in submitted.values()}
         for unit in job.units:

@@ -54,6 +54,7 @@ def make_logger(
     config: dict[str, Any],
     name: str,
     *,
+    seed: int | None = None,
     resumed_at: int | None = None,
     say: Callable[[str], None] = print,
 ) -> Logger:
@@ -65,6 +66,8 @@ def make_logger(
         folder: the run's folder.
         config: shown beside the curves.
         name: the run's name in the logger.
+        seed: of several, each of which is a run of its own in the logger: `folder/tensorboard/seed<seed>`, or a run of
+            Weights & Biases in a group named by WANDB_RUN_GROUP, by `name` where that is not set.
         resumed_at: env steps from which a resumed run goes on; what was logged of later steps is taken back, and a run
             of Weights & Biases keeps its id. None for a new run.
         say: told once, in one line, that the logger failed.
@@ -75,9 +78,10 @@ def make_logger(
     check_logger(kind)
     folder = Path(folder)
     if kind == "tensorboard":
-        return GuardedLogger(lambda: TensorBoardLogger(folder / "tensorboard", config, name, resumed_at), kind, say)
+        events = folder / "tensorboard" / ("" if seed is None else f"seed{seed}")
+        return GuardedLogger(lambda: TensorBoardLogger(events, config, name, resumed_at), kind, say)
     if kind == "wandb":
-        return GuardedLogger(lambda: WandbLogger(folder, config, name), kind, say)
+        return GuardedLogger(lambda: WandbLogger(folder, config, name, seed), kind, say)
     return NullLogger()
 
 
@@ -203,22 +207,23 @@ def _tensorflow_record(content: bytes) -> bytes:
 class WandbLogger:
     """A run of Weights & Biases in the project `dipod-jax`."""
 
-    def __init__(self, folder: Path, config: dict[str, Any], name: str) -> None:
-        """Start the run, or go on with the one whose id stands in `folder/wandb.json`.
+    def __init__(self, folder: Path, config: dict[str, Any], name: str, seed: int | None = None) -> None:
+        """Start the run, or go on with the one whose id stands in `folder/wandb.json`, of one of several seeds in
+        `folder/wandb/seed<seed>.json`.
 
         wandb reads its own settings (key, mode) from its environment variables. Of a step that it has already, it keeps
         the first record.
         """
         import wandb  # pyright: ignore[reportMissingImports]  # an extra: dipod-jax[wandb]
 
-        self._run = wandb.init(
-            project="dipod-jax",
-            name=name,
-            config=plain(config),
-            dir=str(folder),
-            id=_wandb_id(folder / "wandb.json"),
-            resume="allow",
-        )
+        of_seed: dict[str, Any] = {}
+        if seed is not None:
+            group = os.environ.get("WANDB_RUN_GROUP") or name
+            of_seed = {"name": f"{name}-seed{seed}", "group": group, "reinit": "create_new"}  # beside the others
+        kept = folder / ("wandb.json" if seed is None else f"wandb/seed{seed}.json")
+        kept.parent.mkdir(exist_ok=True)
+        arguments = {"name": name, "config": plain(config), "dir": str(folder), "id": _wandb_id(kept)} | of_seed
+        self._run = wandb.init(project="dipod-jax", resume="allow", **arguments)
 
     def log(self, step: int, scalars: dict[str, float]) -> None:
         """Send all tags at once."""

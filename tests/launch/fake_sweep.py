@@ -17,7 +17,7 @@ from fake_run import FakePrograms, fake_config  # noqa: E402
 
 from dipod_jax.launch import base, worker  # noqa: E402
 from dipod_jax.launch.base import Job, find_launchers  # noqa: E402
-from dipod_jax.studies.sweep import pictures  # noqa: E402
+from dipod_jax.studies.sweep import reporting  # noqa: E402
 from dipod_jax.studies.sweep.plan import Unit, extend_plan, make_unit  # noqa: E402
 from dipod_jax.studies.sweep.trainer import Trainer  # noqa: E402
 
@@ -42,7 +42,7 @@ def patch() -> None:
 def sweep(out: Path, options: dict[str, Any]) -> None:
     """Plan and train with the local launcher, until nothing is left."""
     base.WORKER = (sys.executable, __file__, "worker")
-    pictures.draw = lambda *_, **__: None
+    reporting.draw = lambda *_, **__: None
     workers, session = options.pop("workers", 2), options.pop("session", str(os.getpid()))
     units = fake_units(out, **options)
     find_launchers()["local"]().submit(Job(out, tuple(units), session, workers=workers))

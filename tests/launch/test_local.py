@@ -18,7 +18,7 @@ from dipod_jax.runs import RunFolder
 from dipod_jax.studies.sweep.plan import read_plan
 from dipod_jax.studies.sweep.states import failures, is_done, owner_of
 
-LONG = {"total_steps": 16 * 40}
+LONG = {"total_steps": 16 * 20}
 
 
 def start(out, seconds=None, **options):
@@ -95,7 +95,7 @@ def test_a_sweep_killed_twenty_times_does_every_unit_once_in_the_end(tmp_path):
 @pytest.mark.slow
 def test_a_worker_that_is_killed_is_replaced_and_its_unit_has_failed_once(tmp_path):
     out = tmp_path / "s"
-    process = start(out, {"act": 0.2}, session="a", workers=1, betas=(0.0,), **LONG)
+    process = start(out, {"act": 0.1}, session="a", workers=1, betas=(0.0,), **LONG)
     (pid,) = wait_until(lambda: pids_in(out))
     wait_until(lambda: list(out.glob("units/*/metrics.jsonl")))
     os.kill(pid, signal.SIGKILL)

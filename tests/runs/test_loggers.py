@@ -107,6 +107,46 @@ def test_wandb_receives_the_configuration_the_scalars_and_the_end(tmp_path, monk
     assert calls == [("init", expected), ("finish",)]
 
 
+def test_each_of_several_seeds_is_a_run_of_its_own_in_tensorboard(tmp_path):
+    for seed in (3, 5):
+        logger = make_logger("tensorboard", tmp_path, {}, "run", seed=seed)
+        logger.log(7, {"return": float(seed)})
+        logger.close()
+    assert tensorboard_scalars(tmp_path / "tensorboard" / "seed3") == [(7, "return", 3.0)]
+    assert tensorboard_scalars(tmp_path / "tensorboard" / "seed5") == [(7, "return", 5.0)]
+
+
+@pytest.mark.slow
+def test_each_of_several_seeds_is_a_run_of_wandb_in_the_group_of_its_sweep(tmp_path, monkeypatch):
+    pytest.importorskip("wandb")
+    from wandb.proto.wandb_internal_pb2 import Record
+    from wandb.sdk.internal.datastore import DataStore
+
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_RUN_GROUP", "figure2")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    several = [make_logger("wandb", tmp_path, {"beta": 0.5}, "unit", seed=seed, say=pytest.fail) for seed in (3, 5)]
+    for value, logger in enumerate(several):
+        logger.log(7, {"return": float(value)})
+    for logger in several:
+        logger.close()
+    shown = {}
+    for path in sorted(tmp_path.glob("wandb/offline-run-*/*.wandb")):
+        store, records = DataStore(), []
+        store.open_for_scan(str(path))
+        while (data := store.scan_data()) is not None:
+            records.append(Record.FromString(data))
+        (run,) = [record.run for record in records if record.WhichOneof("record_type") == "run"]
+        history = {
+            (item.key or ".".join(item.nested_key)): json.loads(item.value_json)
+            for record in records
+            if record.WhichOneof("record_type") == "history"
+            for item in record.history.item
+        }
+        shown[run.display_name] = (run.run_group, history["return"], history["_step"])
+    assert shown == {"unit-seed3": ("figure2", 0.0, 7), "unit-seed5": ("figure2", 1.0, 7)}
+
+
 def what_tensorboard_shows(folder) -> list[tuple[int, str, float]]:
     """Scalars of all event files, in order; a file's start mark takes back what came before of its step and later."""
     from tensorboardX.proto.event_pb2 import SessionLog

@@ -12,7 +12,6 @@ from dipod_jax.options import override
 from dipod_jax.presets import make_config
 from dipod_jax.runs import RunFolder, RunFolderError
 from dipod_jax.serialisation import to_json
-from dipod_jax.studies.sweep.pictures import labels
 from dipod_jax.studies.sweep.plan import extend_plan, make_unit, read_plan, unit_id
 from dipod_jax.studies.sweep.shards import Shard, parse_shard
 from dipod_jax.studies.sweep.states import is_done, owner_of, position, record_failure, state_of, take
@@ -41,8 +40,7 @@ def test_units_keep_their_place_when_a_plan_grows(tmp_path):
     extend_plan(tmp_path, [of_beta(0.5)], "dipod sweep --betas 0.5")
     planned = extend_plan(tmp_path, [of_beta(0.0), of_beta(0.5)], "dipod sweep --betas 0 0.5")
     assert [unit.config.beta for unit in planned] == [0.5, 0.0]
-    commands = json.loads((tmp_path / "plan.json").read_text())["commands"]
-    assert commands == ["dipod sweep --betas 0.5", "dipod sweep --betas 0 0.5"]
+    assert json.loads((tmp_path / "study.json").read_text()) == {"command": "dipod sweep --betas 0 0.5"}
     assert not (tmp_path / ".lock").exists()
 
 
@@ -146,11 +144,3 @@ def test_units_that_differ_in_numbers_that_are_data_share_a_program_and_others_d
     shape = {"seeds": 2, "learning.num_epochs": 3, "task": "FingerSpin", "drift.interval": 0, "learning.discount": 0.9}
     keys = {program_key(override(SMOKE, {name: value})) for name, value in shape.items()}
     assert len(keys | {key}) == 1 + len(shape)
-
-
-def test_labels_name_what_tells_units_apart(tmp_path):
-    unit = lambda beta, **grid: make_unit(tmp_path, dataclasses.replace(SMOKE, beta=beta), grid)
-    assert labels([unit(0.0), unit(0.5)]) == ["beta 0", "beta 0.5"]
-    assert labels([unit(0.0, rate="1"), unit(0.5, rate="2")]) == ["beta 0, rate 1", "beta 0.5, rate 2"]
-    longer = make_unit(tmp_path, dataclasses.replace(SMOKE, beta=0.0, total_steps=9999))
-    assert labels([unit(0.0), longer]) == [f"beta 0, {unit(0.0).id}", f"beta 0, {longer.id}"]

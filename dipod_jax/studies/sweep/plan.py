@@ -18,6 +18,7 @@ from dipod_jax.runs import RunFolderError
 from dipod_jax.runs._disk import write_json, write_text
 from dipod_jax.runs.lock import FolderLock
 from dipod_jax.serialisation import from_json, to_json
+from dipod_jax.studies.begun import STUDY
 from dipod_jax.tables import as_csv
 
 PLAN, TABLE, UNITS, LOGS = "plan.json", "plan.csv", "units", "logs"
@@ -103,7 +104,8 @@ def check_place(out: Path) -> None:
     what = "{} there; name a folder that is new or holds a sweep"
     require(not out.exists() or out.is_dir(), "out", out, what.format("a file is"))
     require(not (out / "config.json").exists(), "out", out, what.format("a run is"))
-    require(not (out / "study.json").exists(), "out", out, what.format("another study is"))
+    another = (out / STUDY).exists() and not (out / PLAN).exists()
+    require(not another, "out", out, what.format("another study is"))
 
 
 def read_plan(out: Path) -> list[Unit]:
@@ -139,10 +141,9 @@ def extend_plan(out: Path, units: Sequence[Unit], command: str = "") -> list[Uni
         together = list(({unit.id: unit for unit in before} | {unit.id: unit for unit in units}).values())
         rows = [unit.row() for unit in together]
         columns = _in_order(rows)
-        commands = _commands(out)
-        commands += [command] if command not in ("", *commands) else []
         write_text(out / TABLE, as_csv([{name: row.get(name, "") for name in columns} for row in rows]))
-        write_json(out / PLAN, {"commands": commands, "units": [_to_json(unit) for unit in together]})
+        write_json(out / PLAN, {"units": [_to_json(unit) for unit in together]})
+        write_json(out / STUDY, {"command": command})  # which the report shows
     return together
 
 
@@ -171,10 +172,6 @@ def _from_json(out: Path, entry: Mapping[str, Any]) -> Unit:
         raise ValueError(f"{name!r} is no name of a folder")
     config = dataclasses.replace(from_json(entry["config"]), out=out / UNITS / name)
     return Unit(entry["id"], config, entry["grid"], entry["options"])
-
-
-def _commands(out: Path) -> list[str]:
-    return json.loads((out / PLAN).read_text(encoding="utf-8"))["commands"] if (out / PLAN).exists() else []
 
 
 @contextmanager

@@ -39,6 +39,7 @@ class Trainer:
     def train(self, unit: Unit) -> None:
         """Begin the unit's run or go on with it; raises as `training.loop.train`."""
         started = time.perf_counter()
+        os.environ.setdefault("WANDB_RUN_GROUP", unit.sweep.absolute().name)
         config = to_continue(unit)
         from dipod_jax.training.setup import prepare_jax
 
