@@ -100,6 +100,22 @@ fingers: $(READY)
 	$(BIN)/python -m experiments.compare $(addprefix $(FINGERS)/,spin easy hard) \
 	  --labels FingerSpin FingerTurnEasy FingerTurnHard --out $(FINGERS)
 
+# Figure 2: four tasks, six betas, three seeds; half a day of two cores, continued by the same command.
+PAPER_TASKS := BallInCup FingerSpin FingerTurnEasy FingerTurnHard
+.PHONY: figure2
+figure2: $(READY)
+	$(BIN)/python -m experiments.sweep --tasks $(PAPER_TASKS) --preset cpu --backend native \
+	  --betas 0 0.0005 0.002 0.008 0.02 0.05 --seed-list 201 202 203 --out runs/figure2
+
+# Every task of the suite by the one recipe, three seeds; half a day of two cores, likewise.
+ALL_TASKS := $(PAPER_TASKS) CheetahRun WalkerWalk WalkerRun WalkerStand CartpoleBalance CartpoleSwingup ReacherEasy \
+  ReacherHard PendulumSwingup PointMass HopperStand HopperHop AcrobotSwingup FishSwim SwimmerSwimmer6 \
+  CartpoleBalanceSparse CartpoleSwingupSparse AcrobotSwingupSparse HumanoidStand HumanoidWalk HumanoidRun
+.PHONY: tasks
+tasks: $(READY)
+	$(BIN)/python -m experiments.sweep --tasks $(ALL_TASKS) --preset cpu --backend native --betas 0.05 \
+	  --seed-list 201 202 203 --out runs/tasks
+
 # What beta is worth: a task's recipe, and the same with beta 0 (FingerSpin: half an hour on one core; a Turn task: two).
 BETA_TASK ?= FingerSpin
 BETA_SEEDS ?= 57 58 59

@@ -24,7 +24,7 @@ PRINTING = ("print(", "plt.show(", "display(Image", "run_arms(", "train(config")
 def test_the_notebook_runs_from_top_to_bottom(name):
     notebook = jupytext.read(FOLDER / f"{name}.py")
     environment = os.environ | SMALL | {"MPLBACKEND": "module://matplotlib_inline.backend_inline"}
-    NotebookClient(notebook, timeout=300).execute(env=environment)
+    NotebookClient(notebook, timeout=900).execute(env=environment)
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     assert any("image/png" in output.get("data", {}) for output in outputs)
     assert not any(output.get("name") == "stderr" for output in outputs)

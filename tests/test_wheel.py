@@ -85,6 +85,8 @@ def test_the_wheel_holds_the_package_alone_with_its_templates_types_and_command(
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0] for name in names} == {"dipod_jax", "dipod_jax-0.1.0.dist-info"}
     assert {"dipod_jax/py.typed", "dipod_jax/report/templates/run.html", "dipod_jax/commands/train.py"} <= set(names)
+    charts = {f"dipod_jax/report/static/{name}" for name in ("study.js", "uplot/uPlot.iife.min.js", "uplot/LICENSE")}
+    assert charts <= set(names)
     entry_points = zipfile.ZipFile(wheel).read("dipod_jax-0.1.0.dist-info/entry_points.txt").decode()
     assert "dipod = dipod_jax.commands:main" in entry_points
 

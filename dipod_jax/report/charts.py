@@ -11,6 +11,7 @@ from dipod_jax.studies.statistics import Interval, bootstrap, mean, performance_
 from dipod_jax.studies.summary import finals
 from dipod_jax.viz._series import Curve
 from dipod_jax.viz.curves import MAX_RETURN
+from dipod_jax.viz.drift import HIGHEST_GAP
 from dipod_jax.viz.figure2 import Band
 
 MAX_POINTS = 300
@@ -42,7 +43,7 @@ def sections(study: Study) -> list[Section]:
         Section("Final return against beta", along_beta, "tasks", _against_beta(study, _final, "final return")),
         Section(
             "Gap against beta",
-            "log p - ELBO in nats, median of each seed's last quarter. " + along_beta,
+            f"log p - ELBO in nats, median of each seed's last quarter, cut off at {HIGHEST_GAP:g}. " + along_beta,
             "tasks",
             _against_beta(study, lambda seed: seed.late("gap"), "gap (nats)"),
         ),
@@ -123,6 +124,13 @@ def _return_range(values: np.ndarray) -> list[float] | None:
     return [min(0.0, float(values.min())), MAX_RETURN] if 1 < values.max() <= MAX_RETURN else None
 
 
+def _decades(values: Sequence[float]) -> list[float]:
+    """The powers of ten around positive values, cut off at `HIGHEST_GAP`."""
+    low, high = min(*values, HIGHEST_GAP / 10), min(max(values), HIGHEST_GAP)
+    bottom = math.floor(math.log10(low))
+    return [10.0**bottom, 10.0 ** max(bottom + 1, math.ceil(math.log10(high)))]
+
+
 def _cosine_range(values: np.ndarray) -> list[float]:
     return [min(0.0, float(values.min()) - 0.05), 1.02]
 
@@ -145,7 +153,7 @@ def _against_beta(study: Study, value_of: Callable[[SeedRun], float | None], y: 
     if not lines or len(betas) < 2:
         return []
     log = y.startswith("gap") and min(means) > 0
-    limits = _return_range(np.array(means)) if y == "final return" else None
+    limits = _decades(means) if log else _return_range(np.array(means)) if y == "final return" else None
     chart = {"title": "", "x": "beta", "y": y, "xs": list(range(len(betas))), "labels": betas, "lines": lines}
     return [chart | {"range": limits, "log": log}]
 

@@ -12,16 +12,17 @@ from dipod_jax.report.charts import Section, bands, names_of, sections
 from dipod_jax.report.data import write_curves, write_results
 from dipod_jax.report.origins import origins
 from dipod_jax.report.results_table import results_table, shown_return, sources
-from dipod_jax.runs import RunFolder
+from dipod_jax.runs import RunFolder, RunFolderError
 from dipod_jax.runs._disk import plain, write_text
-from dipod_jax.studies.begun import STUDY
 from dipod_jax.studies.collected import SeedRun, Study, collect, collect_study
 from dipod_jax.studies.summary import cautions, rows, verdicts
+from dipod_jax.studies.sweep.plan import read_plan
+from dipod_jax.studies.sweep.states import failures, is_done
 from dipod_jax.tables import duration, short_number
 from dipod_jax.viz._style import COLOURS
 from dipod_jax.viz.figure2 import plot_figure2
 
-PLAN = "plan.csv"
+PLAN, PLAN_TABLE = "plan.json", "plan.csv"
 FIGURE, RESULTS, CURVES = "figure2", "results.csv", "curves.parquet"
 # The figures' colours, the darker of them lightened, for a dark page.
 COLOURS_ON_DARK = ("#4DA3E0", "#F0803C", "#2CC295", "#E39AC4", "#F2B53A", "#8CCBF2", "#AAAAAA")
@@ -31,7 +32,7 @@ def write_study_report(folder: Path) -> Path:
     """Write `report.html`, `figure2.png`, `figure2.pdf`, `results.csv`, `curves.parquet` of a study, return the page.
 
     It reads the run folders in `folder/units`, whatever they hold so far, and where there are such files the number of
-    units from `plan.csv` and the command from `study.json`. The page needs nothing beside it and asks nothing of the
+    units from `plan.csv` and the commands from `plan.json`. The page needs nothing beside it and asks nothing of the
     network: charts, their library (uPlot) and films are in it.
 
     Args:
@@ -40,7 +41,9 @@ def write_study_report(folder: Path) -> Path:
     Raises:
         RunFolderError: no unit has an evaluation yet, or two hold the same seed; nothing is written.
     """
-    return _write(collect_study(folder), folder, planned=_planned(folder), command=_command(folder))
+    study = collect_study(folder)
+    study = study._replace(left_out=study.left_out | _failed(folder))
+    return _write(study, folder, planned=_planned(folder), commands=_commands(folder))
 
 
 def write_runs_report(run_dirs: Sequence[Path], out: Path) -> Path:
@@ -49,11 +52,11 @@ def write_runs_report(run_dirs: Sequence[Path], out: Path) -> Path:
     Raises:
         RunFolderError: one is no run folder or cannot be read, none has an evaluation, or two hold the same seed.
     """
-    return _write(collect([RunFolder.open(path) for path in run_dirs]), out, planned=None, command=None)
+    return _write(collect([RunFolder.open(path) for path in run_dirs]), out, planned=None, commands=[])
 
 
-def _write(study: Study, out: Path, *, planned: int | None, command: str | None) -> Path:
-    content = _content(study, planned, command)
+def _write(study: Study, out: Path, *, planned: int | None, commands: Sequence[str]) -> Path:
+    content = _content(study, planned, commands)
     out.mkdir(parents=True, exist_ok=True)
     names = names_of(study.arms)
     panels = {task: {names[arm]: band for arm, band in arms.items()} for task, arms in bands(study, "return").items()}
@@ -69,27 +72,36 @@ def _write(study: Study, out: Path, *, planned: int | None, command: str | None)
 def _planned(folder: Path) -> int | None:
     """Units in `plan.csv`; None where there is none that can be read."""
     try:
-        with (folder / PLAN).open(newline="", encoding="utf-8") as file:
+        with (folder / PLAN_TABLE).open(newline="", encoding="utf-8") as file:
             return sum(1 for _ in csv.DictReader(file))
     except (OSError, ValueError, csv.Error):
         return None
 
 
-def _command(folder: Path) -> str | None:
-    """The command in `study.json`; None where there is none."""
+def _failed(folder: Path) -> dict[str, str]:
+    """Each unit of a sweep that is not done and of which a try has failed -> what its last one said."""
     try:
-        command = json.loads((folder / STUDY).read_text(encoding="utf-8")).get("command")
-    except (OSError, ValueError, AttributeError):
-        return None
-    return command if isinstance(command, str) else None
+        units = read_plan(folder)
+    except RunFolderError:
+        return {}
+    errors = {unit.name: failures(unit) for unit in units if not is_done(unit)}
+    return {name: f"a try failed: {found[-1].get('error')}" for name, found in errors.items() if found}
 
 
-def _content(study: Study, planned: int | None, command: str | None) -> dict[str, Any]:
+def _commands(folder: Path) -> list[str]:
+    """The commands in `plan.json`; none where there is no such file that can be read."""
+    try:
+        commands = json.loads((folder / PLAN).read_text(encoding="utf-8"))["commands"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+    return [str(command) for command in commands] if isinstance(commands, list) else []
+
+
+def _content(study: Study, planned: int | None, commands: Sequence[str]) -> dict[str, Any]:
     """The variables of the template."""
     table = rows(study)
     shown = sections(study)
-    commands = [command] if command else []
-    commands += [str(folder.provenance.get("command", "")) for folder in study.folders]
+    commands = [*commands, *(str(folder.provenance.get("command", "")) for folder in study.folders)]
     return {
         "title": _title(study),
         "subtitle": _subtitle(study, planned),
@@ -103,7 +115,7 @@ def _content(study: Study, planned: int | None, command: str | None) -> dict[str
         "films": _films(study),
         "commands": [each for each in dict.fromkeys(commands) if each],
         "versions": origins(study.folders),
-        "unread": study.unread,
+        "left_out": study.left_out,
         "script": _static("study.js"),
         "library": _static("uplot/uPlot.iife.min.js"),
         "library_style": _static("uplot/uPlot.min.css"),

@@ -24,9 +24,20 @@ QUANTITIES = {
     "cosine_ceiling": ("drift", "drift/gradient_cosine_ceiling"),
 }
 # What two seeds of one arm may differ in: who they are, where they lie, what is kept of them.
-_OF_A_RUN = ("version", "task", "beta", "seeds", "seed_list", "out", "resume", "logger", "checkpoint_interval")
-_OF_A_RUN += ("keep_checkpoints", "strict_resume", "objective.name")
-_ABSENT = "not set"
+_OF_A_RUN = (
+    "version",
+    "task",
+    "beta",
+    "seeds",
+    "seed_list",
+    "first_seed",
+    "out",
+    "resume",
+    "logger",
+    "checkpoint_interval",
+)
+_OF_A_RUN += ("keep_checkpoints", "strict_resume", "objective", "objective.name")
+_ABSENT, _OFF = "not set", "off"
 
 
 class Arm(NamedTuple):
@@ -78,6 +89,11 @@ class SeedRun:
     """wall-clock time so far of the run that it is of; seeds of one run share it"""
 
     @property
+    def identity(self) -> tuple[str, Arm, int]:
+        """What no two seeds of a study share."""
+        return self.task, self.arm, self.seed
+
+    @property
     def auc(self) -> float | None:
         """Mean return along training (`area_under_curve`)."""
         curve = self.curves.get("return")
@@ -97,8 +113,8 @@ class Study(NamedTuple):
     folders: list[RunFolder]
     seeds: list[SeedRun]
     """those with an evaluation, by task, arm and seed"""
-    unread: dict[str, str]
-    """folder -> why it could not be read"""
+    left_out: dict[str, str]
+    """a unit, or a seed of one -> why it is not among them"""
 
     @property
     def tasks(self) -> list[str]:
@@ -121,21 +137,47 @@ def is_study(path: Path) -> bool:
 
 
 def collect_study(path: Path) -> Study:
-    """The units of a study. One that has not begun is left out, one that cannot be read is named.
+    """The units of a study, whatever they hold so far.
+
+    A unit that has not begun is not in it. One that cannot be read is named in `left_out`; so is a seed that another
+    unit has too, as after a sweep was extended to more seeds: the finished one is kept, or the one that has gone
+    further.
 
     Raises:
-        RunFolderError: there are none, or as `collect`.
+        RunFolderError: no unit can be read, or none has an evaluation yet.
     """
-    units = sorted(unit for unit in (path / UNITS).iterdir() if (unit / CONFIG).exists()) if is_study(path) else []
-    folders, unread = [], {}
+    units = sorted(unit for unit in (path / UNITS).iterdir() if (unit / CONFIG).exists())
+    folders, left_out = [], {}
     for unit in units:
         try:
             folders.append(_readable(unit))
         except RunFolderError as error:
-            unread[unit.name] = str(error)
+            left_out[unit.name] = str(error)
     if not folders:
         raise RunFolderError(f"{path / UNITS} holds no run that can be read yet")
-    return collect(folders, path)._replace(unread=unread)
+    seeds = sorted(_all_seeds(folders, str(path)), key=lambda seed: (seed.finished, seed.env_steps), reverse=True)
+    kept: dict[tuple[str, Arm, int], SeedRun] = {}
+    for seed in seeds:
+        same = kept.setdefault(seed.identity, seed)
+        if same is not seed:
+            left_out[f"{seed.folder.path.name}, seed {seed.seed}"] = f"{same.folder.path.name} has the same seed"
+    return Study(folders, _in_order(kept.values()), left_out)
+
+
+def collect(folders: Sequence[RunFolder]) -> Study:
+    """These runs, finished or not.
+
+    Raises:
+        RunFolderError: no run has an evaluation yet; one cannot be read; or two hold the same seed of one arm.
+    """
+    seeds = _all_seeds(folders, ", ".join(str(folder.path) for folder in folders[:3]))
+    known: dict[tuple[str, Arm, int], SeedRun] = {}
+    for seed in seeds:
+        same = known.setdefault(seed.identity, seed)
+        if same is not seed:
+            what = f"seed {seed.seed} of {seed.task}, {seed.arm.objective}, {seed.arm.label}"
+            raise RunFolderError(f"{what} is in {same.folder.path} and in {seed.folder.path}; leave one out")
+    return Study(list(folders), _in_order(seeds), {})
 
 
 def _readable(path: Path) -> RunFolder:
@@ -146,33 +188,16 @@ def _readable(path: Path) -> RunFolder:
     return folder
 
 
-def collect(folders: Sequence[RunFolder], where: Path | None = None) -> Study:
-    """These runs, a row a seed.
-
-    Args:
-        folders: of runs, finished or not.
-        where: how to name them together in an error.
-
-    Raises:
-        RunFolderError: no run has an evaluation yet; one cannot be read; or two hold the same seed of one arm.
-    """
+def _all_seeds(folders: Sequence[RunFolder], where: str) -> list[SeedRun]:
     arms = _arms([folder.config for folder in folders])
     seeds = [seed for folder, arm in zip(folders, arms, strict=True) for seed in _seeds(folder, arm)]
     if not seeds:
-        what = where or ", ".join(str(folder.path) for folder in folders[:3])
-        raise RunFolderError(f"{what} has no evaluation yet; a run makes its first before it trains")
-    _check_distinct(seeds)
-    seeds.sort(key=lambda seed: (seed.task, seed.arm.order, seed.seed))
-    return Study(list(folders), seeds, {})
+        raise RunFolderError(f"{where} has no evaluation yet; a run makes its first before it trains")
+    return seeds
 
 
-def _check_distinct(seeds: Iterable[SeedRun]) -> None:
-    known: dict[tuple[str, Arm, int], SeedRun] = {}
-    for seed in seeds:
-        same = known.setdefault((seed.task, seed.arm, seed.seed), seed)
-        if same is not seed:
-            what = f"seed {seed.seed} of {seed.task}, {seed.arm.objective}, {seed.arm.label}"
-            raise RunFolderError(f"{what} is in {same.folder.path} and in {seed.folder.path}; leave one out")
+def _in_order(seeds: Iterable[SeedRun]) -> list[SeedRun]:
+    return sorted(seeds, key=lambda seed: (seed.task, seed.arm.order, seed.seed))
 
 
 def _seeds(folder: RunFolder, arm: Arm) -> list[SeedRun]:
@@ -238,7 +263,11 @@ def _options(config: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _varying(options: Sequence[Mapping[str, str]], index: int, same: Sequence[int]) -> dict[str, str]:
-    """The options of run `index` in which the runs `same` are not all alike."""
+    """The options of run `index` in which the runs `same` are not all alike.
+
+    An option that a folder lacks, as one of another version may, tells nothing; but a regulariser that it lacks is off.
+    """
     names = dict.fromkeys(name for i in same for name in options[i])
-    values = {name: {options[i].get(name, _ABSENT) for i in same} for name in names}
-    return {name: options[index].get(name, _ABSENT) for name, found in values.items() if len(found) > 1}
+    lacking = {name: _OFF if name.startswith("regularisers.") else _ABSENT for name in names}
+    values = {name: {options[i].get(name, lacking[name]) for i in same} - {_ABSENT} for name in names}
+    return {name: options[index].get(name, lacking[name]) for name, found in values.items() if len(found) > 1}

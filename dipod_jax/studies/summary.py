@@ -149,7 +149,7 @@ def cautions(table: Sequence[Row]) -> list[str]:
             "four tasks, where 95 % is meant."
         )
     improvements = [row.improvement for row in table if row.improvement is not None]
-    if any(improvement.low == improvement.high for improvement in improvements):
+    if any(improvement.low == improvement.high != 0.5 for improvement in improvements):
         said.append(
             "An interval of no width, as 1.00 (1.00 to 1.00), says that no two seeds here overlap, not that none would."
         )

@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
@@ -14,11 +15,13 @@ from refusals import begun_run, errors_of
 
 from dipod_jax.commands import ablation, compare, sweep
 from dipod_jax.config import differences
+from dipod_jax.envs.tasks import TASKS
 from dipod_jax.presets import make_config, smoke
 from dipod_jax.runs import RunFolder
 from dipod_jax.serialisation import to_json
 from dipod_jax.studies.sweep.plan import read_plan
 
+ROOT = Path(__file__).parents[2]
 SMOKE = ["--preset", "smoke", "--backend", "native"]
 
 
@@ -221,3 +224,10 @@ def test_a_sweep_trains_every_beta_on_a_core_of_its_own_and_goes_on_where_it_was
     assert "--betas 0 0.01" in (tmp_path / "s" / "report.html").read_text()
     second = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "2 units, 0 new, 2 finished before" in second.stdout
+
+
+def test_make_tasks_trains_every_task_of_the_suite():
+    done = subprocess.run(["make", "--dry-run", "tasks"], cwd=ROOT, capture_output=True, text=True, check=True)
+    words = done.stdout.replace("\\\n", " ").split()
+    tasks = words[words.index("--tasks") + 1 : words.index("--preset")]
+    assert sorted(tasks) == sorted(TASKS)

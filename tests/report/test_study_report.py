@@ -13,6 +13,7 @@ from fake_study import STEPS, write_run, write_study
 from PIL import Image
 from refusals import errors_of
 
+from dipod_jax import presets
 from dipod_jax.commands import report
 from dipod_jax.report import study as page
 from dipod_jax.report import write_runs_report, write_study_report
@@ -20,6 +21,8 @@ from dipod_jax.runs import RunFolder, RunFolderError
 from dipod_jax.studies.collected import Arm, collect, collect_study
 from dipod_jax.studies.published import BEST, FPO
 from dipod_jax.studies.summary import rows, verdicts
+from dipod_jax.studies.sweep.plan import extend_plan, make_unit
+from dipod_jax.studies.sweep.states import record_failure
 
 HOSTILE = ("<img src=x onerror=alert(1)>", "</script><script>alert(2)</script>", "'\"&{{ 7 * 7 }}")
 FILES = {"report.html", "figure2.png", "figure2.pdf", "results.csv", "curves.parquet"}
@@ -84,6 +87,13 @@ def test_a_chart_holds_the_mean_over_seeds_its_interval_and_each_seed(content):
     assert line["mean"] == pytest.approx([0, 220.83, 441.67, 662.5, 883.33], abs=0.01)
     assert line["seeds"]["0"] == [0, 200, 400, 600, 800]
     assert 800 <= line["low"][-1] < 883 < line["high"][-1] <= 950
+
+
+def test_a_gap_that_has_lost_its_meaning_does_not_press_the_others_onto_the_axis(tmp_path):
+    runs = [write_run(tmp_path / f"{gap}", beta=1 / gap, gap=gap) for gap in (0.2, 3e23)]
+    charts = data_of(write_runs_report(runs, tmp_path / "out").read_text())["charts"]
+    (gaps,) = [chart for chart in charts if chart["y"].startswith("gap")]
+    assert gaps["log"] and gaps["range"] == [0.1, 1e4] and gaps["lines"][0]["mean"] == [3e23, 0.2]
 
 
 def test_charts_are_drawn_of_what_was_measured_alone(content, tmp_path):
@@ -182,11 +192,56 @@ def test_runs_of_several_presets_are_told_apart_by_the_preset_alone(tmp_path):
     assert arms == ["preset cpu", "preset paper"]
 
 
+def test_an_option_that_a_folder_lacks_tells_nothing_but_a_regulariser_that_it_lacks_is_off(tmp_path):
+    runs = [
+        write_run(tmp_path / "a", regularisers={}),
+        write_run(tmp_path / "b", regularisers={"k2": {"weight": 0.1}}, seeds=[1], newer=3),
+    ]
+    arms = [seed.arm.options for seed in collect([RunFolder.open(run) for run in runs]).seeds]
+    assert arms == ["regularisers.k2.weight 0.1", "regularisers.k2.weight off"]
+
+
 def test_two_runs_of_one_seed_are_refused_with_both_names(tmp_path):
     runs = [write_run(tmp_path / name) for name in "ab"]
     with pytest.raises(RunFolderError, match=r"seed 0 of BallInCup, fpo, beta 0 is in .*a and in .*b; leave one out"):
         write_runs_report(runs, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_seed_that_two_units_of_a_study_have_is_shown_once_as_far_as_it_has_gone(tmp_path):
+    write_run(tmp_path / "units" / "three", finals=(700.0, 800.0, 900.0))
+    write_run(tmp_path / "units" / "eight", finals=[100.0] * 8, finished=False)
+    study = collect_study(tmp_path)
+    assert [(s.seed, s.folder.path.name) for s in study.seeds] == [
+        *(
+            (0, "three"),
+            (1, "three"),
+            (2, "three"),
+            (3, "eight"),
+            (4, "eight"),
+            (5, "eight"),
+            (6, "eight"),
+            (7, "eight"),
+        )
+    ]
+    assert study.left_out["eight, seed 1"] == "three has the same seed"
+
+
+def test_a_sweep_s_commands_come_first(tmp_path):
+    write_run(tmp_path / "units" / "a")
+    (tmp_path / "plan.json").write_text(json.dumps({"commands": ["dipod sweep --tasks BallInCup"], "units": []}))
+    assert "<pre>dipod sweep --tasks BallInCup</pre>" in write_study_report(tmp_path).read_text()
+
+
+def test_a_unit_that_has_failed_is_named_with_its_error(tmp_path):
+    config, _ = presets.make_config("smoke", "BallInCup", "fpo", "native")
+    unit = make_unit(tmp_path, config)
+    extend_plan(tmp_path, [unit], "dipod sweep")
+    record_failure(unit, "session", "it ended with status 65 & <b>")
+    write_run(unit.folder, finished=False)
+    text = write_study_report(tmp_path).read_text()
+    assert f"{unit.name}: a try failed: it ended with status 65 &amp; &lt;b&gt;" in text
+    assert "0 of 1 runs have ended" in text
 
 
 def test_a_damaged_unit_is_named_and_the_others_are_shown(tmp_path):
@@ -195,7 +250,7 @@ def test_a_damaged_unit_is_named_and_the_others_are_shown(tmp_path):
     (tmp_path / "units" / "b" / "metrics.jsonl").write_text("nonsense\n{}\n")
     (tmp_path / "units" / "c").mkdir()  # not begun
     text = write_study_report(tmp_path).read_text()
-    assert "metrics.jsonl line 1 is damaged" in text and "<h2>Left out</h2>" in text
+    assert "metrics.jsonl line 1 is damaged" in text and "<h2>Left out, or failed</h2>" in text
     assert [chart["title"] for chart in data_of(text)["charts"]] == ["BallInCup", "BallInCup"]
 
 
@@ -218,16 +273,17 @@ def test_half_a_last_line_leaves_what_stands_before_it(tmp_path, half):
     run = write_run(tmp_path / "units" / "a", finished=False)
     with (run / "metrics.jsonl").open("a") as file:
         file.write(half)
-    assert data_of(write_study_report(tmp_path).read_text())["charts"][0]["lines"][0]["mean"][-1] == 900.0
+    (seed,) = collect_study(tmp_path).seeds
+    assert seed.curves["return"].y[-1] == 900.0
 
 
 def test_labels_of_a_run_stay_text(tmp_path):
     for name, label in zip("abc", HOSTILE, strict=True):
-        write_run(tmp_path / "units" / name, task=label, objective=label, beta=label, note=label)
-        write_run(tmp_path / "units" / f"{name}2", task=label, objective=label, beta=label, note=label + "2")
+        write_run(tmp_path / "units" / name, task="<b>", objective=label, beta=label, note=label)
     text = write_study_report(tmp_path).read_text()
     assert "<img src" not in text and text.count("<script") == 3 and text.count("</script>") == 3
-    assert {chart["title"] for chart in data_of(text)["charts"]} >= set(HOSTILE)
+    labels = " ".join(data_of(text)["legends"]["arms"])
+    assert all(label in labels for label in HOSTILE) and data_of(text)["charts"][0]["title"] == "<b>"
 
 
 def test_the_command_writes_the_page_of_a_study_of_a_run_and_of_runs(tmp_path, capsys, monkeypatch):

@@ -88,7 +88,9 @@ def test_a_half_trained_policy_returns_the_same_from_the_programs_and_from_its_f
 
     programs = make_programs(replace(config, evaluation=evaluation), (3,))
     learner = programs.init().learner
-    params, statistics = jax.tree.map(lambda x: x[None], (trained.params, trained.statistics))
+    fresh = learner.params["policy"], learner.obs_statistics
+    as_fresh = lambda x, to: jax.device_put(x[None], to.sharding)  # on every device
+    params, statistics = jax.tree.map(as_fresh, (trained.params, trained.statistics), fresh)
     learner = learner._replace(params=learner.params | {"policy": params}, obs_statistics=statistics)
     ours = programs.evaluate(learner, 1024).random_noise[0]
 

@@ -23,6 +23,7 @@
 
   // 0.25, 950, 12.3k, 1.5M, as everywhere in the library.
   function short(value) {
+    if (Math.abs(value) >= 1e12) return value.toExponential(1);
     for (const [size, letter] of [[1e9, "G"], [1e6, "M"], [1e3, "k"]]) {
       if (Math.abs(value) >= 0.9995 * size) return Number((value / size).toPrecision(3)) + letter;
     }
@@ -52,7 +53,7 @@
     return { series, data, bands, meta };
   }
 
-  function axesOf(chart) {
+  function axesOf(chart, width) {
     const common = { stroke: theme("--pale"), grid: { stroke: theme("--line"), width: 1 }, ticks: { show: false } };
     const font = "12px system-ui, sans-serif";
     const number = (_, values) => values.map((value) => (value === null ? "" : short(value)));
@@ -61,6 +62,7 @@
       x.splits = () => chart.xs;
       x.values = (_, values) => values.map((value) => chart.labels[value]);
       x.grid = { show: false };
+      if (width / chart.labels.length < 75) Object.assign(x, { rotate: -40, size: 50 });
     }
     const whole = (_, splits) => splits.map((value) => (Math.abs(Math.log10(value) % 1) < 1e-9 ? value : null));
     const grid = chart.log ? { ...common.grid, filter: whole } : common.grid;
@@ -72,7 +74,7 @@
     const padded = (_, low, high) => (low === high ? [low - 1, high + 1] : [low, high]);
     return {
       x: { time: false, range: chart.labels ? () => [-0.35, last + 0.35] : padded },
-      y: chart.log ? { distr: 3 } : chart.range ? { range: () => chart.range } : {},
+      y: { distr: chart.log ? 3 : 1, ...(chart.range && { range: () => chart.range }) },
     };
   }
 
@@ -150,7 +152,7 @@
     meta.forEach((of, index) => { if (of) series[index].show = isShown(plot, of); });
     const height = Math.max(240, Math.min(320, 0.62 * box.clientWidth));
     plot.view = new uPlot({
-      width: box.clientWidth, height, series, bands, axes: axesOf(chart), scales: scalesOf(chart),
+      width: box.clientWidth, height, series, bands, axes: axesOf(chart, box.clientWidth), scales: scalesOf(chart),
       legend: { show: false },
       cursor: { drag: { x: !chart.labels, y: false }, focus: { prox: 24 }, points: { show: false }, y: false },
       focus: { alpha: 1 },
