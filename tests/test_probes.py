@@ -18,6 +18,8 @@ from dipod_jax.policies.critic import CriticOptions
 from dipod_jax.policies.flow import FlowOptions
 from dipod_jax.policies.gaussian import GaussianOptions
 
+pytestmark = pytest.mark.slow
+
 DISCOUNT, ITERATIONS = 0.5, 200
 SHAPE = RolloutConfig(num_envs=256, num_steps=8, episode_length=8, stagger=True)
 LEARNING = replace(BASE.learning, minibatch_size=512, final_learning_rate=3e-4, discount=DISCOUNT)
@@ -56,12 +58,11 @@ class Trained:
         return self.policy.squash(action)[:, 0]
 
 
-@pytest.fixture(scope="module", params=[pytest.param("fpo", marks=pytest.mark.slow), "ppo"])
+@pytest.fixture(scope="module", params=METHODS)
 def trained(request):
     return request.param, Trained(METHODS[request.param])
 
 
-@pytest.mark.slow
 def test_the_value_of_a_constant_reward_is_that_of_an_episode_without_end(trained):
     assert_allclose(trained[1].value("constant"), 1 / (1 - DISCOUNT), atol=0.05)
 

@@ -58,4 +58,4 @@ def test_the_report_is_written_again_from_the_folder(tmp_path, capsys):
     assert capsys.readouterr().out == f"report: {page}\n" and "BallInCup" in page.read_text()
     with pytest.raises(SystemExit) as stopped:
         commands.main(["report", str(tmp_path)])
-    assert stopped.value.code == 2 and "is not a run folder" in capsys.readouterr().err
+    assert stopped.value.code == 2 and "is neither a run folder" in capsys.readouterr().err

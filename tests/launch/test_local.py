@@ -67,6 +67,7 @@ def kill_at_random(out: Path, kills: int, **options) -> None:
         process.communicate()
 
 
+@pytest.mark.slow
 def test_workers_killed_twice_leave_every_unit_done_once_in_the_end(tmp_path):
     out = tmp_path / "s"
     fake_units(out, betas=(0.0, 0.1))
