@@ -13,7 +13,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
 
@@ -28,8 +28,9 @@ CLOSE_S = 30.0
 class Logger(Protocol):
     """Receives scalars; `close` when the run ends, however it ends."""
 
-    def log(self, step: int, scalars: dict[str, float]) -> None:
-        """Record `scalars` (tag -> value) at `step` (env steps, an integer that does not fall)."""
+    def log(self, step: int, scalars: dict[str, float], seed: int | None = None) -> None:
+        """Record `scalars` (tag -> value) at `step` (env steps, an integer that does not fall); of several seeds, of
+        which."""
         ...
 
     def close(self) -> None:
@@ -54,7 +55,7 @@ def make_logger(
     config: dict[str, Any],
     name: str,
     *,
-    seed: int | None = None,
+    seeds: Sequence[int] = (),
     resumed_at: int | None = None,
     say: Callable[[str], None] = print,
 ) -> Logger:
@@ -66,8 +67,8 @@ def make_logger(
         folder: the run's folder.
         config: shown beside the curves.
         name: the run's name in the logger.
-        seed: of several, each of which is a run of its own in the logger: `folder/tensorboard/seed<seed>`, or a run of
-            Weights & Biases in a group named by WANDB_RUN_GROUP, by `name` where that is not set.
+        seeds: of several each is a run of its own in the logger: `folder/tensorboard/seed<seed>`, or a run of Weights &
+            Biases in a group named by WANDB_RUN_GROUP, by `name` where that is not set.
         resumed_at: env steps from which a resumed run goes on; what was logged of later steps is taken back, and a run
             of Weights & Biases keeps its id. None for a new run.
         say: told once, in one line, that the logger failed.
@@ -77,22 +78,46 @@ def make_logger(
     """
     check_logger(kind)
     folder = Path(folder)
-    if kind == "tensorboard":
+    if kind == "none":
+        return NullLogger()
+
+    def open_one(seed: int | None) -> Logger:
+        if kind == "wandb":
+            return WandbLogger(folder, config, name, seed)
         events = folder / "tensorboard" / ("" if seed is None else f"seed{seed}")
-        return GuardedLogger(lambda: TensorBoardLogger(events, config, name, resumed_at), kind, say)
-    if kind == "wandb":
-        return GuardedLogger(lambda: WandbLogger(folder, config, name, seed), kind, say)
-    return NullLogger()
+        return TensorBoardLogger(events, config, name, resumed_at)
+
+    def open_all() -> Logger:
+        return open_one(None) if len(seeds) < 2 else SeedLoggers({seed: open_one(seed) for seed in seeds})
+
+    return GuardedLogger(open_all, kind, say)
 
 
 class NullLogger:
     """Drops everything."""
 
-    def log(self, step: int, scalars: dict[str, float]) -> None:
+    def log(self, step: int, scalars: dict[str, float], seed: int | None = None) -> None:
         """Drop `scalars`."""
 
     def close(self) -> None:
         """Nothing to do."""
+
+
+class SeedLoggers:
+    """A logger for each of several seeds."""
+
+    def __init__(self, loggers: Mapping[int | None, Logger]) -> None:
+        """`loggers` by seed."""
+        self._loggers = loggers
+
+    def log(self, step: int, scalars: dict[str, float], seed: int | None = None) -> None:
+        """Hand `scalars` to the logger of `seed`."""
+        self._loggers[seed].log(step, scalars)
+
+    def close(self) -> None:
+        """Close every one."""
+        for logger in self._loggers.values():
+            logger.close()
 
 
 class GuardedLogger:
@@ -101,7 +126,7 @@ class GuardedLogger:
     def __init__(self, open_logger: Callable[[], Logger], name: str, say: Callable[[str], None]) -> None:
         """Open the logger here, so that what is wrong with it is said before training begins."""
         self._name, self._say = name, say
-        self._waiting: queue.Queue[tuple[int, dict[str, float]] | None] = queue.Queue(MAX_WAITING)
+        self._waiting: queue.Queue[tuple[int, dict[str, float], int | None] | None] = queue.Queue(MAX_WAITING)
         self._failure: Exception | None = None
         self._given_up = False
         try:
@@ -112,11 +137,11 @@ class GuardedLogger:
         self._thread = threading.Thread(target=self._work, name=f"logger {name}", daemon=True)
         self._thread.start()
 
-    def log(self, step: int, scalars: dict[str, float]) -> None:
+    def log(self, step: int, scalars: dict[str, float], seed: int | None = None) -> None:
         """Hand `scalars` over; never waits."""
         if self._is_usable():
             try:
-                self._waiting.put_nowait((step, scalars))
+                self._waiting.put_nowait((step, scalars, seed))
             except queue.Full:
                 self._give_up(f"it is {MAX_WAITING} records behind")
 
@@ -179,7 +204,7 @@ class TensorBoardLogger:
         events.append(Event(summary=text("config", shown), step=max(resumed_at or 0, 0), wall_time=time.time()))
         self._write(events)
 
-    def log(self, step: int, scalars: dict[str, float]) -> None:
+    def log(self, step: int, scalars: dict[str, float], seed: int | None = None) -> None:
         """Write one event per tag."""
         from tensorboardX.proto.event_pb2 import Event
         from tensorboardX.summary import scalar
@@ -225,7 +250,7 @@ class WandbLogger:
         arguments = {"name": name, "config": plain(config), "dir": str(folder), "id": _wandb_id(kept)} | of_seed
         self._run = wandb.init(project="dipod-jax", resume="allow", **arguments)
 
-    def log(self, step: int, scalars: dict[str, float]) -> None:
+    def log(self, step: int, scalars: dict[str, float], seed: int | None = None) -> None:
         """Send all tags at once."""
         self._run.log({tag: float(value) for tag, value in scalars.items()}, step=int(step))
 

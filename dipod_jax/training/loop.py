@@ -11,7 +11,7 @@ import numpy as np
 
 from dipod_jax.config import Config
 from dipod_jax.runs import BEST, NumbersError, Progress, RunFolder, RunFolderError, Saver, StorageError, make_logger
-from dipod_jax.runs.loggers import Logger
+from dipod_jax.runs.loggers import Logger, NullLogger
 from dipod_jax.runs.mujoco_log import MujocoLog
 from dipod_jax.runs.signals import StopRequest, stop_requested
 from dipod_jax.runs.silent import SilentFolder
@@ -88,7 +88,7 @@ class Run:
         self.folder.say = self.progress.line
         if self.folder.taken_over_from is not None:
             self.progress.line(f"continuing for {self.folder.taken_over_from}, which was killed")
-        self.loggers: dict[int, Logger] = {}
+        self.logger: Logger = NullLogger()
         self.timings = {"setup_s": 0.0, "compile_s": 0.0, "training_s": 0.0, "evaluation_s": 0.0}
         self.evaluations: list[dict[str, Any]] = []
         self.iteration, self._timed_iterations = 0, 0
@@ -119,16 +119,15 @@ class Run:
                 self._take_up(resume(self.config, self.folder, self.programs, self.progress.line))
             else:
                 self.state = fresh_state(self.config, self.programs)
-            for seed in self.seeds:
-                self.loggers[seed] = make_logger(
-                    self.config.logger if is_first() else "none",
-                    self.folder.path,
-                    to_json(self.config),
-                    name=self.folder.path.name,
-                    seed=seed if len(self.seeds) > 1 else None,
-                    resumed_at=self._resumed_at(),
-                    say=self.progress.line,
-                )
+            self.logger = make_logger(
+                self.config.logger if is_first() else "none",
+                self.folder.path,
+                to_json(self.config),
+                name=self.folder.path.name,
+                seeds=self.seeds,
+                resumed_at=self._resumed_at(),
+                say=self.progress.line,
+            )
             jax.block_until_ready(self.state)
             self.timings["setup_s"] = time.perf_counter() - self._started
             before = time.perf_counter()
@@ -356,8 +355,7 @@ class Run:
 
     def close(self) -> None:
         """End what writes and shows, and give the folder back."""
-        for logger in self.loggers.values():
-            logger.close()
+        self.logger.close()
         self._mujoco_log.close()
         self.folder.close()
         self.progress.close()
@@ -402,7 +400,7 @@ class Run:
         record = head | {"wall_clock_s": round(self.wall_clock_s, 3)} | scalars
         self.folder.append_metrics(record)
         numbers = {f"{kind}/{n}": v for n, v in scalars.items() if isinstance(v, float) and np.isfinite(v)}
-        self.loggers[seed].log(self.env_steps, numbers)
+        self.logger.log(self.env_steps, numbers, seed)
         return record
 
 

@@ -108,10 +108,10 @@ def test_wandb_receives_the_configuration_the_scalars_and_the_end(tmp_path, monk
 
 
 def test_each_of_several_seeds_is_a_run_of_its_own_in_tensorboard(tmp_path):
+    logger = make_logger("tensorboard", tmp_path, {}, "run", seeds=(3, 5))
     for seed in (3, 5):
-        logger = make_logger("tensorboard", tmp_path, {}, "run", seed=seed)
-        logger.log(7, {"return": float(seed)})
-        logger.close()
+        logger.log(7, {"return": float(seed)}, seed)
+    logger.close()
     assert tensorboard_scalars(tmp_path / "tensorboard" / "seed3") == [(7, "return", 3.0)]
     assert tensorboard_scalars(tmp_path / "tensorboard" / "seed5") == [(7, "return", 5.0)]
 
@@ -139,11 +139,10 @@ def test_each_of_several_seeds_is_a_run_of_wandb_in_the_group_of_its_sweep(tmp_p
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_RUN_GROUP", "figure2")
     monkeypatch.setenv("WANDB_SILENT", "true")
-    several = [make_logger("wandb", tmp_path, {"beta": 0.5}, "unit", seed=seed, say=pytest.fail) for seed in (3, 5)]
-    for value, logger in enumerate(several):
-        logger.log(7, {"return": float(value)})
-    for logger in several:
-        logger.close()
+    logger = make_logger("wandb", tmp_path, {"beta": 0.5}, "unit", seeds=(3, 5), say=pytest.fail)
+    for value, seed in enumerate((3, 5)):
+        logger.log(7, {"return": float(value)}, seed)
+    logger.close()
     shown = {}
     for path in sorted(tmp_path.glob("wandb/offline-run-*/*.wandb")):
         records = [Record.FromString(data) for data in leveldb_log(path.read_bytes())]
@@ -190,7 +189,7 @@ class Failing:
     def __init__(self, error: Exception | None) -> None:
         self.error = error
 
-    def log(self, step, scalars):
+    def log(self, step, scalars, seed=None):
         if self.error is None:
             threading.Event().wait()
         raise self.error
@@ -228,10 +227,11 @@ def test_a_logger_that_hangs_neither_blocks_training_nor_its_end(monkeypatch):
 def test_a_logger_that_cannot_be_opened_is_said_before_training(tmp_path):
     (tmp_path / "tensorboard").write_text("a file where the folder should be")
     said = []
-    logger = make_logger("tensorboard", tmp_path, {}, "run", say=said.append)
-    logger.log(1, {"x": 1.0})
+    logger = make_logger("tensorboard", tmp_path, {}, "run", seeds=(3, 5), say=said.append)
+    for seed in (3, 5):
+        logger.log(1, {"x": 1.0}, seed)
     logger.close()
-    assert len(said) == 1 and "file exists" in said[0]
+    assert len(said) == 1 and "not a directory" in said[0]
 
 
 LIMITED = """
