@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import os
+import socket
 import time
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from dipod_jax.studies.sweep.states import is_done, record_failure, state_of, ta
 from dipod_jax.studies.sweep.trainer import Trainer, attempt
 
 POLL_S = 0.5
+CONNECT_S = 10.0
 NODE_LOSSES = 5  # that a unit survives in one submission
 RELEASE_S = 300.0  # that a file system may take to give up the lock of a machine that is gone
 ONE_DEVICE = "--xla_force_host_platform_device_count=1"
@@ -42,6 +44,7 @@ class Ray(Launcher):
         import ray  # pyright: ignore[reportMissingImports]  # an extra: dipod-jax[ray]
 
         try:
+            _check_port(job.ray_address or "auto")
             ray.init(address=job.ray_address or "auto", log_to_driver=False, logging_level="error")
         except Exception as error:  # of many kinds
             where = job.ray_address or "auto"
@@ -54,6 +57,13 @@ class Ray(Launcher):
                 run(job, task, stop, board)
         finally:
             ray.shutdown()
+
+
+def _check_port(address: str) -> None:
+    """Raise OSError where nobody listens at [ray://]host:port, for which Ray itself would wait for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if port.isdigit():
+        socket.create_connection((host, int(port)), CONNECT_S).close()
 
 
 def run(job: Job, task: Any, stop: StopRequest, board: Board) -> None:
