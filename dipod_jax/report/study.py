@@ -14,6 +14,7 @@ from dipod_jax.report.origins import origins
 from dipod_jax.report.results_table import results_table, shown_return, sources
 from dipod_jax.runs import RunFolder, RunFolderError
 from dipod_jax.runs._disk import plain, write_text
+from dipod_jax.studies.begun import STUDY
 from dipod_jax.studies.collected import SeedRun, Study, collect, collect_study
 from dipod_jax.studies.summary import cautions, rows, verdicts
 from dipod_jax.studies.sweep.plan import read_plan
@@ -22,7 +23,7 @@ from dipod_jax.tables import duration, short_number
 from dipod_jax.viz._style import COLOURS
 from dipod_jax.viz.figure2 import plot_figure2
 
-PLAN, PLAN_TABLE = "plan.json", "plan.csv"
+PLAN_TABLE = "plan.csv"
 FIGURE, RESULTS, CURVES = "figure2", "results.csv", "curves.parquet"
 # The figures' colours, the darker of them lightened, for a dark page.
 COLOURS_ON_DARK = ("#4DA3E0", "#F0803C", "#2CC295", "#E39AC4", "#F2B53A", "#8CCBF2", "#AAAAAA")
@@ -32,7 +33,7 @@ def write_study_report(folder: Path) -> Path:
     """Write `report.html`, `figure2.png`, `figure2.pdf`, `results.csv`, `curves.parquet` of a study, return the page.
 
     It reads the run folders in `folder/units`, whatever they hold so far, and where there are such files the number of
-    units from `plan.csv` and the commands from `plan.json`. The page needs nothing beside it and asks nothing of the
+    units from `plan.csv` and the command from `study.json`. The page needs nothing beside it and asks nothing of the
     network: charts, their library (uPlot) and films are in it.
 
     Args:
@@ -89,12 +90,11 @@ def _failed(folder: Path) -> dict[str, str]:
 
 
 def _commands(folder: Path) -> list[str]:
-    """The commands in `plan.json`; none where there is no such file that can be read."""
+    """The command that planned the study; none where it was noted nowhere."""
     try:
-        commands = json.loads((folder / PLAN).read_text(encoding="utf-8"))["commands"]
+        return [str(json.loads((folder / STUDY).read_text(encoding="utf-8"))["command"])]
     except (OSError, ValueError, KeyError, TypeError):
         return []
-    return [str(command) for command in commands] if isinstance(commands, list) else []
 
 
 def _content(study: Study, planned: int | None, commands: Sequence[str]) -> dict[str, Any]:

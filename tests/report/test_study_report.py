@@ -227,9 +227,9 @@ def test_a_seed_that_two_units_of_a_study_have_is_shown_once_as_far_as_it_has_go
     assert study.left_out["eight, seed 1"] == "three has the same seed"
 
 
-def test_a_sweep_s_commands_come_first(tmp_path):
+def test_a_sweep_s_command_comes_first(tmp_path):
     write_run(tmp_path / "units" / "a")
-    (tmp_path / "plan.json").write_text(json.dumps({"commands": ["dipod sweep --tasks BallInCup"], "units": []}))
+    (tmp_path / "study.json").write_text(json.dumps({"command": "dipod sweep --tasks BallInCup"}))
     assert "<pre>dipod sweep --tasks BallInCup</pre>" in write_study_report(tmp_path).read_text()
 
 
