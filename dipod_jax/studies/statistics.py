@@ -16,7 +16,7 @@ import numpy as np
 CONFIDENCE = 0.95
 NUM_RESAMPLES = 2000
 # Seeds a task -> how often the interval of the mean holds the truth, on one task and over four, of Gaussian scores.
-# Measured by tests/studies/test_statistics.py.
+# Measured by tests/studies/test_study_statistics.py.
 COVERAGE = {3: (0.73, 0.83), 8: (0.89, 0.92), 20: (0.92, 0.94)}
 
 Scores = Sequence[np.ndarray]
