@@ -27,8 +27,16 @@ def run_command(
         run_cli(parse, main, arguments)
 
 
+def parse_known(own: argparse.ArgumentParser, arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    """What `own` knows of the arguments, and the rest; raises ValueError, one line for the user."""
+    try:
+        return own.parse_known_args(arguments)
+    except argparse.ArgumentError as error:
+        raise ValueError(f"{error.argument_name}: {error.message}") from error
+
+
 def split_arguments(
-    arguments: list[str], listed: str, command: str, values: Sequence[str] = ()
+    arguments: list[str], listed: str, command: str, values: Sequence[str]
 ) -> tuple[list[str], Path, list[str]]:
     """The values after `--<listed>`, the folder of all arms, and what is left for `dipod train`.
 
@@ -36,7 +44,7 @@ def split_arguments(
         arguments: of the command line.
         listed: name of the option that chooses arms.
         command: name of the command, for the default folder.
-        values: the possible arms, all of them by default; empty if any value is allowed and at least one is required.
+        values: the possible arms, all of them by default.
 
     Raises:
         ValueError: one line for the user.
@@ -44,12 +52,9 @@ def split_arguments(
     own = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     own.add_argument(f"--{listed}", nargs="*", default=list(values))
     own.add_argument("--out", type=Path, default=Path("runs") / command / time.strftime("%Y%m%d-%H%M%S"))
-    try:
-        known, rest = own.parse_known_args(arguments)
-    except argparse.ArgumentError as error:
-        raise ValueError(f"{error.argument_name}: {error.message}") from error
+    known, rest = parse_known(own, arguments)
     chosen = getattr(known, listed)
-    check_selection(listed, chosen, values or None)
+    check_selection(listed, chosen, values)
     check_writable(known.out)
     return chosen, known.out, rest
 

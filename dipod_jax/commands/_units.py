@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import itertools
+import shlex
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -12,9 +13,8 @@ from pathlib import Path
 
 from dipod_jax.checks import check_selection, require
 from dipod_jax.commands import train as train_command
-from dipod_jax.commands._arms import refuse_options
+from dipod_jax.commands._arms import parse_known, refuse_options
 from dipod_jax.config import Config
-from dipod_jax.launch.base import quoted
 from dipod_jax.runs import check_writable
 from dipod_jax.studies.sweep.plan import UNITS, Unit, check_backend, make_unit
 
@@ -35,10 +35,7 @@ def own_options(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     own.add_argument("--shard", nargs="?", const="")
     own.add_argument("--workers", type=int)
     own.add_argument("--dry-run", action="store_true")
-    try:
-        known, rest = own.parse_known_args(arguments)
-    except argparse.ArgumentError as error:
-        raise ValueError(f"{error.argument_name}: {error.message}") from error
+    known, rest = parse_known(own, arguments)
     for name, default in (("tasks", "BallInCup"), ("objectives", "fpo")):
         given = getattr(known, name)
         values = [default] if given is None else list(itertools.chain(*given))
@@ -71,7 +68,7 @@ def plan_units(own: argparse.Namespace, rest: list[str]) -> list[Unit]:
         words = [word for name, value in point.items() for word in option_words(name, value)]
         chosen = ["--task", task, "--objective", objective, "--out", str(own.out / UNITS / "new")]
         config = train_command.parse([*rest, *words, *chosen])
-        units += [make_unit(own.out, arm, point, quoted(rest)) for arm in with_betas(config, own.betas)]
+        units += [make_unit(own.out, arm, point, shlex.join(rest)) for arm in with_betas(config, own.betas)]
     repeated = [unit for unit, count in Counter(unit.id for unit in units).items() if count > 1]
     same = next((unit for unit in units if unit.id in repeated), None)
     if same is not None and own.grid:

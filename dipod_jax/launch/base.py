@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -81,11 +80,6 @@ def worker_words(job: Job, planned: Sequence[Unit]) -> list[str]:
     """The command of a worker for the job: of its units alone where others are planned too."""
     ids = [unit.id for unit in job.units]
     return [*WORKER, str(job.out), *([] if len(ids) == len(planned) else ["--ids", *ids])]
-
-
-def quoted(words: Sequence[str]) -> str:
-    """A command for a shell."""
-    return shlex.join(words)
 
 
 def num_shards(job: Job, most: int = 1000) -> int:

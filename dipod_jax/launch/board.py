@@ -13,7 +13,7 @@ from dipod_jax.runs.terminal import Terminal
 from dipod_jax.studies.sweep.plan import Unit
 from dipod_jax.studies.sweep.reporting import draw
 from dipod_jax.studies.sweep.states import State, failures, is_taken, position, state_of
-from dipod_jax.tables import duration
+from dipod_jax.tables import duration, number_or_dash
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -38,6 +38,7 @@ class Board:
         self._job, self._states = job, dict[str, State]()
         self._failures: dict[str, int] = {}
         self._steps: dict[str, int] = {}
+        self._returns: dict[str, float | None] = {}
         self._begun: tuple[float, int] | None = None
         self._drawn = time.monotonic()
         self._undrawn = False
@@ -109,7 +110,9 @@ class Board:
         now = self._states[unit.id] = state_of(unit, self._job.session)
         if now == "failed" and is_taken(unit):  # another command tries what this one has given up
             now = self._states[unit.id] = "running"
-        steps = unit.config.planned_steps if now == "done" else position(unit).env_steps
+        at = position(unit)
+        self._returns[unit.id] = at.last_return
+        steps = unit.config.planned_steps if now == "done" else at.env_steps
         self._steps[unit.id] = steps * len(unit.config.all_seeds)
         failed = failures(unit, self._job.session)
         if len(failed) > self._failures.get(unit.id, 0):
@@ -119,7 +122,8 @@ class Board:
         if now == before:
             return False
         if now in ("done", "running") and before is not None:
-            self.line(f"{unit.name}: {now}{_return(unit) if now == 'done' else ''}")
+            last = self._returns[unit.id] if now == "done" else None
+            self.line(f"{unit.name}: {now}{'' if last is None else f', return {last:.0f}'}")
         self._undrawn |= now == "done" and before is not None
         return now != "waiting"
 
@@ -141,12 +145,7 @@ class Board:
             table.add_column(name, justify="left" if name == "running" else "right")
         for unit in self.running[:MOST_ROWS]:
             share = 100.0 * self._steps[unit.id] / unit.total_steps
-            table.add_row(unit.name, f"{share:.0f} %", _return(unit).removeprefix(", return ") or "-")
+            table.add_row(unit.name, f"{share:.0f} %", number_or_dash(self._returns[unit.id], ".0f"))
         if len(self.running) > MOST_ROWS:
             table.add_row(f"and {len(self.running) - MOST_ROWS} more", "", "")
         return table
-
-
-def _return(unit: Unit) -> str:
-    last = position(unit).last_return
-    return "" if last is None else f", return {last:.0f}"

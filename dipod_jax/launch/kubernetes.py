@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from dataclasses import replace
 
-from dipod_jax.launch.base import Job, Launcher, num_shards, quoted, register_launcher, worker_words
+from dipod_jax.launch.base import Job, Launcher, num_shards, register_launcher, worker_words
 from dipod_jax.runs._disk import write_text
 from dipod_jax.studies.sweep.plan import read_plan
 
@@ -62,7 +63,7 @@ class Kubernetes(Launcher):
         """Write the file and say what to do with it."""
         path = job.out / MANIFEST
         write_text(path, manifest(job))
-        how = quoted(["kubectl", "apply", "-f", str(path)])
+        how = shlex.join(["kubectl", "apply", "-f", str(path)])
         print(f"fill in IMAGE and CLAIM in {path}, then submit it with: {how}")
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
 from dipod_jax.checks import require
-from dipod_jax.launch.base import Job, Launcher, num_shards, quoted, register_launcher, worker_words
+from dipod_jax.launch.base import Job, Launcher, num_shards, register_launcher, worker_words
 from dipod_jax.runs._disk import write_text
 from dipod_jax.studies.sweep.plan import LOGS, read_plan
 
@@ -44,7 +45,7 @@ class Slurm(Launcher):
         """Write the script and say what to do with it."""
         (job.out / LOGS).mkdir(parents=True, exist_ok=True)
         write_text(job.out / SCRIPT, script(job))
-        print(f"submit it with: {quoted(['sbatch', '--time=24:00:00', str(job.out / SCRIPT)])}")
+        print(f"submit it with: {shlex.join(['sbatch', '--time=24:00:00', str(job.out / SCRIPT)])}")
 
 
 def script(job: Job) -> str:
@@ -53,7 +54,7 @@ def script(job: Job) -> str:
         name=re.sub(r"[^\w.-]", "-", job.out.absolute().name),
         last=num_shards(job) - 1,
         gpu="#SBATCH --gpus-per-task=1\n" if job.on_accelerator else "",
-        output=quoted([f"{job.out.absolute() / LOGS}/slurm-%A_%a.log"]),
-        cwd=quoted([str(Path.cwd())]),
-        worker=quoted(worker_words(job, read_plan(job.out))),
+        output=shlex.join([f"{job.out.absolute() / LOGS}/slurm-%A_%a.log"]),
+        cwd=shlex.join([str(Path.cwd())]),
+        worker=shlex.join(worker_words(job, read_plan(job.out))),
     )

@@ -17,13 +17,12 @@ from dipod_jax.runs._disk import plain, write_text
 from dipod_jax.studies.begun import STUDY
 from dipod_jax.studies.collected import SeedRun, Study, collect, collect_study
 from dipod_jax.studies.summary import cautions, rows, verdicts
-from dipod_jax.studies.sweep.plan import read_plan
+from dipod_jax.studies.sweep.plan import TABLE, read_plan
 from dipod_jax.studies.sweep.states import failures, is_done
 from dipod_jax.tables import duration, short_number
 from dipod_jax.viz._style import COLOURS
 from dipod_jax.viz.figure2 import plot_figure2
 
-PLAN_TABLE = "plan.csv"
 FIGURE, RESULTS, CURVES = "figure2", "results.csv", "curves.parquet"
 # The figures' colours, the darker of them lightened, for a dark page.
 COLOURS_ON_DARK = ("#4DA3E0", "#F0803C", "#2CC295", "#E39AC4", "#F2B53A", "#8CCBF2", "#AAAAAA")
@@ -73,7 +72,7 @@ def _write(study: Study, out: Path, *, planned: int | None, commands: Sequence[s
 def _planned(folder: Path) -> int | None:
     """Units in `plan.csv`; None where there is none that can be read."""
     try:
-        with (folder / PLAN_TABLE).open(newline="", encoding="utf-8") as file:
+        with (folder / TABLE).open(newline="", encoding="utf-8") as file:
             return sum(1 for _ in csv.DictReader(file))
     except (OSError, ValueError, csv.Error):
         return None

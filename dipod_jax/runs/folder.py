@@ -179,6 +179,11 @@ class RunFolder:
                 f"{self.path / RESULT} cannot be written ({reason_of(error)}); finish the run with --resume"
             ) from error
 
+    def has_reached(self, env_steps: int) -> bool:
+        """Whether the run has written its result, with at least so many env steps; raises as `read_result`."""
+        result = self.read_result()
+        return result is not None and result["env_steps"] >= env_steps
+
     def read_result(self) -> dict[str, Any] | None:
         """Content of `result.json`, or None where the run has not written one yet.
 

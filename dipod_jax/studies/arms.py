@@ -43,5 +43,4 @@ def is_finished(config: Config) -> bool:
     """Whether the run that `config` continues has gone as far as it asks for."""
     if not config.resume or config.out is None:
         return False
-    result = RunFolder.open(config.out).read_result()
-    return result is not None and result["env_steps"] >= config.planned_steps
+    return RunFolder.open(config.out).has_reached(config.planned_steps)

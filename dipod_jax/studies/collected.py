@@ -12,9 +12,9 @@ from dipod_jax.report.run import objective_of
 from dipod_jax.runs import RunFolder, RunFolderError
 from dipod_jax.runs.places import CONFIG
 from dipod_jax.studies.statistics import area_under_curve
+from dipod_jax.studies.sweep.plan import UNITS
 from dipod_jax.viz._series import Curve, curves_by_seed
 
-UNITS = "units"
 # Column of curves.parquet -> the records' kind and key.
 QUANTITIES = {
     "return": ("evaluation", "return_mean"),
@@ -147,21 +147,22 @@ def collect_study(path: Path) -> Study:
         RunFolderError: no unit can be read, or none has an evaluation yet.
     """
     units = sorted(unit for unit in (path / UNITS).iterdir() if (unit / CONFIG).exists())
-    folders, left_out = [], {}
+    runs: list[_Run] = []
+    left_out = {}
     for unit in units:
         try:
-            folders.append(_readable(unit))
+            runs.append(_read(RunFolder.open(unit)))
         except RunFolderError as error:
             left_out[unit.name] = str(error)
-    if not folders:
+    if not runs:
         raise RunFolderError(f"{path / UNITS} holds no run that can be read yet")
-    seeds = sorted(_all_seeds(folders, str(path)), key=lambda seed: (seed.finished, seed.env_steps), reverse=True)
+    seeds = sorted(_all_seeds(runs, str(path)), key=lambda seed: (seed.finished, seed.env_steps), reverse=True)
     kept: dict[tuple[str, Arm, int], SeedRun] = {}
     for seed in seeds:
         same = kept.setdefault(seed.identity, seed)
         if same is not seed:
             left_out[f"{seed.folder.path.name}, seed {seed.seed}"] = f"{same.folder.path.name} has the same seed"
-    return Study(folders, _in_order(kept.values()), left_out)
+    return Study([run.folder for run in runs], _in_order(kept.values()), left_out)
 
 
 def collect(folders: Sequence[RunFolder]) -> Study:
@@ -170,7 +171,7 @@ def collect(folders: Sequence[RunFolder]) -> Study:
     Raises:
         RunFolderError: no run has an evaluation yet; one cannot be read; or two hold the same seed of one arm.
     """
-    seeds = _all_seeds(folders, ", ".join(str(folder.path) for folder in folders[:3]))
+    seeds = _all_seeds([_read(folder) for folder in folders], ", ".join(str(folder.path) for folder in folders[:3]))
     known: dict[tuple[str, Arm, int], SeedRun] = {}
     for seed in seeds:
         same = known.setdefault(seed.identity, seed)
@@ -180,17 +181,21 @@ def collect(folders: Sequence[RunFolder]) -> Study:
     return Study(list(folders), _in_order(seeds), {})
 
 
-def _readable(path: Path) -> RunFolder:
-    """The run folder at `path`, once its files have been read without an error."""
-    folder = RunFolder.open(path)
-    folder.read_result()
-    folder.read_metrics()
-    return folder
+class _Run(NamedTuple):
+    """A run folder and what was read in it."""
+
+    folder: RunFolder
+    result: Mapping[str, Any] | None
+    records: Sequence[dict[str, Any]]
 
 
-def _all_seeds(folders: Sequence[RunFolder], where: str) -> list[SeedRun]:
-    arms = _arms([folder.config for folder in folders])
-    seeds = [seed for folder, arm in zip(folders, arms, strict=True) for seed in _seeds(folder, arm)]
+def _read(folder: RunFolder) -> _Run:
+    return _Run(folder, folder.read_result(), folder.read_metrics())
+
+
+def _all_seeds(runs: Sequence[_Run], where: str) -> list[SeedRun]:
+    arms = _arms([run.folder.config for run in runs])
+    seeds = [seed for run, arm in zip(runs, arms, strict=True) for seed in _seeds(run, arm)]
     if not seeds:
         raise RunFolderError(f"{where} has no evaluation yet; a run makes its first before it trains")
     return seeds
@@ -200,9 +205,9 @@ def _in_order(seeds: Iterable[SeedRun]) -> list[SeedRun]:
     return sorted(seeds, key=lambda seed: (seed.task, seed.arm.order, seed.seed))
 
 
-def _seeds(folder: RunFolder, arm: Arm) -> list[SeedRun]:
+def _seeds(run: _Run, arm: Arm) -> list[SeedRun]:
     """Every seed of a run that has an evaluation."""
-    records, result = folder.read_metrics(), folder.read_result()
+    folder, result, records = run
     curves = {
         name: curves_by_seed([r for r in records if r["kind"] == kind], "env_steps", key)
         for name, (kind, key) in QUANTITIES.items()

@@ -17,6 +17,7 @@ from dipod_jax.config import Config
 from dipod_jax.runs import RunFolderError
 from dipod_jax.runs._disk import write_json, write_text
 from dipod_jax.runs.lock import FolderLock
+from dipod_jax.runs.places import CONFIG
 from dipod_jax.serialisation import from_json, to_json
 from dipod_jax.studies.begun import STUDY
 from dipod_jax.tables import as_csv
@@ -103,7 +104,7 @@ def check_place(out: Path) -> None:
     """
     what = "{} there; name a folder that is new or holds a sweep"
     require(not out.exists() or out.is_dir(), "out", out, what.format("a file is"))
-    require(not (out / "config.json").exists(), "out", out, what.format("a run is"))
+    require(not (out / CONFIG).exists(), "out", out, what.format("a run is"))
     another = (out / STUDY).exists() and not (out / PLAN).exists()
     require(not another, "out", out, what.format("another study is"))
 

@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple
 from dipod_jax.runs import RunFolder, RunFolderError
 from dipod_jax.runs._disk import write_json
 from dipod_jax.runs.lock import FolderLock, check_free, read_owner
+from dipod_jax.runs.places import METRICS
 from dipod_jax.studies.sweep.plan import Unit
 
 State = Literal["done", "failed", "running", "waiting"]
@@ -32,10 +33,9 @@ class Position(NamedTuple):
 def is_done(unit: Unit) -> bool:
     """Whether the unit's result is complete and reaches as far as planned."""
     try:
-        result = RunFolder.open(unit.folder).read_result()
+        return RunFolder.open(unit.folder).has_reached(unit.config.planned_steps)
     except RunFolderError:
         return False
-    return result is not None and result["env_steps"] >= unit.config.planned_steps
 
 
 def state_of(unit: Unit, session: str) -> State:
@@ -100,7 +100,7 @@ def position(unit: Unit) -> Position:
 
 def _last_records(unit: Unit) -> list[dict[str, Any]]:
     try:
-        lines = _tail(unit.folder / "metrics.jsonl").splitlines()
+        lines = _tail(unit.folder / METRICS).splitlines()
     except OSError:
         return []
     records = []
