@@ -101,19 +101,19 @@ def _field(hint: Any, default: Any, value: Any, where: str) -> Any:
     if dataclasses.is_dataclass(default):
         return _read(default, value, where + ".")
     value = tuple(value) if isinstance(value, list) else value
-    if not _fits(hint, value):
+    if not fits(hint, value):
         raise ValueError(f"config.json: {where} is {value!r:.60}, which is of another type: {WAY_OUT}")
     return Path(value) if Path in get_args(hint) and value is not None else value
 
 
-def _fits(hint: Any, value: Any) -> bool:
+def fits(hint: Any, value: Any) -> bool:
     """Whether a JSON value (lists as tuples) is of a field's type."""
     if get_origin(hint) in (Union, types.UnionType):
-        return any(_fits(part, value) for part in get_args(hint))
+        return any(fits(part, value) for part in get_args(hint))
     if get_origin(hint) is Literal:
         return value in get_args(hint)
     if get_origin(hint) is tuple:
-        return isinstance(value, tuple) and all(_fits(get_args(hint)[0], item) for item in value)
+        return isinstance(value, tuple) and all(fits(get_args(hint)[0], item) for item in value)
     if hint is float:
         return isinstance(value, (int, float)) and not isinstance(value, bool)
     if hint is int:

@@ -5,6 +5,7 @@ command goes on where it was stopped; with other tasks or groups it adds to the 
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from dipod_jax.cli import command_name, parse_options, run_cli
 from dipod_jax.memory import check_post_training
@@ -18,7 +19,7 @@ def parse(argv: list[str]) -> Config:
     options = parse_options(Config, argv, prog=command_name("table1"))
     check_writable(options.out)
     check_settings(options)
-    for unit in make_units(options):
+    for unit in make_units(replace(options, seeds=1)):
         check_post_training(unit.config)
     return options
 

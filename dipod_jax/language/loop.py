@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from typing import Any
@@ -17,9 +18,13 @@ from dipod_jax.language.pretrain import Pretrained, load_params, pretrained
 from dipod_jax.language.replay import choose_problems
 from dipod_jax.language.task import MASK
 from dipod_jax.report import write_report
-from dipod_jax.runs import RunFolder, save_checkpoint
+from dipod_jax.runs import CheckpointError, RunFolder, StorageError, reason_of, save_checkpoint
+from dipod_jax.runs.folder import RESULT
+from dipod_jax.runs.signals import say as _say_on_stderr
 from dipod_jax.runs.signals import stop_requested
 from dipod_jax.viz.language import plot_language
+
+WAY_OUT = "make room and train it again, in a new --out"
 
 
 def train(
@@ -37,16 +42,22 @@ def train(
 
     Raises:
         RunFolderError, CheckpointError: a folder cannot be used.
-        KeyboardInterrupt: on SIGINT or SIGTERM, after the running iteration.
+        StorageError: the folder is gone, or what the run has learned cannot be written.
+        KeyboardInterrupt: on SIGINT, SIGTERM or SIGHUP, after the running iteration; where that takes more than a
+            second the process ends. A run has no policy on the disk before its end.
     """
-    run = Run(config, programs, say)
-    with stop_requested() as stop:
-        run.start()
-        while run.iteration < config.learning.num_iterations:
-            run.iterate()
-            if stop.is_set() and run.iteration < config.learning.num_iterations:
-                raise stop.stopped()
-        return run.finish()
+    with stop_requested() as stop, contextlib.closing(Run(config, programs, say)) as run:
+        with stop.abandonable(lambda: _say_on_stderr("interrupted")):
+            run.start()
+            while run.iteration < config.learning.num_iterations:
+                run.iterate()
+                if stop.is_set() and run.iteration < config.learning.num_iterations:
+                    raise stop.stopped()
+        result = run.save()
+        with stop.abandonable(lambda: _say_on_stderr(f"interrupted; the run is finished and in {run.folder.path}")):
+            run.draw()
+        say(f"greedy accuracy {result['final']['greedy']['mean']:.3f}; everything is in {run.folder.path}")
+        return result
 
 
 class Run:
@@ -86,6 +97,7 @@ class Run:
 
     def iterate(self) -> None:
         """One iteration of every seed, then whatever is due after it."""
+        self.folder.check()
         before = time.perf_counter()
         self.state, metrics = self.programs.iterate(self.state)
         metrics = jax.device_get(metrics)
@@ -137,16 +149,35 @@ class Run:
             f"random order {_shown(means['random_order'])}{gap}"
         )
 
-    def finish(self) -> dict[str, Any]:
-        """Write the parameters, the result, the picture and the report, and print where they are."""
-        save_checkpoint(self.folder.checkpoints, self.iteration, {"params": self.state.params}, keep=1)
-        result = self.result()
-        self.folder.write_result(result)
-        plot_language(self.folder.read_metrics(), self.folder.path / "drift.png", title=str(self.folder.path.name))
-        write_report(self.folder)
-        self.folder.close()
-        self.say(f"greedy accuracy {result['final']['greedy']['mean']:.3f}; everything is in {self.folder.path}")
+    def save(self) -> dict[str, Any]:
+        """Write the parameters and the result, which is returned.
+
+        Raises:
+            StorageError: the disk refuses them, or some of the records.
+        """
+        try:
+            save_checkpoint(self.folder.checkpoints, self.iteration, {"params": self.state.params}, keep=1)
+            result = self.result()
+            self.folder.write_json(RESULT, result)
+        except (OSError, CheckpointError) as error:
+            raise StorageError(f"{self.folder.path} cannot be written into ({reason_of(error)}); {WAY_OUT}") from error
+        if not self.folder.metrics_are_written():
+            raise StorageError(f"{self.folder.path} takes no more records; {WAY_OUT}")
         return result
+
+    def draw(self) -> None:
+        """Write the picture and the report; what cannot be drawn or written is left out after one warning."""
+        path = self.folder.path / "drift.png"
+        picture = lambda: plot_language(self.folder.read_metrics(), path, title=str(self.folder.path.name))
+        for name, write in {"drift.png": picture, "report.html": lambda: write_report(self.folder)}.items():
+            try:
+                write()
+            except Exception as error:
+                self.say(f"warning: no {name} ({reason_of(error)}); the run is finished without it")
+
+    def close(self) -> None:
+        """Release the folder."""
+        self.folder.close()
 
     def result(self) -> dict[str, Any]:
         """The content of `result.json`."""

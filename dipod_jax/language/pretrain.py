@@ -20,7 +20,8 @@ from dipod_jax.bounds.mask_draws import draw_losses, sample_mask_draws
 from dipod_jax.checks import Checked
 from dipod_jax.language.model import MaskedTransformer, token_log_probs
 from dipod_jax.language.task import MASK, Task
-from dipod_jax.runs import latest_checkpoint, restore_checkpoint, save_checkpoint
+from dipod_jax.runs import CheckpointError, latest_checkpoint, reason_of, restore_checkpoint, save_checkpoint
+from dipod_jax.runs._disk import write_json
 from dipod_jax.types import Params
 
 # Part of the hash: raise it when a change of the code makes other parameters of the same options.
@@ -112,9 +113,12 @@ def pretrained(
     if latest_checkpoint(folder) is not None:
         return Pretrained(load_params(folder, network), folder, True, time.perf_counter() - started)
     params = pretrain(task, network, options, say)
-    save_checkpoint(folder, options.steps, params, keep=1)
-    (folder / MADE_OF).write_text(json.dumps(made_of, indent=2) + "\n", encoding="utf-8")
-    params = load_params(folder, network)  # as from the cache: JAX compiles anew for arrays that are placed otherwise
+    try:
+        save_checkpoint(folder, options.steps, params, keep=1)
+        write_json(folder / MADE_OF, made_of)
+        params = load_params(folder, network)  # as from the cache: JAX compiles anew for arrays placed otherwise
+    except (OSError, CheckpointError) as error:
+        say(f"warning: the pretrained model is not kept in {folder} ({reason_of(error)}); the next run makes it again")
     return Pretrained(params, folder, False, time.perf_counter() - started)
 
 
@@ -124,8 +128,6 @@ def load_params(folder: Path, network: MaskedTransformer) -> Params:
     Raises:
       CheckpointError: there are none, they are damaged, or they belong to another network.
     """
-    from dipod_jax.runs import CheckpointError
-
     checkpoint = latest_checkpoint(folder)
     if checkpoint is None:
         raise CheckpointError(f"--pretrained {folder} holds no checkpoint")

@@ -14,6 +14,7 @@ from dipod_jax.language.config import LanguageConfig, from_json
 from dipod_jax.language.evaluation import Accuracy, decode_problems, decoders, evaluate
 from dipod_jax.language.pretrain import init_params
 from dipod_jax.language.task import MASK, Problems, Task
+from dipod_jax.memory import check_post_training
 from dipod_jax.policies.masked import MaskedPolicy
 from dipod_jax.runs import CheckpointError, RunFolder, latest_checkpoint, restore_checkpoint
 from dipod_jax.types import Params
@@ -54,6 +55,7 @@ def check_run(path: Path, seed: int | None = None) -> LanguageConfig:
     """
     folder = RunFolder.open(path)
     config = from_json(folder.config)
+    check_post_training(config)
     seed = config.first_seed if seed is None else seed
     require(seed in config.all_seeds, "seed", seed, f"one of {', '.join(map(str, config.all_seeds))}, as in {path}")
     if latest_checkpoint(folder.checkpoints) is None:

@@ -26,7 +26,7 @@ class Local(Launcher):
 
     def submit(self, job: Job) -> None:
         """Train here; a worker that dies is replaced, and its unit has failed once."""
-        size = job.workers or sensible_workers(job)
+        size = min(job.workers or sensible_workers(job), len(job.units))
         words = [*worker_words(job, read_plan(job.out)), "--session", job.session]
         pool = Pool(words, size, job.out / LOGS, pinned=not job.on_accelerator)
         with stop_requested() as stop, Board(job) as board:

@@ -1,7 +1,7 @@
 """The page of a study, with its figure and its numbers in files beside it: written at any time, also while it runs."""
 
 import csv
-import json
+import io
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -13,11 +13,12 @@ from dipod_jax.report.data import write_curves, write_results
 from dipod_jax.report.origins import origins
 from dipod_jax.report.results_table import results_table, shown_return, sources
 from dipod_jax.runs import RunFolder, RunFolderError
-from dipod_jax.runs._disk import plain, write_text
-from dipod_jax.studies.begun import STUDY
+from dipod_jax.runs._disk import plain, read_bytes, write_text
+from dipod_jax.runs.schema import read_json
+from dipod_jax.studies.begun import MAX_BYTES, STUDY
 from dipod_jax.studies.collected import SeedRun, Study, collect, collect_study
 from dipod_jax.studies.summary import cautions, rows, verdicts
-from dipod_jax.studies.sweep.plan import TABLE, read_plan
+from dipod_jax.studies.sweep.plan import MAX_PLAN_BYTES, TABLE, read_plan
 from dipod_jax.studies.sweep.states import failures, is_done
 from dipod_jax.tables import duration, short_number
 from dipod_jax.viz._style import COLOURS
@@ -72,9 +73,9 @@ def _write(study: Study, out: Path, *, planned: int | None, commands: Sequence[s
 def _planned(folder: Path) -> int | None:
     """Units in `plan.csv`; None where there is none that can be read."""
     try:
-        with (folder / TABLE).open(newline="", encoding="utf-8") as file:
-            return sum(1 for _ in csv.DictReader(file))
-    except (OSError, ValueError, csv.Error):
+        text = read_bytes(folder / TABLE, MAX_PLAN_BYTES).decode()
+        return sum(1 for _ in csv.DictReader(io.StringIO(text, newline="")))
+    except (OSError, ValueError, csv.Error, RunFolderError):
         return None
 
 
@@ -91,8 +92,8 @@ def _failed(folder: Path) -> dict[str, str]:
 def _commands(folder: Path) -> list[str]:
     """The command that planned the study; none where it was noted nowhere."""
     try:
-        return [str(json.loads((folder / STUDY).read_text(encoding="utf-8"))["command"])]
-    except (OSError, ValueError, KeyError, TypeError):
+        return [str(read_json(folder / STUDY, MAX_BYTES)["command"])]
+    except (OSError, KeyError, RunFolderError):
         return []
 
 

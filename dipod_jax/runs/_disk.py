@@ -96,18 +96,34 @@ def read_bytes(path: Path, limit: int) -> bytes:
         FileNotFoundError: there is none.
         RunFolderError: it is larger, no file (a pipe would never end), or cannot be read.
     """
+    if (size := _size(path)) > limit:
+        raise RunFolderError(f"{path} has {size} bytes; allowed: at most {limit}")
+    return read_end(path, limit)
+
+
+def read_end(path: Path, limit: int) -> bytes:
+    """The last `limit` bytes of the file at `path`, of whatever size; raises as `read_bytes`."""
+    start = max(0, _size(path) - limit)
     try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):
-            raise RunFolderError(f"{path} is no file; a run writes one there")
-        if status.st_size > limit:
-            raise RunFolderError(f"{path} has {status.st_size} bytes; allowed: at most {limit}")
         with path.open("rb") as file:
+            file.seek(start)
             return file.read(limit)
     except FileNotFoundError:
         raise
     except OSError as error:
         raise RunFolderError(f"{path} cannot be read ({reason_of(error)})") from error
+
+
+def _size(path: Path) -> int:
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise RunFolderError(f"{path} cannot be read ({reason_of(error)})") from error
+    if not stat.S_ISREG(status.st_mode):
+        raise RunFolderError(f"{path} is no file; a run writes one there")
+    return status.st_size
 
 
 def sha256_of(path: Path) -> str:

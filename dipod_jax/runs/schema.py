@@ -36,7 +36,15 @@ def read_json(path: Path, limit: int) -> dict[str, Any]:
 
 
 def parse_object(text: bytes) -> dict[str, Any]:
-    """A JSON object of finite numbers, integers of 64 bits and whole characters, nested at most 16 deep.
+    """A JSON object that `parse_value` takes; raises ValueError for anything else."""
+    value = parse_value(text)
+    if not isinstance(value, dict):
+        raise ValueError("it is not a JSON object")
+    return value
+
+
+def parse_value(text: bytes) -> Any:
+    """A JSON value of finite numbers, integers of 64 bits and whole characters, nested at most 16 deep.
 
     Raises:
         ValueError: anything else, in a few words.
@@ -55,8 +63,6 @@ def parse_object(text: bytes) -> dict[str, Any]:
         raise ValueError("it is not UTF-8") from None
     except json.JSONDecodeError as error:
         raise ValueError(f"it is not JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise ValueError("it is not a JSON object")
     if b"\\u" in text and not _is_whole(value):
         raise ValueError("it holds half a character")
     return value
@@ -72,13 +78,13 @@ def checked_record(record: dict[str, Any]) -> dict[str, Any]:
         if not fits(record.get(name)):
             raise ValueError(f"{name!r} is {_shown(record, name)}")
     for name, value in record.items():
-        if name not in _HEAD and not (value is None or _is_number(value) or isinstance(value, (bool, str))):
+        if name not in _HEAD and not (value is None or is_number(value) or isinstance(value, (bool, str))):
             raise ValueError(f"{name!r} is {_shown(record, name)}")
     if record["kind"] == "evaluation":
         returns = {name: record.get(name) for name in ("return_mean", "zero_noise_return_mean") if name in record}
         if "return_mean" not in returns:
             raise ValueError("'return_mean' is missing")
-        if not all(value is None or _is_number(value) for value in returns.values()):
+        if not all(value is None or is_number(value) for value in returns.values()):
             raise ValueError("a return is not a number")
         return record | {name: math.nan if value is None else value for name, value in returns.items()}
     return record
@@ -98,6 +104,13 @@ def check_origin(record: dict[str, Any]) -> None:
     _check_present(record, _ORIGIN)
 
 
+def check_fields(values: Mapping[str, Any], schema: Mapping[str, Check]) -> None:
+    """Raise ValueError where `values` lacks a name of `schema`, or holds another type there."""
+    for name, fits in schema.items():
+        if name not in values or not fits(values[name]):
+            raise ValueError(f"{name!r} is {_shown(values, name)}")
+
+
 def check_leaves(leaves: Any) -> None:
     """Raise ValueError unless `leaves` is what `leaves.json` holds: name, shape and dtype of each array."""
     if not isinstance(leaves, list):
@@ -105,7 +118,7 @@ def check_leaves(leaves: Any) -> None:
     for leaf in leaves:
         if not (isinstance(leaf, dict) and isinstance(leaf.get("name"), str) and isinstance(leaf.get("dtype"), str)):
             raise ValueError("a leaf has no name or no dtype")
-        if not _list_of(_is_count)(leaf.get("shape")):
+        if not list_of(is_count)(leaf.get("shape")):
             raise ValueError(f"the shape of {leaf['name'][:80]!r} is none")
 
 
@@ -119,69 +132,75 @@ def _shown(values: Mapping[str, Any], name: str) -> str:
     return f"{values[name]!r:.40}" if name in values else "missing"
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """A float or an integer; a bool is neither."""
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _is_count(value: Any) -> bool:
+def is_count(value: Any) -> bool:
+    """An integer, at least 0."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
-def _is_text(value: Any) -> bool:
+def is_text(value: Any) -> bool:
+    """A string."""
     return isinstance(value, str)
 
 
-def _is_group(value: Any) -> bool:
+def is_group(value: Any) -> bool:
+    """An object."""
     return isinstance(value, dict)
 
 
-def _or_none(fits: Check) -> Check:
+def or_none(fits: Check) -> Check:
+    """null, or what fits."""
     return lambda value: value is None or fits(value)
 
 
-def _list_of(fits: Check) -> Check:
+def list_of(fits: Check) -> Check:
+    """A list of what fits."""
     return lambda value: isinstance(value, list) and all(map(fits, value))
 
 
 def _is_interval(value: Any) -> bool:
-    return value is None or (_list_of(_is_number)(value) and len(value) == 2)
+    return value is None or (list_of(is_number)(value) and len(value) == 2)
 
 
-def _is_summary(value: Any) -> bool:
+def is_summary(value: Any) -> bool:
     """As `training.results.summarise` makes it."""
     return (
         isinstance(value, dict)
-        and _or_none(_is_number)(value.get("mean", False))
+        and or_none(is_number)(value.get("mean", False))
         and _is_interval(value.get("ci95"))
-        and _list_of(_or_none(_is_number))(value.get("per_seed"))
+        and list_of(or_none(is_number))(value.get("per_seed"))
     )
 
 
 def _is_table(value: Any) -> bool:
-    return isinstance(value, dict) and all(map(_list_of(_or_none(_is_number)), value.values()))
+    return isinstance(value, dict) and all(map(list_of(or_none(is_number)), value.values()))
 
 
 _HEAD: dict[str, Check] = {
     "kind": lambda value: isinstance(value, str) and value in KINDS,
-    "seed": _is_count,
-    "iteration": _is_count,
-    "env_steps": _is_count,
-    "wall_clock_s": lambda value: _is_number(value) and value >= 0,
+    "seed": is_count,
+    "iteration": is_count,
+    "env_steps": is_count,
+    "wall_clock_s": lambda value: is_number(value) and value >= 0,
 }
 _SECONDS = ("wall_clock_s", "setup_s", "compile_s", "training_s", "evaluation_s", "env_steps_per_s")
 _RESULT: dict[str, Check] = {
-    **dict.fromkeys(("task", "objective", "preset", "backend"), _is_text),
-    **dict.fromkeys(_SECONDS, _or_none(_is_number)),
-    **dict.fromkeys(("env_steps", "initial_distillation_env_steps", "num_devices"), _is_count),
-    **dict.fromkeys(("final_return", "final_return_zero_noise"), _is_summary),
+    **dict.fromkeys(("task", "objective", "preset", "backend"), is_text),
+    **dict.fromkeys(_SECONDS, or_none(is_number)),
+    **dict.fromkeys(("env_steps", "initial_distillation_env_steps", "num_devices"), is_count),
+    **dict.fromkeys(("final_return", "final_return_zero_noise"), is_summary),
     **dict.fromkeys(("seconds_to", "evaluation_return"), _is_table),
-    **dict.fromkeys(("note", "missing_records"), _or_none(_is_text)),
-    **dict.fromkeys(("seeds", "diverged_seeds"), _list_of(_is_count)),
+    **dict.fromkeys(("note", "missing_records"), or_none(is_text)),
+    **dict.fromkeys(("seeds", "diverged_seeds"), list_of(is_count)),
 }
 _ORIGIN: dict[str, Check] = {
-    **dict.fromkeys(("created", "command"), _is_text),
-    **dict.fromkeys(("versions", "machine"), _is_group),
-    "git": _or_none(_is_group),
+    **dict.fromkeys(("created", "command"), is_text),
+    **dict.fromkeys(("versions", "machine"), is_group),
+    "git": or_none(is_group),
 }
 
 

@@ -1,30 +1,45 @@
 """What a study was begun with: one folder holds one study, which the same command continues."""
 
-import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from dipod_jax.checks import require
 from dipod_jax.runs._disk import plain, write_json
+from dipod_jax.runs.lock import FolderLock
+from dipod_jax.runs.schema import read_json
 
 STUDY = "study.json"
+MAX_BYTES = 2**20
 
 
-def begin(out: Path, settings: Mapping[str, Any]) -> None:
-    """Make the folder, and note in it what all of the study's runs share."""
+@contextmanager
+def begun(out: Path, settings: Mapping[str, Any]) -> Iterator[None]:
+    """Make the folder, have it to oneself meanwhile, and note in it what all of the study's runs share.
+
+    Raises:
+        RunFolderError: another process has it.
+    """
     out.mkdir(parents=True, exist_ok=True)
-    write_json(out / STUDY, settings)
+    lock = FolderLock(out)
+    try:
+        write_json(out / STUDY, settings)
+        yield
+    finally:
+        lock.release()
 
 
 def check_begun(out: Path, settings: Mapping[str, Any]) -> None:
     """Refuse a folder whose study was begun with other settings.
 
     Raises:
-        ValueError: one line.
+        ValueError, RunFolderError: one line.
     """
-    path = out / STUDY
-    begun = json.loads(path.read_text()) if path.exists() else {}
+    try:
+        before = read_json(out / STUDY, MAX_BYTES)
+    except FileNotFoundError:
+        return
     for name, now in plain(settings).items():
-        what = f"{out} was begun with {begun.get(name)}; give that, or name another --out"
-        require(not begun or begun.get(name) == now, name.replace("_", "-"), now, what)
+        what = f"{out} was begun with {before.get(name)}; give that, or name another --out"
+        require(before.get(name) == now, name.replace("_", "-"), now, what)

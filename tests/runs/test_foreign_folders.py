@@ -3,7 +3,6 @@
 import json
 import os
 import random
-import re
 import shutil
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mutations import mutated
 
 from dipod_jax.presets import smoke
 from dipod_jax.runs import CheckpointError, RunFolder, RunFolderError, latest_checkpoint, save_checkpoint, saved_shapes
@@ -45,45 +45,6 @@ def original(tmp_path_factory):
     for step in (1, 2):
         save_checkpoint(folder.checkpoints, step, {"x": np.arange(9.0), "n": np.int32(step)})
     return folder.path
-
-
-REPLACEMENTS = (
-    *("null", "true", "{}", "[]", "[[]]", '""', "-1", "0", "1.5", "1e999", "-0.0", "1e300", "9" * 30, "9" * 5000),
-    *(
-        "NaN",
-        "Infinity",
-        "-Infinity",
-        '"\\ud800"',
-        '"x"',
-        "[" * 200_000,
-        "[" * 200 + "]" * 200,
-        '{"a": ' * 50 + "1" + "}" * 50,
-    ),
-    *('"\\u0000"', '"../../x"', "100000000", "1" + "0" * 18),
-)
-
-
-def mutated(content: bytes, rng: random.Random) -> bytes:
-    """`content` with a value, a key, a line, some bytes or its end changed."""
-    kind = rng.randrange(8)
-    if kind < 4:  # a value of the JSON is another one
-        tokens = [m for m in _TOKEN.finditer(content)]
-        token = rng.choice(tokens) if tokens else None
-        if token is not None:
-            return content[: token.start()] + rng.choice(REPLACEMENTS).encode() + content[token.end() :]
-    if kind == 4:
-        at = rng.randrange(len(content))
-        return content[:at] + bytes([content[at] ^ (1 << rng.randrange(8))]) + content[at + 1 :]
-    if kind == 5:
-        return content[: rng.randrange(len(content))]
-    if kind == 6:
-        start, end = sorted(rng.randrange(len(content)) for _ in range(2))
-        return content[:start] + content[end:]
-    at = rng.randrange(len(content))
-    return content[:at] + rng.choice((b"\x00", b"\xff\xfe", b"\n", b'"', b"{", b"\xed\xa0\x80")) + content[at:]
-
-
-_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|-?\d[\d.e+-]*|\[[^\[\]]*\]|true|false|null')
 
 
 def read_everything(path: Path) -> None:

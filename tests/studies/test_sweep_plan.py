@@ -53,7 +53,7 @@ def test_other_physics_in_one_plan_are_refused(tmp_path):
 @pytest.mark.parametrize("text", ["{", "[]", '{"units": [{}]}', '{"units": [{"name": "../x"}]}', '{"units": [3]}'])
 def test_a_damaged_plan_is_one_line(tmp_path, text):
     (tmp_path / "plan.json").write_text(text)
-    with pytest.raises(RunFolderError, match="is not a sweep's plan"):
+    with pytest.raises(RunFolderError, match=r"plan.json is (not a sweep|damaged)"):
         read_plan(tmp_path)
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from dipod_jax.runs import RunFolderError
 from dipod_jax.runs._disk import write_text
+from dipod_jax.runs.folder import MAX_RESULT_BYTES
+from dipod_jax.runs.schema import read_json
 from dipod_jax.studies.methods.picture import draw
-from dipod_jax.studies.methods.units import FAILURE, RESULT
+from dipod_jax.studies.methods.units import FAILURE, RESULT, read_result
 from dipod_jax.tables import as_csv, mean_of_numbers, number_or_dash, short_number, table
 
 TABLE, SEEDS, PICTURE = "comparison.md", "seeds.csv", "comparison.png"
@@ -44,8 +46,8 @@ def write_results(out: Path) -> Path:
 
 
 def read_records(out: Path) -> list[Record]:
-    """Every result in the folder; reported or not."""
-    return [json.loads(path.read_text()) for path in sorted(out.glob(f"*/*/*/{RESULT}"))]
+    """Every result in the folder; reported or not; raises as `units.read_result`."""
+    return [read_result(path) for path in sorted(out.glob(f"*/*/*/{RESULT}"))]
 
 
 def by_panel(records: Iterable[Record]) -> dict[str, list[Record]]:
@@ -139,4 +141,7 @@ def _or_lowest(value: float | None) -> float:
 
 
 def _error(path: Path) -> str:
-    return json.loads(path.read_text())["error"]
+    try:
+        return str(read_json(path, MAX_RESULT_BYTES)["error"])
+    except (OSError, KeyError, RunFolderError):
+        return "why is not known, as its file is damaged"

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
-from dipod_jax.studies.begun import begin, check_begun
+from dipod_jax.studies.begun import begun, check_begun
 from dipod_jax.studies.methods.options import Config
 from dipod_jax.studies.methods.results import write_results
 from dipod_jax.studies.methods.units import Setting, Unit, best_of, grid, make_unit, with_betas
@@ -41,8 +41,12 @@ def run(options: Config, trainer: TrainsUnits, say: Callable[[str], None] = prin
     Raises:
         OSError: the disk refuses a result.
     """
-    begin(options.out, options.settings())
+    with begun(options.out, options.settings()):
+        _run_all(options, trainer, say)
+        return write_results(options.out)
 
+
+def _run_all(options: Config, trainer: TrainsUnits, say: Callable[[str], None]) -> None:
     def finish(unit: Unit) -> None:
         where = unit.folder.relative_to(options.out)
         if unit.read() is not None:
@@ -65,7 +69,6 @@ def run(options: Config, trainer: TrainsUnits, say: Callable[[str], None] = prin
                 say(f"{objective} on {task}: no tuning run has a return, so that nothing is reported")
             for setting in chosen:
                 finish(make_unit(options, task, objective, setting, reported=True))
-    return write_results(options.out)
 
 
 def tune(options: Config, task: str, objective: str, finish: Callable[[Unit], None]) -> list[Setting]:

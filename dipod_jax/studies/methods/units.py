@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,20 @@ from typing import Any
 from dipod_jax import config as training
 from dipod_jax.options import override
 from dipod_jax.presets import make_config
+from dipod_jax.runs import RunFolderError
 from dipod_jax.runs._disk import write_json
+from dipod_jax.runs.folder import MAX_RESULT_BYTES
+from dipod_jax.runs.schema import (
+    Check,
+    check_fields,
+    is_count,
+    is_group,
+    is_number,
+    is_text,
+    list_of,
+    or_none,
+    read_json,
+)
 from dipod_jax.studies.methods.options import Config
 
 RESULT, FAILURE = "result.json", "failure.json"
@@ -58,9 +70,11 @@ class Unit:
         return POINTS if self.reported else 1
 
     def read(self) -> dict[str, Any] | None:
-        """Its complete result; None where there is none."""
-        path = self.folder / RESULT
-        return json.loads(path.read_text()) if path.exists() else None
+        """Its complete result; None where there is none; raises as `read_result`."""
+        try:
+            return read_result(self.folder / RESULT)
+        except FileNotFoundError:
+            return None
 
     def write(self, outcome: dict[str, Any]) -> dict[str, Any]:
         """Write its result, and return it as `read` does."""
@@ -69,7 +83,7 @@ class Unit:
         self.folder.mkdir(parents=True, exist_ok=True)
         write_json(self.folder / RESULT, described | outcome)
         (self.folder / FAILURE).unlink(missing_ok=True)
-        return json.loads((self.folder / RESULT).read_text())
+        return read_result(self.folder / RESULT)
 
     def write_failure(self, error: Exception) -> str:
         """Record why it has no result, and return the line that says so; the next command tries it again."""
@@ -77,6 +91,44 @@ class Unit:
         self.folder.mkdir(parents=True, exist_ok=True)
         write_json(self.folder / FAILURE, {"error": line, **vars(self.setting)})
         return line
+
+
+def read_result(path: Path) -> dict[str, Any]:
+    """What `Unit.write` wrote.
+
+    Raises:
+        FileNotFoundError: there is no file.
+        RunFolderError: one line: it is anything else.
+    """
+    way_out = "delete it, and the same command trains that run again"
+    try:
+        result = read_json(path, MAX_RESULT_BYTES)
+        check_fields(result, _RESULT)
+        check_fields(result, {"skipped_updates": _a_seed(result, or_none(is_number))})
+        for part, names in (("evaluations", ("return", "zero_noise")), ("drift", ("gap", "cosine"))):
+            for point in result[part]:
+                check_fields(point, {"env_steps": is_count} | dict.fromkeys(names, _a_seed(result, or_none(is_number))))
+    except RunFolderError as error:
+        raise RunFolderError(f"{error}; {way_out}") from error
+    except ValueError as error:
+        raise RunFolderError(f"{path} is damaged ({error}); {way_out}") from error
+    return result
+
+
+_RESULT: dict[str, Check] = {
+    **dict.fromkeys(("task", "objective", "tuned_in"), is_text),
+    **dict.fromkeys(("rate", "trust", "beta", "training_s", "compile_s"), is_number),
+    "reported": lambda value: isinstance(value, bool),
+    "seeds": lambda value: list_of(is_count)(value) and value,
+    "env_steps": is_count,
+    "evaluations": lambda value: list_of(is_group)(value) and value,
+    "drift": list_of(is_group),
+}
+
+
+def _a_seed(result: Mapping[str, Any], fits: Check) -> Check:
+    """A list of what fits, one for each seed."""
+    return lambda value: list_of(fits)(value) and len(value) == len(result["seeds"])
 
 
 def make_unit(options: Config, task: str, objective: str, setting: Setting, *, reported: bool) -> Unit:

@@ -18,10 +18,12 @@ from dipod_jax.runs import RunFolderError
 from dipod_jax.runs._disk import write_json, write_text
 from dipod_jax.runs.lock import FolderLock
 from dipod_jax.runs.places import CONFIG
+from dipod_jax.runs.schema import check_fields, is_group, is_text, read_json
 from dipod_jax.serialisation import from_json, to_json
 from dipod_jax.studies.begun import STUDY
 from dipod_jax.tables import as_csv
 
+MAX_PLAN_BYTES = 2**28
 PLAN, TABLE, UNITS, LOGS = "plan.json", "plan.csv", "units", "logs"
 ID_LENGTH = 10
 LOCK_S = 30.0  # that another command may take to write the plan
@@ -117,11 +119,13 @@ def read_plan(out: Path) -> list[Unit]:
     """
     path = out / PLAN
     try:
-        planned = json.loads(path.read_text(encoding="utf-8"))["units"]
+        planned = read_json(path, MAX_PLAN_BYTES)["units"]
         return [_from_json(out, entry) for entry in planned]
     except FileNotFoundError:
         raise RunFolderError(f"{out} holds no sweep: it has no {PLAN}; make one with dipod sweep --out {out}") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except RunFolderError as error:
+        raise RunFolderError(f"{error}; name another --out") from error
+    except (ValueError, KeyError, TypeError) as error:
         raise RunFolderError(f"{path} is not a sweep's plan ({error}); name another --out") from error
 
 
@@ -155,6 +159,20 @@ def check_backend(units: Sequence[Unit]) -> None:
         require(backend == first, "backend", backend, f"{first}, the physics of this sweep's other units")
 
 
+def _is_name(value: Any) -> bool:
+    """Whether it names an entry of a folder, and nothing outside."""
+    return is_text(value) and value not in ("", ".", "..") and not {"/", "\0"} & set(value)
+
+
+_ENTRY = {
+    "id": _is_name,
+    "name": _is_name,
+    "grid": lambda value: is_group(value) and all(map(is_text, value.values())),
+    "options": is_text,
+    "config": is_group,
+}
+
+
 def _in_order(rows: Sequence[Mapping[str, str]]) -> list[str]:
     """The columns of all rows: what every unit has, with what some vary before the last two."""
     names = list(dict.fromkeys(name for row in rows for name in row))
@@ -168,10 +186,8 @@ def _to_json(unit: Unit) -> dict[str, Any]:
 
 
 def _from_json(out: Path, entry: Mapping[str, Any]) -> Unit:
-    name = entry["name"]
-    if Path(name).name != name:
-        raise ValueError(f"{name!r} is no name of a folder")
-    config = dataclasses.replace(from_json(entry["config"]), out=out / UNITS / name)
+    check_fields(entry, _ENTRY)
+    config = dataclasses.replace(from_json(entry["config"]), out=out / UNITS / entry["name"])
     return Unit(entry["id"], config, entry["grid"], entry["options"])
 
 

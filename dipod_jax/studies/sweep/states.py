@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import math
 import os
 import socket
 from collections.abc import Callable
@@ -10,15 +10,17 @@ from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple
 
 from dipod_jax.runs import RunFolder, RunFolderError
-from dipod_jax.runs._disk import write_json
+from dipod_jax.runs._disk import read_bytes, read_end, write_json
 from dipod_jax.runs.lock import FolderLock, check_free, read_owner
 from dipod_jax.runs.places import METRICS
+from dipod_jax.runs.schema import checked_record, is_text, parse_object, parse_value
 from dipod_jax.studies.sweep.plan import Unit
 
 State = Literal["done", "failed", "running", "waiting"]
 TRIES = 2  # of a unit in one session: a command with all its workers
 FAILURES, LOG = "failures.json", "output.log"
 TAIL_BYTES = 2**15
+MAX_FAILURES_BYTES = 2**24
 
 
 class Position(NamedTuple):
@@ -74,10 +76,11 @@ def take(unit: Unit) -> FolderLock | None:
 def failures(unit: Unit, session: str | None = None) -> list[dict[str, Any]]:
     """What went wrong with the unit, oldest first: {"session", "at", "by", "error"}; of one session or of all."""
     try:
-        found = json.loads((unit.logs / FAILURES).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        found = parse_value(read_bytes(unit.logs / FAILURES, MAX_FAILURES_BYTES))
+        known = [failure for failure in found if is_text(failure["session"]) and is_text(failure["error"])]
+    except (OSError, ValueError, RunFolderError, TypeError, KeyError):
         return []
-    return [failure for failure in found if session in (None, failure["session"])]
+    return [failure for failure in known if session in (None, failure["session"])]
 
 
 def record_failure(unit: Unit, session: str, error: str) -> None:
@@ -92,40 +95,33 @@ def position(unit: Unit) -> Position:
     """Where the run of a unit stands, from the end of its metrics; the beginning where there is none."""
     env_steps, returns = 0, {}
     for record in reversed(_last_records(unit)):
-        env_steps = max(env_steps, record.get("env_steps", 0))
-        if record.get("kind") == "evaluation" and record.get("return_mean") is not None:
-            returns.setdefault(record.get("seed"), record["return_mean"])
+        env_steps = max(env_steps, record["env_steps"])
+        if record["kind"] == "evaluation" and not math.isnan(record["return_mean"]):
+            returns.setdefault(record["seed"], record["return_mean"])
     return Position(env_steps, sum(returns.values()) / len(returns) if returns else None)
 
 
 def _last_records(unit: Unit) -> list[dict[str, Any]]:
     try:
-        lines = _tail(unit.folder / METRICS).splitlines()
-    except OSError:
+        lines = read_end(unit.folder / METRICS, TAIL_BYTES).splitlines()
+    except (OSError, RunFolderError):
         return []
     records = []
     for line in lines:
         try:
-            record = json.loads(line)
+            records.append(checked_record(parse_object(line)))
         except ValueError:  # cut at either end
             continue
-        records += [record] if isinstance(record, dict) else []
     return records
 
 
 def last_lines(unit: Unit, count: int = 5) -> list[str]:
     """The end of what the unit's last try has printed."""
     try:
-        text = _tail(unit.logs / LOG)
-    except OSError:
+        text = read_end(unit.logs / LOG, TAIL_BYTES).decode(errors="replace")
+    except (OSError, RunFolderError):
         return []
     return [line for line in text.splitlines() if line.strip()][-count:]
-
-
-def _tail(path: os.PathLike[str]) -> str:
-    with open(path, "rb") as file:
-        file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
-        return file.read().decode(errors="replace")
 
 
 def describe_failed(units: list[Unit], session: str, say: Callable[[str], None]) -> None:

@@ -15,8 +15,8 @@ class Config:
     """Every diffusion-language objective with and without DiPOD on small tasks, and the controls of docs/table1.md."""
 
     seeds: int = 3
-    """seeds of every arm, 0 .. seeds - 1, >= 1; they share the pretrained model, and every arm has one before any has
-    the next"""
+    """seeds of every arm, 0 .. seeds - 1, 1 to 1000; they share the pretrained model, and every arm has one before any
+    has the next"""
     tasks: tuple[str, ...] = tuple(TASKS)
     """tasks, one or more of: sudoku countdown"""
     groups: tuple[str, ...] = tuple(GROUPS)
@@ -31,6 +31,7 @@ class Config:
 
     def __post_init__(self) -> None:
         check = Checked(self)
-        check.number("seeds", "num_iterations", low=1)
+        check.number("seeds", low=1, high=1000)
+        check.number("num_iterations", low=1)
         check_selection("tasks", self.tasks, TASKS)
         check_selection("groups", self.groups, GROUPS)

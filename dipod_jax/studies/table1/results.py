@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from dipod_jax.language import TASKS
-from dipod_jax.runs import RunFolder
+from dipod_jax.runs import RunFolder, RunFolderError
 from dipod_jax.runs._disk import write_text
+from dipod_jax.runs.folder import MAX_CONFIG_BYTES, RESULT
+from dipod_jax.runs.schema import (
+    Check,
+    check_fields,
+    is_count,
+    is_group,
+    is_number,
+    is_summary,
+    is_text,
+    list_of,
+    read_json,
+)
 from dipod_jax.studies.table1.arms import FAMILY, TABLE_METHODS
 from dipod_jax.studies.table1.picture import draw
 from dipod_jax.tables import as_csv, mean_of_numbers, number_or_dash, table
@@ -57,14 +68,52 @@ def read_records(out: Path) -> list[Record]:
     """Every arm of which a seed has ended: what `arm.json` says, `metrics`, and `rows`, one a seed."""
     records: dict[Path, Record] = {}
     for path in sorted(out.glob(f"*/*/*/{ARM}")):
-        folder, arm = RunFolder.open(path.parent), json.loads(path.read_text())
+        folder, arm = RunFolder.open(path.parent), _read_arm(path)
         record = records.setdefault(path.parent.parent, arm | {"metrics": [], "rows": []})
-        result = folder.read_result()
-        assert result is not None  # `arm.json` is written after it
         record["metrics"] += folder.read_metrics()
-        record["rows"] += _seed_rows(arm, result)
+        record["rows"] += _seed_rows(arm, _read_result(folder))
     order = list(TASKS)
     return sorted(records.values(), key=lambda record: order.index(record["task"]))
+
+
+def _read_arm(path: Path) -> Record:
+    try:
+        arm = read_json(path, MAX_CONFIG_BYTES)
+        check_fields(arm, _ARM)
+    except RunFolderError as error:
+        raise RunFolderError(f"{error}; {WAY_OUT}") from error
+    except ValueError as error:
+        raise RunFolderError(f"{path} is damaged ({error}); {WAY_OUT}") from error
+    return arm
+
+
+def _read_result(folder: RunFolder) -> Record:
+    """A finished run's result, with what the tables show of it."""
+    result = folder.read_result() or {}  # `arm.json` is written after it
+    try:
+        check_fields(result, _RESULT)
+        check_fields(result["before"], {"greedy": is_summary})
+        for each in (result["before"]["greedy"], *result["final"].values()):
+            if not (is_summary(each) and len(each["per_seed"]) == len(result["seeds"])):
+                raise ValueError("a measurement has not one number a seed")
+    except ValueError as error:
+        raise RunFolderError(f"{folder.path / RESULT} is damaged ({error}); {WAY_OUT}") from error
+    return result
+
+
+WAY_OUT = "delete its folder, and the same command runs it again"
+_ARM: dict[str, Check] = {
+    **dict.fromkeys(("group", "method", "control"), is_text),
+    "task": lambda value: is_text(value) and value in TASKS,
+    "beta": lambda value: value in BETAS and isinstance(value, (float, str)),
+    "learning_rate": is_number,
+    "num_iterations": is_count,
+}
+_RESULT: dict[str, Check] = {
+    **dict.fromkeys(("built_in_beta", "training_s", "wall_clock_s"), is_number),
+    **dict.fromkeys(("before", "final"), is_group),
+    "seeds": lambda value: list_of(is_count)(value) and value,
+}
 
 
 def _seed_rows(arm: Record, result: Record) -> list[Record]:

@@ -12,7 +12,7 @@ from dipod_jax.language.config import LanguageConfig, make_config
 from dipod_jax.options import override
 from dipod_jax.runs import RunFolder
 from dipod_jax.runs._disk import write_json
-from dipod_jax.studies.begun import begin, check_begun
+from dipod_jax.studies.begun import begun, check_begun
 from dipod_jax.studies.table1.arms import Arm, make_arms
 from dipod_jax.studies.table1.options import Config
 from dipod_jax.studies.table1.results import ARM, write_results
@@ -89,7 +89,12 @@ def run(options: Config, units: list[Unit], train: Train, say: Callable[[str], N
     Args:
         train: trains a config into its folder (`Trainer`).
     """
-    begin(options.out, _settings(options))
+    with begun(options.out, _settings(options)):
+        _run_all(options, units, train, say)
+        return write_results(options.out)
+
+
+def _run_all(options: Config, units: list[Unit], train: Train, say: Callable[[str], None]) -> None:
     for number, unit in enumerate(units, start=1):
         if unit.is_finished():
             continue
@@ -100,7 +105,6 @@ def run(options: Config, units: list[Unit], train: Train, say: Callable[[str], N
         rate, iterations = unit.config.learning.learning_rate, unit.config.learning.num_iterations
         write_json(unit.folder / ARM, described | {"learning_rate": rate, "num_iterations": iterations})
         write_results(options.out)
-    return write_results(options.out)
 
 
 class Trainer:
