@@ -19,6 +19,8 @@ OBSERVATION, ACTION, SIMULATION_BYTES = 8, 2, 1024
 TOKENS = 8
 NUMBER = 4  # bytes of a float32
 ALWAYS_FITS = 2**32  # what no accelerator is asked about
+# Options of which each step has a key of its own.
+KEYS = ("learning.num-iterations", "learning.inner-updates", "learning.distillation-steps", "pretraining.steps")
 COUNTED_BYTES = 2**100  # a float holds no more than 2^1024
 
 Sizes = Mapping[str, Any]
@@ -99,7 +101,10 @@ def check_post_training(config: Any) -> None:
         "learning.num-iterations": learning.num_iterations,
         "policy.num-draws": policy.num_draws,
         "policy.bound-draws": policy.bound_draws,
+        "learning.inner-updates": learning.inner_updates,
+        "learning.distillation-steps": learning.distillation_steps if learning.distillation_interval else 1,
         "pretraining.batch-size": config.pretraining.batch_size,
+        "pretraining.steps": config.pretraining.steps,
         "measure.drift-prompts": config.measure.drift_prompts if config.measure.drift_interval else 1,
     }
 
@@ -113,7 +118,7 @@ def check_post_training(config: Any) -> None:
             "samples": activations * draws * s["learning.num-prompts"] * group,
             "pretraining": activations * s["pretraining.batch-size"],
             "drift": NUMBER * TOKENS * s["measure.drift-prompts"] * group,
-            "random keys": 2 * NUMBER * s["learning.num-iterations"],
+            "random keys": 2 * NUMBER * sum(s[name] for name in KEYS),
         }
 
     check_fits(sizes, parts, on_accelerator=True)

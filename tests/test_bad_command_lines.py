@@ -121,9 +121,15 @@ language | --seeds 0 | --seeds 0
 table1 | --groups none | --groups none
 table1 | --seeds 0 | --seeds 0
 language | --network.width 1000000000 | --network.width GiB
+sweep | --grid rollout.num-envs GRID --grid rollout.num-steps GRID --grid learning.num-epochs GRID | --grid runs 10000
+language | --pretraining.steps 1000000000000 | --pretraining.steps GiB
+language | --learning.inner-updates 1000000000000 | --learning.inner-updates GiB
+table1 | --seeds 100000000 | --seeds 1000
 language | --learning.samples-per-prompt 100000000000 | --learning.samples-per-prompt GiB
 """
-LINES += f"evaluate | {300 * 'x'} | long\n"  # than a file system allows
+LINES = LINES.replace("GRID", " ".join(map(str, range(1, 30))))
+LINES += f"comparison | --seed-list {' '.join(map(str, range(2000)))} --tuning-seeds 9999 | --seed-list 2000 1000\n"
+LINES += "".join(f"{name} | {300 * 'x'} | long\n" for name in ("evaluate", "report", "compare", "export"))
 CASES = [tuple(part.strip() for part in line.split("|")) for line in LINES.strip().splitlines()]
 
 

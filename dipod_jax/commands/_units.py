@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import itertools
+import math
 import shlex
 import time
 from collections import Counter
@@ -18,6 +19,7 @@ from dipod_jax.config import Config
 from dipod_jax.runs import check_writable
 from dipod_jax.studies.sweep.plan import UNITS, Unit, check_backend, make_unit
 
+MOST_UNITS = 10_000  # of one command: each is a process's work, and a line on the screen
 OWNED = {"task": "use --tasks", "objective": "use --objectives", "beta": "use --betas"}
 SESSIONS = ("resume", "out", "seeds", "seed-list", "logger", "distributed", "preset", "backend", "strict-resume")
 
@@ -62,6 +64,9 @@ def plan_units(own: argparse.Namespace, rest: list[str]) -> list[Unit]:
     Raises:
         ValueError: one line: a value that is not allowed, or two units that are the same.
     """
+    num_units = len(own.tasks) * len(own.objectives) * len(own.betas or "1")
+    num_units *= math.prod(max(1, len(grid) - 1) for grid in own.grid)
+    require(num_units <= MOST_UNITS, "grid", f"of {num_units} runs", f"at most {MOST_UNITS} in one command")
     points = grid_points(own.grid)
     units: list[Unit] = []
     for task, objective, point in itertools.product(own.tasks, own.objectives, points):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,9 +70,13 @@ def write(options: ReportConfig) -> None:
 
 def _open_run(folder: Path) -> None:
     """Raise RunFolderError unless `folder` is a run's."""
-    if folder.is_dir() and not (folder / CONFIG).exists():
-        raise RunFolderError(f"{folder} is neither a run folder (it has no {CONFIG}) nor a study's (it has no units)")
-    RunFolder.open(folder)
+    try:
+        RunFolder.open(folder)
+    except RunFolderError:
+        if os.path.isdir(folder) and not os.path.exists(folder / CONFIG):
+            what = f"neither a run folder (it has no {CONFIG}) nor a study's (it has no units)"
+            raise RunFolderError(f"{folder} is {what}") from None
+        raise
 
 
 def _is_study(options: ReportConfig) -> bool:

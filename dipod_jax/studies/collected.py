@@ -133,7 +133,10 @@ class Study(NamedTuple):
 
 def is_study(path: Path) -> bool:
     """Whether `path` is a study's folder, of which every unit is a run folder in `units/`."""
-    return (path / UNITS).is_dir()
+    try:
+        return (path / UNITS).is_dir()
+    except OSError:  # a name too long for any folder, which whoever opens it says
+        return False
 
 
 def collect_study(path: Path) -> Study:

@@ -13,6 +13,7 @@ from dipod_jax.objectives import OBJECTIVES
 
 # Env steps of a seed where --total-steps does not say: a third of each recipe or less.
 STEPS = {"BallInCup": 500_000, "FingerSpin": 1_000_000, "CheetahRun": 1_000_000}
+MOST = 1000  # values of an option: each is tried
 # Options that may differ between the parts of one study: they say which of it is run, not what it is.
 WHICH = ("objectives", "tasks", "total_steps", "out")
 
@@ -59,6 +60,7 @@ class Config:
         for name in ("seed_list", "tuning_seeds", "rate_factors", "trust_factors", "betas"):
             values, flag = getattr(self, name), name.replace("_", "-")
             check_selection(flag, values)
+            require(len(values) <= MOST, flag, f"of {len(values)} values", f"at most {MOST}")
             for value in values:
                 seed = "seed" in name
                 check_number(flag, value, 0.0, 2.0**31 - 1 if seed else float("inf"), open_low=not seed)
