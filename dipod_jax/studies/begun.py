@@ -9,6 +9,7 @@ from dipod_jax.checks import require
 from dipod_jax.runs._disk import plain, write_json
 from dipod_jax.runs.lock import FolderLock
 from dipod_jax.runs.schema import read_json
+from dipod_jax.runs.signals import say, stop_requested
 
 STUDY = "study.json"
 MAX_BYTES = 2**20
@@ -18,6 +19,8 @@ MAX_BYTES = 2**20
 def begun(out: Path, settings: Mapping[str, Any]) -> Iterator[None]:
     """Make the folder, have it to oneself meanwhile, and note in it what all of the study's runs share.
 
+    A second after a signal the process ends: what a study has is in whole files of its runs.
+
     Raises:
         RunFolderError: another process has it.
     """
@@ -25,7 +28,8 @@ def begun(out: Path, settings: Mapping[str, Any]) -> Iterator[None]:
     lock = FolderLock(out)
     try:
         write_json(out / STUDY, settings)
-        yield
+        with stop_requested() as stop, stop.abandonable(lambda: say("interrupted; the same command goes on")):
+            yield
     finally:
         lock.release()
 

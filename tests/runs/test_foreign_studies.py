@@ -4,8 +4,12 @@ import json
 import os
 import random
 import shutil
+import signal
+import subprocess
+import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from fake_run import fake_config
@@ -24,6 +28,7 @@ from dipod_jax.studies.table1 import options as table1_options
 from dipod_jax.studies.table1 import results as table1
 from dipod_jax.studies.table1.study import make_units
 
+ROOT = Path(__file__).resolve().parents[2]
 HEAD = {"kind": "evaluation", "seed": 0, "iteration": 1, "env_steps": 16, "wall_clock_s": 0.5, "return_mean": 1.5}
 
 
@@ -185,3 +190,20 @@ def test_one_study_is_run_by_one_command(tmp_path):
         pass
     with begun(tmp_path, {"a": 1}):
         pass
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGHUP, 143)])
+def test_a_study_ends_soon_after_a_signal_whatever_it_computes(tmp_path, number, status):
+    lines = ["import sys, time", "from pathlib import Path", "from dipod_jax.studies.begun import begun"]
+    lines += ["with begun(Path(sys.argv[1]), {}):", "    print('begun', flush=True)", "    time.sleep(60)"]
+    process = subprocess.Popen(
+        [sys.executable, "-c", "\n".join(lines), str(tmp_path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+    assert process.stdout is not None and process.stdout.readline() == "begun\n"
+    process.send_signal(number)
+    assert process.communicate(timeout=5)[1] == "interrupted; the same command goes on\n"
+    assert process.returncode == status
