@@ -97,6 +97,8 @@ comparison | --tasks BallInCup BallInCup | --tasks
 export | | RUN_DIR required
 export | run --formats pickle | --formats
 export | run --seed 5 | --seed 5
+export | tokens | language
+train | --resume --out tokens | --resume language
 report | nowhere | nowhere
 report | file | file
 sweep | --betas | --betas

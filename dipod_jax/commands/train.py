@@ -77,6 +77,7 @@ def _starting_config(arguments: list[str], task: str | None) -> tuple[Config, st
         from dipod_jax.runs import RunFolder
 
         stored = RunFolder.open(known.out).config
+        require("room" not in stored, "resume", True, f"with {known.out}: a language run is not resumed")
         version = stored.get("version", 1)
         what = f"with the run in {known.out}: it can be evaluated, but was written by version {version}, not {VERSION}"
         require(version == VERSION, "resume", True, what)

@@ -88,7 +88,7 @@ def check_devices() -> None:
 
     try:
         jax.devices()
-    except RuntimeError as error:
+    except (RuntimeError, AssertionError) as error:  # JAX asserts that a platform it knows has devices
         raise MachineError(f"JAX finds no device to train on ({reason_of(error)}); see JAX_PLATFORMS") from error
 
 
