@@ -32,6 +32,7 @@ napoleon_use_rtype = False
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 default_role = "code"
+highlight_language = "text"  # a block without a language is a formula or a table
 suppress_warnings = ["ref.python"]  # a word in a type that names several classes: no link is wrong, one is not made
 
 API = Path(__file__).parent / "api"
