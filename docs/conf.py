@@ -104,7 +104,8 @@ ARRAY_LIKE = re.compile(r"\S*\bArray \| \S*ndarray \| \S*bool \| \S*number \| bo
 
 def short_signature(app, what, name, obj, options, signature, return_annotation):
     """Fields that are listed below are not listed in a class's signature too; types go by their short names."""
-    if what == "class" and (dataclasses.is_dataclass(obj) or hasattr(obj, "_fields") or getattr(obj, "_is_protocol", False)):
+    listed = dataclasses.is_dataclass(obj) or hasattr(obj, "_fields") or getattr(obj, "_is_protocol", False)
+    if what == "class" and listed:
         return "", None
     short = lambda text: text and ARRAY_LIKE.sub("ArrayLike", text)
     return short(signature), short(return_annotation)
