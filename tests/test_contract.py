@@ -123,23 +123,15 @@ def assert_over_seeds_equals_a_loop(function, *arguments, single=None):
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
-def test_an_objective_is_finite_scalars_of_strong_float32(name):
+def test_an_objective_compiled_is_the_objective(name):
     arguments = case(name)
     (loss, metrics), gradient = evaluate(*arguments)
     assert loss.shape == () and all(value.shape == () for value in metrics.values())
     assert_finite(((loss, metrics), gradient))
+    jax.tree.map(lambda a, b: assert_allclose(a, b, rtol=1e-4, atol=1e-6), (loss, metrics), loss_of(*arguments))
     assert_strong_float32(loss_of, *arguments)
     config, _ = make_config("smoke", "BallInCup", name, "native")  # options that are plain numbers
     assert_strong_float32(functools.partial(loss_of, config.objective), *arguments[1:])
-
-
-QUICK = ("fpo", "ppo", "vrpo")  # an operation at a time is a program for each
-
-
-@pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in OBJECTIVES])
-def test_an_objective_compiled_is_the_objective(name):
-    found, arguments = evaluate(*case(name))[0], case(name)
-    jax.tree.map(lambda a, b: assert_allclose(a, b, rtol=1e-4, atol=1e-6), found, loss_of(*arguments))
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
@@ -152,7 +144,7 @@ def test_an_objective_asks_for_a_reference_or_does_not_look_at_it(name):
     objective, new, old, reference, advantage = case(name)
     if not objective.needs_reference:
         (loss, _), _ = evaluate(objective, new, old, reference, advantage)
-        assert_allclose(loss, jax.jit(loss_of)(objective, new, old, None, advantage)[0], rtol=1e-5)
+        assert_allclose(loss, loss_of(objective, new, old, None, advantage)[0], rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
