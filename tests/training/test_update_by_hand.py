@@ -82,11 +82,11 @@ def random_rollout(trace, seed=0):
 def start_state(learner):
     """Parameters, another reference and statistics of observations, in the middle of a run."""
     keys = jax.random.split(jax.random.key(5), 3)
-    policy = jax.jit(learner.policy.init)(keys[0])
-    params = {"policy": policy, "critic": jax.jit(learner.critic.init)(keys[1])}
+    policy = learner.policy.init(keys[0])
+    params = {"policy": policy, "critic": learner.critic.init(keys[1])}
     return LearnerState(
         params=params,
-        optimizer=jax.jit(learner.optimizer.init)(params),
+        optimizer=learner.optimizer.init(params),
         distiller=(),
         reference=jax.tree.map(lambda x: x + 0.02, policy),
         obs_statistics=RunningStatistics(
