@@ -29,6 +29,11 @@ def duration(seconds: float) -> str:
     return f"{minutes}m{rest:02d}s" if minutes else f"{rest}s"
 
 
+def counted(count: int, noun: str) -> str:
+    """`1 unit`, `2 units`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def number_or_dash(value: float | None, form: str) -> str:
     """`value` in a format such as `.2f`; a dash where there is none."""
     return "-" if value is None else format(value, form)

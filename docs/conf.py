@@ -1,5 +1,6 @@
 """The documentation as a site: `make docs`. Pages are Markdown; the API reference is made of the docstrings."""
 
+import dataclasses
 import pkgutil
 import re
 from importlib import import_module
@@ -26,10 +27,12 @@ myst_heading_anchors = 4
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_default_options = {"members": True, "show-inheritance": True}
+autodoc_preserve_defaults = True
 napoleon_use_rtype = False
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 default_role = "code"
+highlight_language = "text"  # a block without a language is a formula or a table
 suppress_warnings = ["ref.python"]  # a word in a type that names several classes: no link is wrong, one is not made
 
 API = Path(__file__).parent / "api"
@@ -79,6 +82,8 @@ def write_api(app) -> None:
 
 def plain_text(app, what, name, obj, options, lines: list[str]) -> None:
     """Docstrings are plain text with code in backticks: what reStructuredText would read as markup is escaped."""
+    if lines and re.match(r"Alias for field number \d+", lines[0]):
+        lines.clear()  # Python's own words for a field of a NamedTuple that has none
     if what in ("attribute", "property", "data"):
         lines[:0] = ["..", ""]  # else napoleon takes what precedes a colon in the first line for a type
     code = re.compile(r"(``.+?``|`.+?`)")
@@ -86,10 +91,24 @@ def plain_text(app, what, name, obj, options, lines: list[str]) -> None:
     for number, line in enumerate(lines):
         if number not in literal:
             parts = code.split(line)
+            parts[::2] = [re.sub(r"(?<!\S)--[a-z][\w.-]*\w", r"`\g<0>`", part) for part in parts[::2]]  # no dash
+            parts = code.split("".join(parts))
             parts[::2] = [re.sub(r"([*|\\]|(?<=\w)_(?!\w))", r"\\\1", part) for part in parts[::2]]
-            lines[number] = "".join(parts)
+            lines[number] = re.sub(r"(: \w)\.$", r"\1\\.", "".join(parts))  # `d.` opens no list
     for number in sorted((n for n in literal if n - 1 not in literal), reverse=True):
         lines[number:number] = ["::", ""]  # a formula or a table keeps its lines
+
+
+ARRAY_LIKE = re.compile(r"\S*\bArray \| \S*ndarray \| \S*bool \| \S*number \| bool \| int \| float \| complex")
+
+
+def short_signature(app, what, name, obj, options, signature, return_annotation):
+    """Fields that are listed below are not listed in a class's signature too; types go by their short names."""
+    listed = dataclasses.is_dataclass(obj) or hasattr(obj, "_fields") or getattr(obj, "_is_protocol", False)
+    if what == "class" and listed:
+        return "", None
+    short = lambda text: text and ARRAY_LIKE.sub("ArrayLike", text)
+    return short(signature), short(return_annotation)
 
 
 def indented_blocks(lines: list[str]) -> set[int]:
@@ -114,3 +133,4 @@ def setup(app) -> None:
     """Hooks of the build."""
     app.connect("builder-inited", write_api)
     app.connect("autodoc-process-docstring", plain_text, priority=400)  # before napoleon
+    app.connect("autodoc-process-signature", short_signature)

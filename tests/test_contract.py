@@ -84,9 +84,6 @@ def loss_of(objective, new, old, reference, advantage):
     return objective(*matched(new, old), reference, advantage)
 
 
-compiled = jax.jit(loss_of)
-
-
 @jax.jit
 def evaluate(objective, new, old, reference, advantage):
     """(loss, metrics), and the gradient in every number of the new scores."""
@@ -139,7 +136,7 @@ def test_an_objective_compiled_is_the_objective(name):
 
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_an_objective_mapped_over_seeds_and_over_its_options_is_what_it_is_of_each(name):
-    assert_over_seeds_equals_a_loop(loss_of, *case(name), single=compiled)
+    assert_over_seeds_equals_a_loop(loss_of, *case(name), single=lambda *arguments: evaluate(*arguments)[0])
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
@@ -153,13 +150,13 @@ def test_an_objective_asks_for_a_reference_or_does_not_look_at_it(name):
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_three_values_of_every_float_option_are_one_program(name):
     objective, *rest = case(name)
-    compiled(objective, *rest)
-    programs = compiled._cache_size()
+    evaluate(objective, *rest)
+    programs = evaluate._cache_size()
     for field in dataclasses.fields(objective):
         if isinstance(value := getattr(objective, field.name), jax.Array):
             for factor in (0.5, 0.75, 0.9):
-                compiled(as_arrays(dataclasses.replace(objective, **{field.name: factor * value})), *rest)
-    assert compiled._cache_size() == programs
+                evaluate(as_arrays(dataclasses.replace(objective, **{field.name: factor * value})), *rest)
+    assert evaluate._cache_size() == programs
 
 
 EDGES = {

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from dipod_jax.tables import duration, short_number, table
+from dipod_jax.tables import counted, duration, short_number, table
 
 
 @pytest.mark.parametrize(
@@ -37,6 +37,10 @@ def test_numbers_have_at_most_three_digits(value, text):
 )
 def test_durations_have_two_units(seconds, text):
     assert duration(seconds) == text
+
+
+def test_one_of_a_kind_is_singular():
+    assert [counted(n, "unit") for n in (0, 1, 2)] == ["0 units", "1 unit", "2 units"]
 
 
 def test_a_table_is_markdown_with_aligned_columns():

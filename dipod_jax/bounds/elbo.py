@@ -105,12 +105,12 @@ def elbo(
     the field is the score of its own samples.
 
     Args:
-      velocity_loss: (..., N) velocity form, **summed** over action dimensions.
+      velocity_loss: (..., N) velocity form, summed over action dimensions.
       t: (..., N) times drawn from the time measure on [delta, 1].
       action_size: d.
       delta: in (0, 1), smallest time.
       time_measure: ``uniform`` (``sample_draws(..., t_min=delta)``) or ``log-uniform`` (``to_log_uniform``), whose
-      estimator has bounded weight.
+        estimator has bounded weight.
       weights: (N,) summing to 1, ``draw_weights``; None for 1/N.
 
     Returns:
@@ -138,7 +138,7 @@ def elbo_loss(velocity_loss: Array, t: Array, *, delta: float) -> Array:
     ``int_delta^1 (1-t)/t E_eps|v_hat - v|^2 dt``: differences of it are differences of the ELBO in nats.
 
     Args:
-      velocity_loss: (..., N) velocity form, **summed** over action dimensions.
+      velocity_loss: (..., N) velocity form, summed over action dimensions.
       t: (..., N) log-uniform on [delta, 1].
       delta: in (0, 1), smallest time.
 

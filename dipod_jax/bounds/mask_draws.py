@@ -50,14 +50,14 @@ def sample_mask_draws(
       on 0..L with factor (L + 1) / m: each token is scored exactly once in a pair;
     - `quadrature`: Gauss-Legendre nodes t_n, each blank masked with probability t_n, factor 1 / t_n. Exact in t for
       2 N >= L, else biased;
-    - `floor`: as LLaDA's, d1's and DiPOD's released code has it, m = floor(u L), factor L / max(m, 1): **biased**. A
+    - `floor`: as LLaDA's, d1's and DiPOD's released code has it, m = floor(u L), factor L / max(m, 1): biased. A
       short answer is scored too high, and the context in which all is masked is never drawn;
     - `gdpo`: as GDPO's released code has it, exactly floor(t_n L) masked at Gauss-Legendre nodes,
-      factor 1 / t_n: **biased** for short answers;
+      factor 1 / t_n: biased for short answers;
     - `coupled-grpo`: as its released code has it, three masks: all blanks; each with probability r ~ U(.2, .8); those
-      left out; factors 3/2, 3/2 / r and 3/2 / (1 - r). **No ELBO**: half of it is the one-step log-likelihood;
+      left out; factors 3/2, 3/2 / r and 3/2 / (1 - r). No ELBO: half of it is the one-step log-likelihood;
     - `one-step`: d1's (arXiv 2504.12216), all blanks masked, factor 1: the log-likelihood of revealing everything in
-      one step, **not** an ELBO of more steps.
+      one step, not an ELBO of more steps.
 
     Args:
       key: PRNG key, consumed.

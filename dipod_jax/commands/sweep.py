@@ -17,7 +17,7 @@ from dipod_jax.studies.sweep.plan import PLAN, Unit, check_backend, check_place,
 from dipod_jax.studies.sweep.reporting import draw
 from dipod_jax.studies.sweep.shards import parse_shard
 from dipod_jax.studies.sweep.states import describe_failed, is_done, state_of
-from dipod_jax.tables import table
+from dipod_jax.tables import counted, table
 
 USAGE = """usage: dipod sweep [--tasks TASK ...] [--objectives NAME ...] [--betas BETA ...] [--grid OPTION VALUE ...]
                    [--out DIR] [--launcher LAUNCHER] [--workers N] [--shard [i/n]] [--ray-address ADDRESS]
@@ -106,7 +106,7 @@ def _counts(request: Request, before: set[str]) -> str:
     shard = "" if len(job.units) == len(units) else f", {len(job.units)} of them in this shard"
     others = len(before - {unit.id for unit in units})
     more = f"; {others} more of other commands stay as they are" if others else ""
-    return f"{job.out}: {len(units)} units, {new} new{shard}, {finished} finished before{more}"
+    return f"{job.out}: {counted(len(units), 'unit')}, {new} new{shard}, {finished} finished before{more}"
 
 
 def _finish(job: Job) -> None:
@@ -114,7 +114,10 @@ def _finish(job: Job) -> None:
     draw(job.out, print)
     describe_failed(failed, job.session, print)
     if failed:
-        print(f"{len(failed)} of {len(job.units)} units failed; the same command tries them again", file=sys.stderr)
+        print(
+            f"{len(failed)} of {counted(len(job.units), 'unit')} failed; the same command tries them again",
+            file=sys.stderr,
+        )
         sys.exit(1)
 
 

@@ -50,7 +50,7 @@ def action_metrics(
       num_actions: M >= 2.
       num_fine_steps: of the reference.
       delta: cut-off of the ELBO, for ``drift/floor_cutoff`` = ``bounds.cutoff_floor`` at these standard deviations,
-      exact for Gaussian actions.
+        exact for Gaussian actions.
 
     Returns:
       Flat dict of scalars. They cannot reveal several modes, to which a standard deviation is blind.

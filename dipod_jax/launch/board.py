@@ -13,7 +13,7 @@ from dipod_jax.runs.terminal import Terminal
 from dipod_jax.studies.sweep.plan import Unit
 from dipod_jax.studies.sweep.reporting import draw
 from dipod_jax.studies.sweep.states import State, failures, is_taken, position, state_of
-from dipod_jax.tables import duration, number_or_dash
+from dipod_jax.tables import counted, duration, number_or_dash
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -75,11 +75,13 @@ class Board:
             self._drawn = time.monotonic()
 
     def summary(self) -> str:
-        """`12 units: 5 done, 2 running, 5 waiting, ETA 1h02m`."""
+        """`12 units: 5 done, 2 running, 5 waiting, ETA 1h02m`; no ETA before anything has moved."""
         counts = {state: len(self._of(state)) for state in ("done", "running", "waiting", "failed")}
         parts = [f"{count} {state}" for state, count in counts.items() if count or state == "done"]
-        eta = f", ETA {duration(self._eta_s())}" if self.num_left else ""
-        return f"{len(self._job.units)} units: {', '.join(parts)}{eta}"
+        seconds = self._eta_s()
+        if self.num_left and math.isfinite(seconds):
+            parts.append(f"ETA {duration(seconds)}")
+        return f"{counted(len(self._job.units), 'unit')}: {', '.join(parts)}"
 
     def line(self, text: str) -> None:
         """Print one line, above the table where there is one."""

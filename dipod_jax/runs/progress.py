@@ -13,7 +13,7 @@ from dipod_jax.tables import duration, short_number
 class Progress:
     """Progress over env steps: speed, time left, last return.
 
-    On a terminal a bar that redraws itself, with `line`s scrolling above it; where the stream is no terminal (a log
+    On a terminal a bar that redraws itself, with each `line` scrolling above it; where the stream is no terminal (a log
     file, a pipe, CI) or one that cannot move its cursor, plain lines, one per `interval_s` at most. Characters that the
     stream's encoding lacks come out as escapes, and a stream that is gone is written to no more: neither stops a
     training. A context manager; `close` may be called twice.

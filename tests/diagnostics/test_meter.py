@@ -31,12 +31,6 @@ STD, STEPS, BATCH = 0.3, 10, 1024
 TIMES = time_grid(STEPS, kind="uniform")
 
 
-@pytest.fixture(autouse=True, scope="module")
-def quickly_compiled():
-    """Most of the time here is compilation."""
-    yield
-
-
 def growth(params, obs, x, t):
     """The optimal field of N(0, e^(2 log_std)), scaled by gain: a policy with two parameters."""
     return params["gain"] * gaussian_velocity(jnp.exp(params["log_std"]), obs, x, t)
@@ -45,12 +39,12 @@ def growth(params, obs, x, t):
 PARAMS = {"log_std": jnp.log(STD), "gain": jnp.asarray(1.0)}
 
 
-def make_batch(velocity_fn, params, *, seed=0, batch=BATCH, clip=None, obs=None):
-    keys = jax.random.split(jax.random.key(seed), 4)
+@partial(jax.jit, static_argnames=("velocity_fn", "batch"))
+def make_batch(velocity_fn, params, *, batch=BATCH, obs=None):
+    keys = jax.random.split(jax.random.key(0), 4)
     obs = jax.random.normal(keys[0], (batch, 3)) if obs is None else obs
     noise = jax.random.normal(keys[1], (batch, 2))
     action = integrate(lambda x, t: velocity_fn(params, obs, x, t), noise, TIMES, method="euler")
-    action = action if clip is None else jnp.clip(action, -clip, clip)
     grid = evaluation_times(TIMES, method="euler")
     draws = sample_draws(keys[3], (batch,), 8, 2, placement="grid", times=grid)
     return DriftBatch(obs, noise, action, jax.random.normal(keys[2], (batch,)), draws)
@@ -145,16 +139,13 @@ def test_the_exact_gradient_of_a_gaussian_policy_is_its_score_and_chunks_do_not_
     data = batch.obs, batch.base_noise, batch.advantage
     first, second, _ = run(PARAMS, *data, chunk_size=128)
     chunked = run(PARAMS, *data, chunk_size=50)  # 32, the largest divisor of 128 not above it
-    rate = jax.grad(
-        lambda log_std: jnp.log(
-            integrate(
-                lambda x, t: gaussian_velocity(jnp.exp(log_std), x, x, t), jnp.ones((1, 1)), TIMES, method="euler"
-            )[0, 0]
-        )
-    )(PARAMS["log_std"])
-    score = rate * jnp.sum(batch.base_noise**2 - 1.0, axis=-1)
+    euler = lambda log_std: integrate(
+        lambda x, t: gaussian_velocity(jnp.exp(log_std), x, x, t), jnp.ones((1, 1)), TIMES, method="euler"
+    )
+    rate = jax.jit(jax.grad(lambda log_std: jnp.log(euler(log_std)[0, 0])))(PARAMS["log_std"])
+    score = np.asarray(rate) * np.sum(np.asarray(batch.base_noise) ** 2 - 1.0, axis=-1)
     for half, rows in ((first, slice(128)), (second, slice(128, 256))):
-        expected = -jnp.mean((batch.advantage * score)[rows])
+        expected = -np.mean((np.asarray(batch.advantage) * score)[rows])
         assert float(half["log_std"]) == pytest.approx(float(expected), rel=2e-3)
     for a, b in zip(jax.tree.leaves((first, second)), jax.tree.leaves(chunked[:2]), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
@@ -168,13 +159,14 @@ def test_the_exact_gradient_of_a_gaussian_policy_is_its_score_and_chunks_do_not_
 
 
 def test_a_clipped_action_is_measured_unclipped_and_reported():
-    batch, clipped = (make_batch(growth, PARAMS, batch=256, clip=clip) for clip in (None, 0.3))
+    batch = make_batch(growth, PARAMS, batch=256)
+    clipped = batch._replace(action=jnp.clip(batch.action, -0.3, 0.3))
     plain, got = (meter(PARAMS, b, jax.random.key(0), proxy=bound_objective) for b in (batch, clipped))
     for name in ("drift/gap", "drift/floor", "drift/gradient_cosine_ceiling", "drift/log_prob"):
         assert float(got[name]) == float(plain[name])
     settings = MeterSettings()
-    losses = draw_losses(
-        growth, PARAMS, clipped.obs, clipped.action, clipped.draws, form=settings.form, reduction=settings.reduction
+    losses = jax.jit(partial(draw_losses, growth, form=settings.form, reduction=settings.reduction))(
+        PARAMS, clipped.obs, clipped.action, clipped.draws
     )
     assert float(got["drift/cfm_loss"]) == pytest.approx(float(losses.mean()), rel=1e-4)  # of what training sees
     share = float(jnp.mean(jnp.any(jnp.abs(batch.action) > 0.3 * 1.002, axis=-1)))
@@ -206,7 +198,8 @@ def test_folded_samples_are_counted_and_leave_every_average():
     for half, rows in ((first, slice(256)), (second, slice(256, 512))):
         expected = -np.mean((np.asarray(batch.advantage) * slope)[rows][~folded[rows]])
         assert float(half) == pytest.approx(expected, rel=2e-3)
-    floor = partial(floor_metrics, folding, jnp.asarray(1.0), batch.obs, num_samples=512, num_fine_steps=40)
+    measured = partial(floor_metrics, folding, jnp.asarray(1.0), batch.obs, num_samples=512, num_fine_steps=40)
+    floor = jax.jit(measured)
     spoilt = exact._replace(log_prob=jnp.where(exact.valid, exact.log_prob, 1e3))
     assert float(floor(spoilt)["drift/floor"]) == float(floor(exact)["drift/floor"])
     bound = jnp.zeros(512)
@@ -354,8 +347,9 @@ def test_contraction_is_a_geometric_mean_over_states():
         )
     )()
     noise = jax.random.normal(key, (64, 2, 2))
+    sampled = jax.jit(partial(sample_actions, two_kinds), static_argnames="method")
     std = [
-        np.std(sample_actions(two_kinds, jnp.asarray(1.0), obs, noise, times, method=method), axis=0, ddof=1)
+        np.std(sampled(jnp.asarray(1.0), obs, noise, times, method=method), axis=0, ddof=1)
         for times, method in ((TIMES, "euler"), (time_grid(40, kind="uniform"), "heun"))
     ]
     assert std[1].max() > 2 * std[1].min()

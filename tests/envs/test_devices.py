@@ -15,7 +15,7 @@ from probe_tasks import CountingTask
 from dipod_jax.envs import BatchedEnv
 
 
-@pytest.fixture(scope="module", params=["two", pytest.param("all", marks=pytest.mark.slow)])
+@pytest.fixture(scope="module", params=["two", "all"])
 def report(request):
     script = Path(__file__).with_name("on_four_devices.py")
     flags = "--xla_force_host_platform_device_count=4"  # and none of the tests' own: XLA's new emitters keep the bits
@@ -26,12 +26,14 @@ def report(request):
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.slow  # tests/training/test_topologies.py holds the bits of a rollout quickly
 @pytest.mark.parametrize("what", ["alone", "over seeds"])
 def test_the_number_of_devices_changes_no_bit(report, what):
     digests = report[what]
     assert len(digests) >= 2 and len(set(digests.values())) == 1, digests
 
 
+@pytest.mark.slow
 def test_a_scan_of_steps_is_partitioned_and_asks_no_other_device(report):
     assert report["num_partitions"] == 4
     assert report["collectives in a scan of steps"] == []

@@ -42,7 +42,7 @@ def test_states_are_counted_and_failures_named(job):
     with Board(job, stream) as board:
         board.look()
         assert [unit.config.beta for unit in board.running] == [0.1] and (board.num_waiting, board.num_left) == (1, 2)
-        assert board.summary() == "4 units: 1 done, 1 running, 1 waiting, 1 failed, ETA -"
+        assert board.summary() == "4 units: 1 done, 1 running, 1 waiting, 1 failed"
     assert f"{job.units[2].name}: failed: it broke\n" in stream.getvalue()
 
 
@@ -68,4 +68,4 @@ def test_on_a_terminal_the_running_units_are_a_table_that_leaves_one_line(job, m
         board.look()
     shown = stream.getvalue()
     assert job.units[1].name in shown and "50 %" in shown and "42" in shown
-    assert shown.rstrip().endswith("4 units: 1 done, 1 running, 1 waiting, 1 failed, ETA -")
+    assert shown.rstrip().endswith("4 units: 1 done, 1 running, 1 waiting, 1 failed")

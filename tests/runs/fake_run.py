@@ -1,19 +1,27 @@
 """A run of the real loop over programs that only count, so that its hundred kills and full disks take seconds.
 
-As a program: `python fake_run.py OUT [--option value ...]` trains, and behaves as the training command does.
+As a program: `python fake_run.py "{'out': OUT, option: value ...}"` trains, and behaves as the training command does;
+`FakeSession` is that program without the seconds in which it imports.
 """
 
+import ast
 import dataclasses
 import hashlib
+import multiprocessing
 import os
 import resource
+import signal
+import subprocess
 import sys
+from multiprocessing import forkserver
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
+from unittest import mock
 
 import numpy as np
 
+from dipod_jax.cli import run_cli
 from dipod_jax.config import Config, EvaluationConfig, RolloutConfig
 from dipod_jax.presets import smoke
 
@@ -143,16 +151,84 @@ def main(options: dict[str, Any]) -> None:
     loop.train(config)
 
 
+def as_program(argv: list[str]) -> None:
+    run_cli(lambda words: ast.literal_eval(words[0]), main, argv)
+
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
 def command(out: Path, **options) -> dict[str, Any]:
     """Arguments of `subprocess.Popen` for a fake run in a process of its own."""
-    root = str(Path(__file__).resolve().parents[2])
     words = [sys.executable, __file__, repr({"out": str(out), **options})]
-    return {"args": words, "env": {**os.environ, "PYTHONPATH": root}, "text": True}
+    return {"args": words, "env": {**os.environ, "PYTHONPATH": str(ROOT)}, "text": True}
+
+
+class FakeSession:
+    """What `subprocess.Popen(**command(out, **options), stdout=-1, stderr=-1)` is, as far as the tests ask.
+
+    A process of its own too, but forked from a server that has imported everything and started nothing.
+    """
+
+    def __init__(self, out: Path, **options):
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["fake_run", "dipod_jax.training.loop", "orbax.checkpoint", "mujoco"])
+        with mock.patch.dict(os.environ, PYTHONPATH=os.pathsep.join([str(ROOT), str(Path(__file__).parent)])):
+            forkserver.ensure_running()
+        (out_end, out_of_child), (err_end, err_of_child) = context.Pipe(duplex=False), context.Pipe(duplex=False)
+        words = [__file__, repr({"out": str(out), **options})]
+        self._process = context.Process(target=_session, args=(words, out_of_child, err_of_child), daemon=True)
+        self._process.start()
+        self.pid: int = self._process.pid or 0
+        for ours in (out_of_child, err_of_child):
+            ours.close()
+        self.stdout, self._stderr = (os.fdopen(os.dup(end.fileno())) for end in (out_end, err_end))
+
+    def poll(self) -> int | None:
+        return self._process.exitcode
+
+    @property
+    def returncode(self) -> int | None:
+        return self._process.exitcode
+
+    def wait(self, timeout: float | None = None) -> int:
+        self._process.join(timeout)
+        if self._process.exitcode is None:
+            raise subprocess.TimeoutExpired("fake_run.py", timeout or 0.0)
+        return self._process.exitcode
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+    def communicate(self, timeout: float = 120.0) -> tuple[str, str]:
+        """The rest of what it prints, after its end; it prints less than a pipe holds."""
+        try:
+            self.wait(timeout)
+        finally:
+            self.kill()
+        with self.stdout, self._stderr:
+            return self.stdout.read(), self._stderr.read()
+
+
+def run_session(out: Path, **options) -> subprocess.CompletedProcess:
+    """A fake run from its start to its end."""
+    session = FakeSession(out, **options)
+    printed, err = session.communicate()
+    return subprocess.CompletedProcess(["fake_run.py", str(out)], session.wait(), printed, err)
+
+
+def _session(words: list[str], out: Any, err: Any) -> None:
+    """In the new process: the program, its output in the two pipes."""
+    sys.argv = words
+    for pipe, descriptor in ((out, 1), (err, 2)):
+        os.dup2(pipe.fileno(), descriptor)
+        pipe.close()
+    as_program(words[1:])
 
 
 if __name__ == "__main__":
-    import ast
-
-    from dipod_jax.cli import run_cli
-
-    run_cli(lambda words: ast.literal_eval(words[0]), main)
+    as_program(sys.argv[1:])

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fake_run import FakePrograms, command, fake_config
+from fake_run import FakePrograms, FakeSession, fake_config, run_session
 
 from dipod_jax.runs import RunFolder, Saver, StorageError, latest_checkpoint, saver
 from dipod_jax.runs.metrics import MetricsWriter
@@ -99,7 +99,7 @@ def test_a_disk_that_refuses_for_ten_minutes_ends_the_run(tmp_path, monkeypatch)
 
 def outcome(out, **options):
     """Exit status and the lines of stdout and stderr of a fake run."""
-    done = subprocess.run(**command(out, **options), capture_output=True, timeout=120)
+    done = run_session(out, **options)
     return done.returncode, done.stdout.splitlines(), done.stderr.splitlines()
 
 
@@ -112,7 +112,7 @@ def test_a_run_whose_files_may_not_grow_ends_with_74_in_one_line(tmp_path):
 def test_a_run_goes_on_over_a_disk_that_is_full_for_a_while(disk):
     path, full = disk
     out = path / "run"
-    process = subprocess.Popen(**command(out, act=0.05, total_steps=16 * 25), stdout=-1, stderr=-1)
+    process = FakeSession(out, act=0.05, total_steps=16 * 25)
     while not list(out.glob("checkpoints/step_*[5-9]")):
         assert process.poll() is None
         time.sleep(0.01)

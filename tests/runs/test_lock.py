@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
-from fake_run import command
+from fake_run import FakeSession, run_session
 
 from dipod_jax.runs import RunFolder, RunFolderError, check_unused
 from dipod_jax.runs.lock import FolderLock
@@ -128,12 +128,12 @@ def test_of_three_that_create_one_folder_in_one_instant_one_succeeds(tmp_path):
 
 def test_resume_beside_a_live_run_is_refused_and_the_live_run_loses_nothing(tmp_path):
     out = tmp_path / "run"
-    first = subprocess.Popen(**command(out, act=0.05, checkpoint_interval=1.0, total_steps=10**6), stdout=-1, stderr=-1)
+    first = FakeSession(out, act=0.05, checkpoint_interval=1.0, total_steps=10**6)
     while not list(out.glob("checkpoints/step_*")):
         assert first.poll() is None
         time.sleep(0.01)
     for options in ({"resume": True}, {}):
-        second = subprocess.run(**command(out, **options), capture_output=True, timeout=60)
+        second = run_session(out, **options)
         assert second.returncode == 2 and f"is in use by process {first.pid}" in second.stderr
         assert second.stderr.count("\n") == 1
     first.send_signal(signal.SIGINT)
@@ -147,11 +147,11 @@ def test_resume_beside_a_live_run_is_refused_and_the_live_run_loses_nothing(tmp_
 @pytest.mark.slow
 def test_a_killed_run_is_resumed_at_once(tmp_path):
     out = tmp_path / "run"
-    first = subprocess.Popen(**command(out, act=0.05), stdout=-1, stderr=-1)
+    first = FakeSession(out, act=0.05)
     while not list(out.glob("checkpoints/step_*")):
         assert first.poll() is None
         time.sleep(0.01)
     first.send_signal(signal.SIGKILL)
     first.communicate()
-    done = subprocess.run(**command(out, resume=True), capture_output=True, timeout=60)
+    done = run_session(out, resume=True)
     assert done.returncode == 0 and f"process {first.pid}" in done.stdout

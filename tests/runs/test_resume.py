@@ -2,12 +2,11 @@
 
 import re
 import shutil
-import subprocess
 import time
 
 import numpy as np
 import pytest
-from fake_run import FakePrograms, command, fake_config
+from fake_run import FakePrograms, FakeSession, fake_config, run_session
 
 from dipod_jax.runs import (
     CheckpointError,
@@ -174,7 +173,7 @@ def test_an_evaluation_that_a_stop_cut_off_is_made_up_for(run, monkeypatch, kill
 )
 def test_the_loss_of_the_folder_ends_the_run_in_one_line(tmp_path, loss):
     out = tmp_path / "run"
-    process = subprocess.Popen(**command(out, act=0.05, total_steps=10**6), stdout=-1, stderr=-1)
+    process = FakeSession(out, act=0.05, total_steps=10**6)
     while not list(out.glob("checkpoints/step_*")):
         assert process.poll() is None
         time.sleep(0.01)
@@ -199,19 +198,19 @@ def test_the_loss_of_the_folder_ends_the_run_in_one_line(tmp_path, loss):
 def test_kills_at_random_instants_change_no_bit_of_the_run(tmp_path, count):
     """Each session is killed while it works; the last one ends by itself."""
     options = {"act": 0.01, "total_steps": 16 * 5 * count, "seed_list": (4, 2)}
-    whole = subprocess.run(**command(tmp_path / "whole", checkpoint_interval=60.0, **options), capture_output=True)
+    whole = run_session(tmp_path / "whole", checkpoint_interval=60.0, **options)
     assert whole.returncode == 0, whole.stderr
     out, rng = tmp_path / "killed", np.random.default_rng(count)
     for kill in range(count):
         resume = {"resume": True} if out.exists() and (out / "config.json").exists() else {}
-        process = subprocess.Popen(**command(out, **options, **resume), stdout=-1, stderr=-1)
+        process = FakeSession(out, **options, **resume)
         goal = 4 * (kill + 1)
         while process.poll() is None and not list(out.glob(f"checkpoints/step_*{goal:03d}")):
             time.sleep(0.003)
         time.sleep(rng.uniform(0.0, 0.15))
         process.kill()
         process.communicate()
-    done = subprocess.run(**command(out, resume=True, **options), capture_output=True)
+    done = run_session(out, resume=True, **options)
     assert done.returncode == 0 and "lacks" not in done.stdout, done.stderr
     assert records(RunFolder.open(out)) == records(RunFolder.open(tmp_path / "whole"))
     assert weights(RunFolder.open(out), (4, 2)) == weights(RunFolder.open(tmp_path / "whole"), (4, 2))

@@ -6,7 +6,7 @@ import subprocess
 import time
 
 import pytest
-from fake_run import command
+from fake_run import FakeSession, command, run_session
 
 from dipod_jax.runs import RunFolder, latest_checkpoint
 from dipod_jax.runs.shelf import checkpoint_step
@@ -17,10 +17,6 @@ LONG = {"total_steps": 10**6}
 def few_seconds(idle=5.0):
     """Seconds on an idle machine; as many times more as there are processes for each core."""
     return idle * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
-
-
-def start(out, **options):
-    return subprocess.Popen(**command(out, **options), stdout=-1, stderr=-1)
 
 
 def wait_for_line(process, text):
@@ -50,7 +46,7 @@ def end(process):
 )
 def test_between_iterations_the_state_is_saved_and_the_status_tells_the_signal(tmp_path, name, status):
     out = tmp_path / "run"
-    process = start(out, act=0.1, checkpoint_interval=3600.0, **LONG)
+    process = FakeSession(out, act=0.1, checkpoint_interval=3600.0, **LONG)
     wait_for_line(process, "16/")
     process.send_signal(getattr(signal, name))
     returned, printed, err, seconds = end(process)
@@ -64,18 +60,18 @@ def test_between_iterations_the_state_is_saved_and_the_status_tells_the_signal(t
 
 def test_while_it_compiles_the_process_ends_within_seconds_and_the_folder_is_free(tmp_path):
     out = tmp_path / "run"
-    process = start(out, compile=600.0)
+    process = FakeSession(out, compile=600.0)
     wait_for_line(process, "compiling ...")
     process.send_signal(signal.SIGTERM)
     status, printed, err, seconds = end(process)
     assert (status, err) == (143, []) and seconds < few_seconds() and "stopped before training" in printed
-    assert subprocess.run(**command(out), capture_output=True).returncode == 0
+    assert run_session(out).returncode == 0
 
 
 @pytest.mark.slow
 def test_in_an_evaluation_the_iteration_before_it_is_saved(tmp_path):
     out = tmp_path / "run"
-    process = start(out, evaluate=8.0, checkpoint_interval=3600.0, **LONG)
+    process = FakeSession(out, evaluate=8.0, checkpoint_interval=3600.0, **LONG)
     while not (out / "metrics.jsonl").exists() or '"iteration": 5' not in (out / "metrics.jsonl").read_text():
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
@@ -88,7 +84,7 @@ def test_in_an_evaluation_the_iteration_before_it_is_saved(tmp_path):
 @pytest.mark.slow
 def test_while_pictures_are_drawn_the_run_is_finished_already(tmp_path):
     out = tmp_path / "run"
-    process = start(out, draw=600.0, checkpoint_interval=60.0)
+    process = FakeSession(out, draw=600.0, checkpoint_interval=60.0)
     while not (out / "result.json").exists():
         assert process.poll() is None
         time.sleep(0.05)
@@ -100,7 +96,7 @@ def test_while_pictures_are_drawn_the_run_is_finished_already(tmp_path):
 
 @pytest.mark.parametrize("phase", ["compile", "act"])
 def test_a_second_signal_ends_the_process_at_once_in_one_line(tmp_path, phase):
-    process = start(tmp_path / "run", **{phase: 600.0})
+    process = FakeSession(tmp_path / "run", **{phase: 600.0})
     wait_for_line(process, "compiling ..." if phase == "compile" else "episodes)")
     time.sleep(0.2)
     process.send_signal(signal.SIGINT)
@@ -113,7 +109,7 @@ def test_a_second_signal_ends_the_process_at_once_in_one_line(tmp_path, phase):
 
 def test_a_terminal_that_hangs_up_twice_is_one_signal(tmp_path):
     out = tmp_path / "run"
-    process = start(out, act=0.5, checkpoint_interval=3600.0, **LONG)
+    process = FakeSession(out, act=0.5, checkpoint_interval=3600.0, **LONG)
     wait_for_line(process, "16/")
     process.send_signal(signal.SIGHUP)
     time.sleep(0.05)

@@ -1,6 +1,7 @@
 """Self-distillation and the controller of beta."""
 
 import dataclasses
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -54,11 +55,11 @@ def acted():
     """A small policy, the rollout it acted, and its learner state."""
     policy = FlowOptions(hidden_sizes=(32, 32), num_steps=5).build(observation_size=1, action_size=1)
     keys = jax.random.split(jax.random.key(0), 4)
-    params = {"policy": policy.init(keys[0]), "critic": {"w": jnp.ones(3)}}
+    params = {"policy": jax.jit(policy.init)(keys[0]), "critic": {"w": jnp.ones(3)}}
     obs = jax.random.normal(keys[1], (8, 64, 1))
     base_noise = jax.random.normal(keys[2], (8, 64, 1))
     # Far from what the field was fitted to: an untrained field's samples are wide, these are narrow.
-    action = 0.2 * policy.sample(params["policy"], obs, base_noise)[0] + 1.0
+    action = 0.2 * jax.jit(policy.sample)(params["policy"], obs, base_noise)[0] + 1.0
     zero, no = jnp.zeros((8, 64)), jnp.zeros((8, 64), bool)
     rollout = Transition(obs, obs, action, base_noise, zero, no, no, zero, zero.astype(jnp.int32))
     learner = LearnerState(
@@ -72,6 +73,17 @@ def acted():
         iteration=jnp.zeros((), jnp.int32),
     )
     return policy, rollout, learner
+
+
+def on_host(learner):
+    return jax.device_get(learner.params)
+
+
+@pytest.fixture(scope="module")
+def three_steps(acted):
+    """A phase of three steps, compiled: learner state and rollout to learner state."""
+    config = DistillationConfig(interval=1, num_steps=3, learning_rate=3e-3, minibatch_size=256)
+    return jax.jit(lambda learner, rollout: distil(config, acted[0], ONE_DEVICE, learner, rollout, jax.random.key(1)))
 
 
 @pytest.mark.slow
@@ -90,24 +102,22 @@ def test_distilling_fits_the_actions_and_touches_nothing_else(acted, target):
     assert int(jax.tree.leaves(after.distiller)[0]) == 200  # its own optimiser counted every step
 
 
-def test_unsound_transitions_are_not_distilled(acted):
-    policy, rollout, learner = acted
-    config = DistillationConfig(interval=1, num_steps=3, learning_rate=3e-3, minibatch_size=256)
-    run = jax.jit(lambda rollout: distil(config, policy, ONE_DEVICE, learner, rollout, jax.random.key(1)))
+def test_unsound_transitions_are_not_distilled(acted, three_steps):
+    _, rollout, learner = acted
+    run = partial(three_steps, learner)
     spoilt = [rollout._replace(action=rollout.action.at[:4].set(value)) for value in (jnp.nan, jnp.inf)]
     first, second = map(run, spoilt)
     jax.tree.map(np.testing.assert_array_equal, first.params, second.params)
-    moved = jax.tree.leaves(jax.tree.map(lambda a, b: jnp.abs(a - b).max(), first.params, learner.params))
+    moved = jax.tree.leaves(jax.tree.map(lambda a, b: np.abs(a - b).max(), *map(on_host, (first, learner))))
     assert all(np.isfinite(moved)) and max(moved) > 1e-3
     # a phase with nothing to learn from leaves the policy as it was
     none = run(rollout._replace(action=jnp.full_like(rollout.action, jnp.nan)))
     jax.tree.map(np.testing.assert_array_equal, none.params["policy"], learner.params["policy"])
 
 
-def test_a_phase_sees_normalised_observations_takes_rows_from_everywhere_and_clips_its_gradient(acted):
-    policy, rollout, learner = acted
-    config = DistillationConfig(interval=1, num_steps=3, learning_rate=3e-3, minibatch_size=256)
-    run = jax.jit(lambda learner, rollout: distil(config, policy, ONE_DEVICE, learner, rollout, jax.random.key(1)))
+def test_a_phase_sees_normalised_observations_takes_rows_from_everywhere_and_clips_its_gradient(acted, three_steps):
+    _, rollout, learner = acted
+    run = three_steps
     plain = run(learner, rollout)
     # deviation 2 about 5
     statistics = RunningStatistics(jnp.float32(10.0), jnp.array([5.0]), jnp.array([40.0]))
@@ -116,7 +126,7 @@ def test_a_phase_sees_normalised_observations_takes_rows_from_everywhere_and_cli
     jax.tree.map(close, run(learner._replace(obs_statistics=statistics), shifted).params, plain.params)
     for part in (slice(0, 2), slice(6, 8)):
         other = run(learner, rollout._replace(action=rollout.action.at[part].add(3.0)))
-        apart = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), other.params["policy"], plain.params["policy"])
+        apart = jax.tree.map(lambda a, b: np.abs(a - b).max(), on_host(other)["policy"], on_host(plain)["policy"])
         assert max(jax.tree.leaves(apart)) > 1e-4, part
     # Adam's first moment holds .1 g + .09 g' + .081 g'' of gradients at most 1 long, here of one direction
     far = run(learner, rollout._replace(action=100.0 * rollout.action)).distiller[1]
@@ -126,11 +136,12 @@ def test_a_phase_sees_normalised_observations_takes_rows_from_everywhere_and_cli
 
 def test_distilled_actions_move_to_the_actions_that_were_distilled(acted):
     policy, rollout, learner = acted
-    config = DistillationConfig(interval=1, num_steps=400, learning_rate=3e-3, minibatch_size=256)
+    config = DistillationConfig(interval=1, num_steps=400, learning_rate=3e-3, minibatch_size=64)
     after = jax.jit(lambda state: distil(config, policy, ONE_DEVICE, state, rollout, jax.random.key(1)))(learner)
-    acted_now = policy.sample(after.params["policy"], rollout.obs, rollout.trace)[0]
+    sample = jax.jit(policy.sample)
+    acted_now = sample(after.params["policy"], rollout.obs, rollout.trace)[0]
     assert abs(float(acted_now.mean() - rollout.action.mean())) < 0.1
-    assert abs(float(policy.sample(learner.params["policy"], rollout.obs, rollout.trace)[0].mean()) - 1.0) > 0.5
+    assert abs(float(sample(learner.params["policy"], rollout.obs, rollout.trace)[0].mean()) - 1.0) > 0.5
 
 
 @pytest.mark.slow
