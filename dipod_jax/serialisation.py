@@ -69,7 +69,7 @@ def from_json(values: Mapping[str, Any]) -> Config:
     if isinstance(regularisers := options.get("regularisers"), Mapping):  # those that a folder does not name were off
         off = {name: _plain(cls()) for name, cls in REGULARISERS.items() if name != "dipod"}
         options["regularisers"] = {**off, **regularisers}
-    config = _read(Config(objective(), POLICIES[objective.policy]()), options, "")
+    config = read_options(Config(objective(), POLICIES[objective.policy]()), options)
     if config.seeds > MOST_SEEDS:
         raise ValueError(f"config.json: seeds is {config.seeds}, more than {MOST_SEEDS}: {WAY_OUT}")
     return config
@@ -82,8 +82,17 @@ def _name(options: Mapping[str, Any], group: str) -> str:
     return found["name"]
 
 
-def _read(template: Any, values: Any, where: str) -> Any:
-    """A dataclass of the template's type, its fields from `values`, all of them and no others."""
+def read_options(template: Any, values: Any, where: str = "") -> Any:
+    """A dataclass of the template's type, its fields from JSON, all of them, no others, each of its type.
+
+    Args:
+        template: options that say which groups there are; of a group with a name, the same name.
+        values: from `config.json`.
+        where: prefix of the options' names, for messages.
+
+    Raises:
+        ValueError: one line, with the way out.
+    """
     if not isinstance(values, Mapping):
         raise ValueError(f"config.json: {where.rstrip('.')} is not a group of options: {WAY_OUT}")
     fields = {name: getattr(template, name) for name in stored_fields(template)}
@@ -101,21 +110,21 @@ def _read(template: Any, values: Any, where: str) -> Any:
 
 def _field(hint: Any, default: Any, value: Any, where: str) -> Any:
     if dataclasses.is_dataclass(default):
-        return _read(default, value, where + ".")
+        return read_options(default, value, where + ".")
     value = tuple(value) if isinstance(value, list) else value
-    if not fits(hint, value):
+    if not _fits(hint, value):
         raise ValueError(f"config.json: {where} is {value!r:.60}, which is of another type: {WAY_OUT}")
-    return Path(value) if Path in get_args(hint) and value is not None else value
+    return Path(value) if Path in (hint, *get_args(hint)) and value is not None else value
 
 
-def fits(hint: Any, value: Any) -> bool:
+def _fits(hint: Any, value: Any) -> bool:
     """Whether a JSON value (lists as tuples) is of a field's type."""
     if get_origin(hint) in (Union, types.UnionType):
-        return any(fits(part, value) for part in get_args(hint))
+        return any(_fits(part, value) for part in get_args(hint))
     if get_origin(hint) is Literal:
         return value in get_args(hint)
     if get_origin(hint) is tuple:
-        return isinstance(value, tuple) and all(fits(get_args(hint)[0], item) for item in value)
+        return isinstance(value, tuple) and all(_fits(get_args(hint)[0], item) for item in value)
     if hint is float:
         return isinstance(value, (int, float)) and not isinstance(value, bool)
     if hint is int:

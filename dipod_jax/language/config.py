@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, Union, get_args, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, Union
 
 import tyro
 
@@ -20,7 +20,7 @@ from dipod_jax.language.task import Task
 from dipod_jax.objectives import OBJECTIVES, Objective
 from dipod_jax.objectives.spg import Spg
 from dipod_jax.policies.masked import MaskedOptions, MaskedPolicy
-from dipod_jax.serialisation import MOST_SEEDS, fits
+from dipod_jax.serialisation import MOST_SEEDS, read_options
 
 if TYPE_CHECKING:
     AnyObjective: TypeAlias = Objective
@@ -230,29 +230,11 @@ def from_json(values: dict[str, Any]) -> LanguageConfig:
         ValueError: one line: the folder holds another kind of run, or another version.
     """
     try:
-        config = make_config(values["task"], values["method"])
-        config = _read(config, {name: value for name, value in values.items() if name != "room"})
+        template = make_config(values["task"], values["method"])
+        problems = {"name": template.problems.name, **values["problems"]}  # whose kind the task says
     except (KeyError, TypeError) as error:
         raise ValueError(f"config.json is not of a language run of this version ({error})") from None
+    stored = {name: value for name, value in values.items() if name != "room"}
+    config = read_options(template, stored | {"problems": problems})
     require(config.seeds <= MOST_SEEDS, "seeds", config.seeds, f"at most {MOST_SEEDS} in a folder")
     return config
-
-
-def _read(template: Any, values: dict[str, Any]) -> Any:
-    """A dataclass like `template` with its fields from JSON, all of them, no others, each of its type."""
-    fields = {f.name: getattr(template, f.name) for f in dataclasses.fields(template)}
-    if unknown := set(values) - set(fields) - {"name"}:
-        raise KeyError(*sorted(unknown))
-    hints = get_type_hints(type(template))
-    return type(template)(
-        **{name: _field(hints[name], default, values[name], name) for name, default in fields.items()}
-    )
-
-
-def _field(hint: Any, default: Any, value: Any, name: str) -> Any:
-    if dataclasses.is_dataclass(default):
-        return _read(default, value)
-    value = tuple(value) if isinstance(value, list) else value
-    if not fits(hint, value):
-        raise TypeError(f"{name} is {value!r:.60}")
-    return Path(value) if Path in (hint, *get_args(hint)) and value is not None else value

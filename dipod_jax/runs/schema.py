@@ -7,7 +7,8 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,17 @@ def read_json(path: Path, limit: int) -> dict[str, Any]:
         return parse_object(read_bytes(path, limit))
     except ValueError as error:
         raise RunFolderError(f"{path} is damaged ({error})") from error
+
+
+@contextmanager
+def whole(path: Path, way_out: str) -> Iterator[None]:
+    """Say of what does not fit inside, in one RunFolderError, that `path` is damaged, and the way out."""
+    try:
+        yield
+    except RunFolderError as error:
+        raise RunFolderError(f"{error}; {way_out}") from error
+    except ValueError as error:
+        raise RunFolderError(f"{path} is damaged ({error}); {way_out}") from error
 
 
 def parse_object(text: bytes) -> dict[str, Any]:
@@ -123,9 +135,7 @@ def check_leaves(leaves: Any) -> None:
 
 
 def _check_present(values: Mapping[str, Any], schema: Mapping[str, Check]) -> None:
-    for name, fits in schema.items():
-        if name in values and not fits(values[name]):
-            raise ValueError(f"{name!r} is {_shown(values, name)}")
+    check_fields(values, {name: fits for name, fits in schema.items() if name in values})
 
 
 def _shown(values: Mapping[str, Any], name: str) -> str:

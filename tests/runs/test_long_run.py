@@ -19,16 +19,8 @@ ROOT = Path(__file__).resolve().parents[2]
 SECONDS = float(os.environ.get("DIPOD_LONG_RUN_S", "60"))
 OPTIONS = (
     *("--task", "PendulumSwingup", "--preset", "smoke", "--backend", "native", "--logger", "tensorboard"),
-    *(
-        "--total-steps",
-        "1000000000",
-        "--checkpoint-interval",
-        str(SECONDS / 120),
-        "--drift.interval",
-        "50",
-        "--beta",
-        "0.01",
-    ),
+    *("--total-steps", "1000000000", "--drift.interval", "50", "--beta", "0.01"),
+    *("--checkpoint-interval", str(SECONDS / 120)),
     *("--rollout.num-envs", "32", "--rollout.num-steps", "32", "--rollout.episode-length", "50"),
     *("--policy.hidden-sizes", "8", "--policy.num-steps", "2", "--policy.num-draws", "2", "--critic.hidden-sizes", "8"),
     *("--learning.minibatch-size", "256", "--learning.num-epochs", "1", "--evaluation.interval", "100000"),

@@ -11,7 +11,6 @@ from typing import Any
 from dipod_jax import config as training
 from dipod_jax.options import override
 from dipod_jax.presets import make_config
-from dipod_jax.runs import RunFolderError
 from dipod_jax.runs._disk import write_json
 from dipod_jax.runs.folder import MAX_RESULT_BYTES
 from dipod_jax.runs.schema import (
@@ -24,6 +23,7 @@ from dipod_jax.runs.schema import (
     list_of,
     or_none,
     read_json,
+    whole,
 )
 from dipod_jax.studies.methods.options import Config
 
@@ -100,18 +100,13 @@ def read_result(path: Path) -> dict[str, Any]:
         FileNotFoundError: there is no file.
         RunFolderError: one line: it is anything else.
     """
-    way_out = "delete it, and the same command trains that run again"
-    try:
+    with whole(path, "delete it, and the same command trains that run again"):
         result = read_json(path, MAX_RESULT_BYTES)
         check_fields(result, _RESULT)
         check_fields(result, {"skipped_updates": _a_seed(result, or_none(is_number))})
         for part, names in (("evaluations", ("return", "zero_noise")), ("drift", ("gap", "cosine"))):
             for point in result[part]:
                 check_fields(point, {"env_steps": is_count} | dict.fromkeys(names, _a_seed(result, or_none(is_number))))
-    except RunFolderError as error:
-        raise RunFolderError(f"{error}; {way_out}") from error
-    except ValueError as error:
-        raise RunFolderError(f"{path} is damaged ({error}); {way_out}") from error
     return result
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dipod_jax.language import TASKS
-from dipod_jax.runs import RunFolder, RunFolderError
+from dipod_jax.runs import RunFolder
 from dipod_jax.runs._disk import write_text
 from dipod_jax.runs.folder import MAX_CONFIG_BYTES, RESULT
 from dipod_jax.runs.schema import (
@@ -20,6 +20,7 @@ from dipod_jax.runs.schema import (
     is_text,
     list_of,
     read_json,
+    whole,
 )
 from dipod_jax.studies.table1.arms import FAMILY, TABLE_METHODS
 from dipod_jax.studies.table1.picture import draw
@@ -77,27 +78,21 @@ def read_records(out: Path) -> list[Record]:
 
 
 def _read_arm(path: Path) -> Record:
-    try:
+    with whole(path, WAY_OUT):
         arm = read_json(path, MAX_CONFIG_BYTES)
         check_fields(arm, _ARM)
-    except RunFolderError as error:
-        raise RunFolderError(f"{error}; {WAY_OUT}") from error
-    except ValueError as error:
-        raise RunFolderError(f"{path} is damaged ({error}); {WAY_OUT}") from error
     return arm
 
 
 def _read_result(folder: RunFolder) -> Record:
     """A finished run's result, with what the tables show of it."""
     result = folder.read_result() or {}  # `arm.json` is written after it
-    try:
+    with whole(folder.path / RESULT, WAY_OUT):
         check_fields(result, _RESULT)
         check_fields(result["before"], {"greedy": is_summary})
         for each in (result["before"]["greedy"], *result["final"].values()):
             if not (is_summary(each) and len(each["per_seed"]) == len(result["seeds"])):
                 raise ValueError("a measurement has not one number a seed")
-    except ValueError as error:
-        raise RunFolderError(f"{folder.path / RESULT} is damaged ({error}); {WAY_OUT}") from error
     return result
 
 
