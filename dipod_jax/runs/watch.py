@@ -127,6 +127,7 @@ class Watch:
     def _follow(self) -> None:
         """End as the other process did, which has said why."""
         index, status = next((i, s) for i, s in self._ended.items() if s != 0)
+        self.end(status)  # who follows a moment later would take silence for a death
         _exit(f"error: process {index} of this run has ended with status {status}; {self._way_out}", status)
 
 

@@ -1,6 +1,7 @@
 """The processes of one run end together."""
 
 import os
+import queue
 import signal
 import socket
 import subprocess
@@ -60,6 +61,20 @@ def test_a_signal_to_one_process_is_one_to_all(peers):
     processes = peers("heed", "heed", "heed")
     processes[1].send_signal(signal.SIGTERM)
     assert [ends(process) for process in processes] == [(143, [])] * 3
+
+
+def test_a_process_that_follows_another_says_so_before_it_ends(monkeypatch):
+    """Else one that follows a moment later takes it for one that died."""
+    left = queue.Queue()
+    monkeypatch.setattr(watch, "LEAVE_S", 0.0)
+    monkeypatch.setattr(watch, "_exit", lambda line, status: left.put(status))
+    first, other = socket.socketpair()
+    watch.Watch({0: other}, "continue")
+    first.sendall(b"e" + (74).to_bytes(2, "big"))
+    assert left.get(timeout=10.0) == 74
+    first.settimeout(10.0)
+    told = b"".join(iter(lambda: first.recv(64), b""))
+    assert [told[i : i + 3] for i in range(0, len(told), 3) if told[i : i + 1] == b"e"] == [b"e\x00J"]
 
 
 def test_the_first_process_hears_of_an_end_also_where_it_had_passed_on_anothers():
