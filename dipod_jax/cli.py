@@ -12,7 +12,15 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from dipod_jax.checks import require
-from dipod_jax.runs.errors import CheckpointError, MachineError, NumbersError, RunFolderError, StorageError, reason_of
+from dipod_jax.runs.errors import (
+    CheckpointError,
+    MachineError,
+    NumbersError,
+    RunFolderError,
+    StorageError,
+    TaskError,
+    reason_of,
+)
 
 Config = TypeVar("Config")
 
@@ -27,10 +35,10 @@ def run_cli(
     """Parse `argv` with `parse` and hand the configuration to `main`.
 
     A user's mistake is reported as one line on standard error, `error: --flag value is not allowed: ...`, and exit
-    status 2: a ValueError of `parse` (`parse_options` and validation included), a RunFolderError, CheckpointError or
-    MachineError of `parse` or `main`. A ValueError of `main` is a bug and keeps its traceback. Ctrl-C is one line and
-    exit status 130, a run that saved on another signal 143; an OSError, as of a full disk, one line and exit status 74;
-    a run whose numbers are no longer finite, one line and exit status 65.
+    status 2: a ValueError of `parse` (`parse_options` and validation included), a RunFolderError, CheckpointError,
+    MachineError or TaskError of `parse` or `main`. Another ValueError of `main` is a bug and keeps its traceback.
+    Ctrl-C is one line and exit status 130, a run that saved on another signal 143; an OSError, as of a full disk, one
+    line and exit status 74; a run whose numbers are no longer finite, one line and exit status 65.
 
     Args:
         parse: from arguments (without the program's name) to a validated configuration. It imports nothing slow:
@@ -61,7 +69,7 @@ def run_cli(
 
 def ending(error: BaseException) -> tuple[str, int] | None:
     """The line and the exit status that a command ends with where `error` was raised; None of a bug."""
-    if isinstance(error, (RunFolderError, CheckpointError, MachineError)):
+    if isinstance(error, (RunFolderError, CheckpointError, MachineError, TaskError)):
         return _line(str(error)), USAGE_ERROR
     if isinstance(error, NumbersError):
         return _line(str(error)), error.EXIT_STATUS

@@ -16,6 +16,13 @@ Evidence: TypeAlias = Any
 acting parameters and kept for all updates; leading axes (...)."""
 Metrics: TypeAlias = dict[str, jax.Array]
 """Scalars by name."""
+# Beyond this MuJoCo takes a position, velocity or acceleration for an error. Its square is still finite.
+LARGEST = 1e10
+
+
+def is_measured(x: jax.Array) -> jax.Array:
+    """(...) bool: a number of at most 10^10; false of nan."""
+    return jnp.abs(x) <= LARGEST
 
 
 def is_key(leaf: Any) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -48,17 +49,19 @@ def make(
         A `BatchedEnv`; the number of environments is chosen by its `reset`.
 
     Raises:
-        ValueError: unknown task or backend, or a task of your own that cannot be run; always one line.
+        ValueError: unknown task or backend, or (TaskError) a task of your own that cannot be run; always one line.
     """
     from dipod_jax.envs.batched import BatchedEnv
-    from dipod_jax.envs.tasks import check_task
+    from dipod_jax.envs.own import failing_in_one_line
+    from dipod_jax.envs.tasks import check_task, is_own_task
 
     check_task(task)
     if episode_length < 1:
         raise ValueError(f"episode_length {episode_length} is not allowed: at least 1")
     if backend not in ("native", "mjx", "warp"):
         raise ValueError(f"backend {backend!r} is not allowed here: native, mjx or warp")
-    return BatchedEnv(_load(task, backend, num_threads, num_worlds), episode_length, mesh, axis)
+    with failing_in_one_line(task) if is_own_task(task) else nullcontext():
+        return BatchedEnv(_load(task, backend, num_threads, num_worlds), episode_length, mesh, axis)
 
 
 def _load(name: str, backend: str, num_threads: int, num_worlds: int) -> Any:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from dipod_jax.types import is_key
+from dipod_jax.types import is_key, is_measured
 
 # One start state is kept ready for every eight environments: enough for every reset between two `refresh` calls when
 # episodes are 250 steps and rollouts 32, and cheap where a reset is expensive (CheetahRun settles for 200 substeps).
@@ -26,7 +26,7 @@ class EnvState(NamedTuple):
     clock: jax.Array  # (B,) int32, steps until now on the time limit's clock
     length: jax.Array  # (B,) int32, steps of the running episode
     episode_return: jax.Array  # (B,) float32, undiscounted return of the running episode
-    num_failures: jax.Array  # (B,) int32, simulations that left the finite numbers, since the first reset
+    num_failures: jax.Array  # (B,) int32, simulations that left the numbers up to 10^10, since the first reset
     key: jax.Array  # (B,) keys, one stream per environment
 
     @property
@@ -63,8 +63,9 @@ class BatchedEnv:
 
     Both methods are pure and can be jitted, scanned, mapped over seeds and sharded along B. An episode ends `truncated`
     after `episode_length` steps, or `terminated` when the task says so or when the simulation or its action is no
-    longer finite; the environment then continues from a start state drawn from `state.starts`. A failed simulation
-    yields reward 0 and its last finite observation, is counted in `num_failures`, and touches no other environment.
+    longer finite, or over 10^10; the environment then continues from a start state drawn from `state.starts`. A failed
+    simulation yields reward 0 and its last measured observation, is counted in `num_failures`, and touches no other
+    environment.
 
     Args:
         task: one environment with `reset(key)` and `step(state, action)` as in Playground, and the attributes read
@@ -129,16 +130,16 @@ class BatchedEnv:
         """
         chex.assert_shape(action, (*state.clock.shape, self.action_size))
         physics = _strong(self._per_env(self._task.step, self._axis)(state.physics, action))
-        finite = jnp.isfinite(physics.obs).all(-1) & jnp.isfinite(physics.reward) & jnp.isfinite(action).all(-1)
-        terminated = ~finite | (physics.done > 0)
-        reward = jnp.where(finite, physics.reward, 0.0)
+        measured = is_measured(physics.obs).all(-1) & is_measured(physics.reward) & is_measured(action).all(-1)
+        terminated = ~measured | (physics.done > 0)
+        reward = jnp.where(measured, physics.reward, 0.0)
         length, clock = state.length + 1, state.clock + 1
         truncated = (clock >= self.episode_length) & ~terminated
         done = terminated | truncated
         episode_return = state.episode_return + reward
         result = StepResult(
             reward=reward,
-            next_obs=jnp.where(finite[:, None], physics.obs, state.physics.obs),
+            next_obs=jnp.where(measured[:, None], physics.obs, state.physics.obs),
             terminated=terminated,
             truncated=truncated,
             episode_return=jnp.where(done, episode_return, 0.0),
@@ -153,7 +154,7 @@ class BatchedEnv:
             clock=jnp.where(done, 0, clock),
             length=jnp.where(done, 0, length),
             episode_return=jnp.where(done, 0.0, episode_return),
-            num_failures=state.num_failures + ~finite,
+            num_failures=state.num_failures + ~measured,
             key=keys[:, 1],
         )
         return next_state, result

@@ -20,6 +20,7 @@ from mujoco import batch, mjx
 from mujoco_playground._src import mjx_env
 
 from dipod_jax.envs.simulator import DERIVED_FIELDS, Layout, Simulator, advance
+from dipod_jax.runs.errors import TaskError
 
 _task: ContextVar[NativeTask | None] = ContextVar("the native task that is traced", default=None)
 # What a function that a task jits itself is traced for: part of jax's cache key, so that nothing else is given it.
@@ -73,7 +74,7 @@ class NativeTask:
     """A Playground task whose physics runs on MuJoCo's C engine. Same `reset(key)` and `step(state, action)`.
 
     Raises:
-        ValueError: at construction, if the task reads a field of `mjx.Data` that the native engine does not provide.
+        TaskError: at construction, if the task reads a field of `mjx.Data` that the native engine does not provide.
     """
 
     def __init__(self, task: Any, num_threads: int = 1):
@@ -93,7 +94,7 @@ class NativeTask:
             start = jax.eval_shape(self.reset, jax.random.key(0))
             jax.eval_shape(self.step, start, jax.ShapeDtypeStruct((self.action_size,), jnp.float32))
         except NotCarriedError as error:
-            raise ValueError(f"task {type(task).__name__} cannot run on native physics: {error}") from error
+            raise TaskError(f"task {type(task).__name__} cannot run on native physics: {error}") from error
         carried = Layout(task.mj_model, tuple(n for n in available if n in everything.read))
         self._use(carried, num_threads, carried)
 

@@ -3,13 +3,37 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import inspect
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import jax
 
 from dipod_jax.envs.tasks import check_task
+from dipod_jax.runs.errors import TaskError, reason_of
+
+
+@contextmanager
+def failing_in_one_line(name: str) -> Iterator[None]:
+    """Raise TaskError for whatever the task's code raises: one line with the place in its module."""
+    try:
+        yield
+    except TaskError:
+        raise
+    except Exception as error:
+        reason = f"{type(error).__name__}: {reason_of(error)}"
+        raise TaskError(f"--task {name} fails: {reason}{_place(name, error)}") from error
+
+
+def _place(name: str, error: Exception) -> str:
+    """` (/home/me/my_tasks.py, line 12)`: where in the task's module it was raised; nothing where it was elsewhere."""
+    spec = importlib.util.find_spec(name.partition(":")[0])
+    file = None if spec is None else spec.origin
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+    return f" ({file}, line {lines[-1]})" if lines else ""
 
 
 def load_own_task(name: str, impl: str) -> Any:
@@ -19,42 +43,50 @@ def load_own_task(name: str, impl: str) -> Any:
     ...}` if it has that one (as Playground's own classes do), else without arguments.
 
     Raises:
-        ValueError: one line, if there is no such module or function, or it returns something else.
+        TaskError: one line, if there is no such module or function, or it returns something else.
     """
     check_task(name)
     module, _, attribute = name.partition(":")
     factory = getattr(importlib.import_module(module), attribute, None)
     if not callable(factory):
         what = "is not a function" if factory is not None else "is not there"
-        raise ValueError(f"--task {name} is not allowed: {attribute} {what}; write a function that returns an MjxEnv")
+        raise TaskError(f"--task {name} is not allowed: {attribute} {what}; write a function that returns an MjxEnv")
     from mujoco_playground import MjxEnv
 
     task = factory(**_options(factory, impl))
     if not isinstance(task, MjxEnv):
-        raise ValueError(
+        raise TaskError(
             f"--task {name} is not allowed: {attribute} returned {type(task).__name__}; return an instance of "
             "mujoco_playground.MjxEnv"
         )
+    if int(task.action_size) < 1:
+        raise TaskError(f"--task {name} is not allowed: its action_size is {task.action_size}; a policy has at least 1")
     return task
 
 
 def check_implementation(name: str, task: Any, impl: str) -> None:
-    """Raise ValueError if the task built its model for a different physics engine than the requested backend."""
+    """Raise TaskError if the task built its model for a different physics engine than the requested backend."""
     built = task.mjx_model.impl.value
     if built != impl:
-        raise ValueError(
+        raise TaskError(
             f"--task {name} built its model for {built} and not for {impl}: give the factory a parameter impl and pass "
             "it to mjx.put_model and mjx_env.make_data"
         )
 
 
 def check_own_task(name: str, task: Any) -> None:
-    """Trace reset and one step, and raise ValueError, one line, if the state cannot be scanned over."""
+    """Trace reset and one step, and raise TaskError, one line, unless its parts are as a run needs them."""
     start = jax.eval_shape(task.reset, jax.random.key(0))
     action = jax.ShapeDtypeStruct((int(task.action_size),), "float32")
     after = jax.eval_shape(task.step, start, action)
     if not hasattr(start.obs, "shape") or len(start.obs.shape) != 1:
-        raise ValueError(f"--task {name} is not allowed: its observation must be one vector; concatenate its parts")
+        raise TaskError(f"--task {name} is not allowed: its observation must be one vector; concatenate its parts")
+    if start.obs.dtype != "float32" or start.obs.size == 0:
+        given = f"it is {start.obs.dtype}{list(start.obs.shape)}"
+        raise TaskError(f"--task {name} is not allowed: its observation must be one float32 or more; {given}")
+    for part in ("reward", "done"):
+        if shape := getattr(start, part).shape:
+            raise TaskError(f"--task {name} is not allowed: its {part} must be one number; it has shape {list(shape)}")
     leaves = lambda state: {
         jax.tree_util.keystr(path): f"{x.dtype}{list(x.shape)}"
         for path, x in jax.tree_util.tree_leaves_with_path(state)
@@ -62,7 +94,7 @@ def check_own_task(name: str, task: Any) -> None:
     before, after = leaves(start), leaves(after)
     for path in sorted(before.keys() | after.keys()):
         if before.get(path) != after.get(path):
-            raise ValueError(
+            raise TaskError(
                 f"--task {name} is not allowed: step must return what reset returns, but state{path} is "
                 f"{before.get(path, 'missing')} after reset and {after.get(path, 'missing')} after step"
             )

@@ -13,6 +13,10 @@ class MachineError(Exception):
     """This machine has not what was asked for, or the processes of one run cannot do it together."""
 
 
+class TaskError(ValueError):
+    """A task of the user's own is not what a run needs, or its code fails."""
+
+
 class StorageError(OSError):
     """What the run has to leave behind cannot be written any more; the command ends with `EXIT_STATUS`."""
 

@@ -9,7 +9,9 @@ from typing import Any
 import jax
 import numpy as np
 
+from dipod_jax import envs
 from dipod_jax.config import Config
+from dipod_jax.envs.tasks import is_own_task
 from dipod_jax.runs import BEST, NumbersError, Progress, RunFolder, RunFolderError, Saver, StorageError, make_logger
 from dipod_jax.runs.loggers import Logger, NullLogger
 from dipod_jax.runs.mujoco_log import MujocoLog
@@ -47,6 +49,7 @@ def train(
 
     Raises:
         RunFolderError, CheckpointError: the folder cannot be used.
+        TaskError: a task of the user's own that cannot be run; nothing is written.
         StorageError: what the run must leave behind cannot be written any more.
         NumbersError: every seed's last updates were skipped, as their gradients were not finite; or those of some, and
             the others' training is finished.
@@ -54,6 +57,8 @@ def train(
             an evaluation or the drawing of pictures, the process ends instead, as saved; a second one ends it at once.
     """
     started = time.perf_counter() if started is None else started
+    if programs is None and is_own_task(config.task):
+        envs.make(config.task, config.backend)
     with stop_requested() as stop, contextlib.closing(Run(config, started, programs, stop=stop)) as run:
         if watch is not None:
             watch.take(stop)

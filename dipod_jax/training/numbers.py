@@ -12,7 +12,7 @@ import numpy as np
 from dipod_jax.runs import CheckpointError, NumbersError, latest_checkpoint, reason_of
 from dipod_jax.training.hosts import to_host
 from dipod_jax.training.state import LearnerState
-from dipod_jax.types import Transition
+from dipod_jax.types import LARGEST, Transition
 
 MOST_IN_A_ROW = 10
 
@@ -45,21 +45,21 @@ def unless_diverged(before: LearnerState, after: LearnerState) -> LearnerState:
 
 
 def _where(transitions: Transition | None, index: int) -> str:
-    """What a seed's rollout has that is not finite."""
+    """What a seed's rollout has that is no measurement."""
     found = [] if transitions is None else _not_finite(transitions, index)
     run_away = "over a finite rollout: policy or critic has run away; a lower --learning.learning-rate may hold them"
     return f" ({', '.join(found)})" if found else f" {run_away}"
 
 
 def _not_finite(transitions: Transition, index: int) -> list[str]:
-    """`action not finite in 3 of 8192 transitions`, for each part of which this is so."""
+    """`action not finite or over 1e+10 in 3 of 8192 transitions`, for each part of which this is so."""
     found = []
     for name in ("obs", "next_obs", "action", "reward"):
         values = to_host(getattr(transitions, name))[index]
         count = values.shape[0] * values.shape[1]
-        bad = (~np.isfinite(values)).reshape(count, -1).any(1).sum()
+        bad = (~(np.abs(values) <= LARGEST)).reshape(count, -1).any(1).sum()
         if bad:
-            found.append(f"{name} not finite in {bad} of {count} transitions")
+            found.append(f"{name} not finite or over {LARGEST:g} in {bad} of {count} transitions")
     return found
 
 

@@ -6,12 +6,10 @@ import jax
 import jax.numpy as jnp
 
 from dipod_jax.training.statistics import RunningStatistics
-from dipod_jax.types import Transition
+from dipod_jax.types import Transition, is_measured
 
 # An observation so many deviations (and units) off is no measurement but a simulation that explodes.
 IMPLAUSIBLE = 1e5
-# Beyond this MuJoCo takes a position, velocity or acceleration for an error. Its square is still finite.
-LARGEST = 1e10
 
 
 def keep_sound(rollout: Transition, statistics: RunningStatistics) -> tuple[Transition, jax.Array]:
@@ -32,7 +30,7 @@ def keep_sound(rollout: Transition, statistics: RunningStatistics) -> tuple[Tran
     limit = IMPLAUSIBLE * jnp.maximum(statistics.std, 1.0)
     plausible = lambda obs: jnp.abs(obs - statistics.mean) <= limit  # False where it is nan
     parts = (rollout.action, rollout.trace, rollout.reward)
-    bounded = jax.tree.map(lambda x: jnp.abs(x) <= LARGEST, parts)
+    bounded = jax.tree.map(is_measured, parts)
     fine = (plausible(rollout.obs), plausible(rollout.next_obs), *bounded)
     sound = jnp.ones(rollout.reward.shape, bool)
     for leaf in jax.tree.leaves(fine):

@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dipod_jax.types import is_measured
+
 MIN_STD = 1e-6
 # How far from a feature's centre a value counts whole, in the feature's unit and in its deviations. What is further off
 # counts as if it stood there: a sensor that has been silent may speak, a simulation that explodes moves little.
@@ -43,15 +45,16 @@ class RunningStatistics:
         return jnp.where(self.count > 0, jnp.maximum(jnp.sqrt(variance), MIN_STD), 1.0)
 
     def update(self, batch: jax.Array) -> RunningStatistics:
-        """Merge a batch (..., O). Observations that are not finite are left out; a value further from its feature's
-        median than 100 and than 10 deviations, of the batch or of all before, counts as if it stood there."""
+        """Merge a batch (..., O). Observations that are not finite, or over 10^10, are left out; a value further from
+        its feature's median than 100 and than 10 deviations, of the batch or of all before, counts as if it stood
+        there."""
         over_rows = tuple(range(batch.ndim - 1))
-        finite = jnp.isfinite(batch).all(-1, keepdims=True)
+        measured = is_measured(batch).all(-1, keepdims=True)
         centre, reach = self._plausible(batch)
-        batch = jnp.where(finite, jnp.clip(batch, centre - reach, centre + reach), 0.0)
-        count = finite.sum().astype(jnp.float32)
+        batch = jnp.where(measured, jnp.clip(batch, centre - reach, centre + reach), 0.0)
+        count = measured.sum().astype(jnp.float32)
         mean = batch.sum(over_rows) / jnp.maximum(count, 1.0)
-        squares = jnp.where(finite, jnp.square(batch - mean), 0.0).sum(over_rows)
+        squares = jnp.where(measured, jnp.square(batch - mean), 0.0).sum(over_rows)
         new_count = self.count + count
         share = count / jnp.maximum(new_count, 1.0)
         delta = mean - self.mean
@@ -67,7 +70,7 @@ class RunningStatistics:
         have them (16 % to 84 %, of a normal two deviations), and 10 deviations of all observations before."""
         rows = np.arange(SAMPLE) * GOLDEN_RATIO % 1.0 * np.prod(batch.shape[:-1])  # evenly over all axes
         sample = batch[np.unravel_index(rows.astype(int), batch.shape[:-1])]
-        sample = jnp.where(jnp.isfinite(sample), sample, jnp.nan)
+        sample = jnp.where(is_measured(sample), sample, jnp.nan)
         low, centre, high = jnp.nanquantile(sample, jnp.array([0.16, 0.5, 0.84]), axis=0)
         spread = jnp.nan_to_num(jnp.maximum((high - low) / 2.0, jnp.where(self.count > 0, self.std, 0.0)))
         return jnp.where(jnp.isnan(centre), self.mean, centre), jnp.maximum(REACH, REACH_IN_STDS * spread)

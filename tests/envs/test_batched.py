@@ -71,6 +71,22 @@ def test_termination_is_not_truncation(env, roll):
     assert_allclose(result.episode_return[4, 1:], 10.0)
 
 
+@pytest.mark.parametrize("value", [1e30, -3e38, np.inf, np.nan])
+def test_a_reward_or_an_observation_that_is_no_measurement_is_a_failed_simulation(env, roll, value):
+    """CountingTask pays what it is given, and its observation adds it up."""
+    first = start(env)
+    obs = first.physics.obs.at[1, 1].set(value)
+    for state, actions in (
+        (first, jnp.zeros((2, ENVS, 1)).at[0, 1].set(value)),
+        (first._replace(physics=first.physics._replace(obs=obs)), jnp.zeros((2, ENVS, 1))),
+    ):
+        after, result = roll(state, actions)
+        assert_array_equal(after.num_failures, [0, 1, 0, 0])
+        assert_array_equal(result.reward, 0.0)
+        assert_array_equal(result.terminated[:, 1], [True, False])
+        assert_array_equal(np.abs(after.obs) <= 1e10, True)
+
+
 def test_a_failed_simulation_ends_its_episode_without_reward_and_touches_no_other(env, roll):
     actions = jnp.full((4, ENVS, 1), 0.25)
     state, good = roll(start(env), actions)

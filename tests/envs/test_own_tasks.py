@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from own_task import Cart
+from refusals import errors_of
 
 from dipod_jax import envs
 from dipod_jax.config import Config
 from dipod_jax.envs.tasks import TASKS, check_task, is_own_task
+from dipod_jax.runs.errors import TaskError
 
 QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 ENVS, STEPS, LIMIT = 2, 8, 5
@@ -35,6 +37,19 @@ class Growing(Cart):
     def step(self, state, action):
         state = super().step(state, action)
         return state.replace(info={"steps": jnp.zeros(())})
+class Silent(Cart):
+    def _observe(self, data): return jnp.zeros(0)
+class Counted(Cart):
+    def _observe(self, data): return jnp.zeros(2, int)
+class Idle(Cart):
+    action_size = 0
+class Crew(Cart):
+    action_size = 3
+class Paid(Cart):
+    def step(self, state, action): return super().step(state, action).replace(reward=jnp.ones(2))
+    def reset(self, rng): return super().reset(rng).replace(reward=jnp.zeros(2))
+class Failing(Cart):
+    def step(self, state, action): return {}["gravity"]
 class Contacts(Cart):
     def step(self, state, action):
         state = super().step(state, action)
@@ -49,6 +64,7 @@ class Pushed(Cart):
 def module(tmp_path_factory):
     folder = tmp_path_factory.mktemp("own")
     (folder / "wrong_tasks.py").write_text(MODULE)
+    (folder / "broken_tasks.py").write_text("import nothing_here\n")
     sys.path.insert(0, str(folder))
     yield
     sys.path.remove(str(folder))
@@ -108,6 +124,13 @@ WRONG_TASKS = {
     "wrong_tasks:Dict": ["observation must be one vector", "concatenate"],
     "wrong_tasks:Matrix": ["observation must be one vector"],
     "wrong_tasks:Growing": ["state.info['steps'] is missing after reset and float32[] after step"],
+    "wrong_tasks:Silent": ["one float32 or more", "float32[0]"],
+    "wrong_tasks:Counted": ["one float32 or more", "int32[2]"],
+    "wrong_tasks:Idle": ["its action_size is 0"],
+    "wrong_tasks:Crew": ["fails: ValueError", "float32[3]"],
+    "wrong_tasks:Paid": ["its reward must be one number", "[2]"],
+    "wrong_tasks:Failing": ["fails: KeyError: 'gravity'", "wrong_tasks.py, line 30"],
+    "broken_tasks:Cart": ["fails: ModuleNotFoundError: No module named 'nothing_here'", "broken_tasks.py, line 1"],
     "wrong_tasks:Contacts": ["Contacts cannot run on native physics", "data.contact", "--backend mjx"],
     "wrong_tasks:Pushed": ["Pushed cannot run on native physics", "data.xfrc_applied", "--backend mjx"],
 }
@@ -115,10 +138,20 @@ WRONG_TASKS = {
 
 @pytest.mark.parametrize("name", WRONG_TASKS)
 def test_a_task_that_cannot_be_run_is_refused_in_one_line_with_the_way_out(name):
-    with pytest.raises(ValueError) as refused:
+    with pytest.raises(TaskError) as refused:
         envs.make(name)
     message = str(refused.value)
     assert "\n" not in message and all(words in message for words in WRONG_TASKS[name]), message
+
+
+def test_a_command_ends_in_that_line_before_it_writes_anything(tmp_path, capsys):
+    from dipod_jax.commands import train
+
+    task = ["--backend", "native", "--task", "wrong_tasks:Idle"]
+    assert "its action_size is 0" in errors_of(
+        train, ["--preset", "smoke", *task, "--out", str(tmp_path / "run")], capsys
+    )
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_task_that_asks_for_one_physics_is_not_run_on_another():

@@ -56,7 +56,7 @@ def test_two_shards_hold_the_same_statistics_as_one_device():
         assert_allclose(ours, one_device, rtol=1e-5)
 
 
-@pytest.mark.parametrize("value", [1e4, 1e9, -1e30, 3e38])
+@pytest.mark.parametrize("value", [1e4, -1e9])
 @pytest.mark.parametrize("batches", [1, 4])
 def test_one_huge_observation_moves_the_deviation_by_less_than_a_hundred_units_would(value, batches):
     batch = BATCHES[0].copy()  # 1000 rows
@@ -68,8 +68,8 @@ def test_one_huge_observation_moves_the_deviation_by_less_than_a_hundred_units_w
     assert 2.0 < ours.std[2] < 4.0
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_an_observation_that_is_not_finite_is_left_out(value):
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, -1e30, 3e38])
+def test_an_observation_that_is_no_measurement_is_left_out(value):
     batch = BATCHES[0].copy()
     batch[3, 7, 2] = value
     statistics = merged([batch, BATCHES[1]])
@@ -79,8 +79,9 @@ def test_an_observation_that_is_not_finite_is_left_out(value):
     assert_allclose(statistics.std, rows.std(0), rtol=1e-5)
 
 
-def test_a_batch_of_nothing_but_nan_changes_nothing():
-    nothing = np.full((20, 50, 4), np.nan, np.float32)
+@pytest.mark.parametrize("value", [np.nan, 1e30])
+def test_a_batch_of_nothing_but_what_is_no_measurement_changes_nothing(value):
+    nothing = np.full((20, 50, 4), value, np.float32)
     jax.tree.map(assert_array_equal, merged([nothing]), RunningStatistics.zeros(4))
     jax.tree.map(assert_array_equal, merged([BATCHES[0], nothing]), merged([BATCHES[0]]))
 
