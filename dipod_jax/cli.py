@@ -51,6 +51,9 @@ def run_cli(
         SystemExit: as above, and with status 0 after `--help`.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        with contextlib.suppress(OSError, ValueError):  # where it is closed or full, whoever writes is told
+            sys.stdout.reconfigure(errors="backslashreplace")  # letters that a terminal lacks must end no command
     try:
         try:
             main(_parse(parse, arguments))
@@ -141,6 +144,7 @@ def _parse(parse: Callable[[list[str]], Config], arguments: list[str]) -> Config
     stderr = io.StringIO()
     try:
         with contextlib.redirect_stderr(stderr):
+            _check_text(arguments)
             config = parse(arguments)
     except ValueError as error:
         _fail(str(error))
@@ -149,6 +153,13 @@ def _parse(parse: Callable[[list[str]], Config], arguments: list[str]) -> Config
         raise
     sys.stderr.writelines(dict.fromkeys(stderr.getvalue().splitlines(keepends=True)))  # arms of a sweep say the same
     return config
+
+
+def _check_text(arguments: Sequence[str]) -> None:
+    """Refuse bytes that are no text in the terminal's encoding: no file that others read could name them."""
+    for argument in arguments:
+        if any("\ud800" <= letter <= "\udfff" for letter in argument):
+            raise ValueError(f"{argument!a} holds bytes that are no text; give names of whole characters")
 
 
 def _fail(message: str) -> NoReturn:

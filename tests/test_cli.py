@@ -1,5 +1,6 @@
 """Every mistake on a command line is one line and exit status 2; help is tyro's, and quick."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 from dipod_jax.cli import parse_options, run_cli
 from dipod_jax.runs import CheckpointError, RunFolderError
 
+PRINT = "import sys; from dipod_jax.cli import run_cli; run_cli(lambda words: words[0], print, sys.argv[1:])"
 LONG = "finite and more than 0, which this sentence says at such length that a box of 80 columns has to wrap it"
 
 
@@ -238,3 +240,20 @@ def test_help_whose_reader_has_left_ends_without_a_traceback(module, unbuffered)
     env = environment() | {"PYTHONUNBUFFERED": unbuffered}
     ended = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True, env=env)
     assert ended.stdout == "" and ended.stderr == ""
+
+
+def test_letters_that_the_terminal_lacks_are_written_as_escapes():
+    done = subprocess.run(
+        [sys.executable, "-c", PRINT, "50 ± 3 µs"],
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "50 \\xb1 3 \\xb5s\n", "")
+
+
+def test_bytes_that_are_no_text_are_refused_in_one_line(capsys):
+    with pytest.raises(SystemExit) as ended:
+        run_cli(lambda words: words[0], print, ["run\udcff"])
+    line = "error: 'run\\udcff' holds bytes that are no text; give names of whole characters\n"
+    assert ended.value.code == 2 and capsys.readouterr() == ("", line)

@@ -48,7 +48,7 @@ def parse(arguments: list[str]) -> EvaluateConfig:
     config = parse_options(EvaluateConfig, arguments, prog=command_name("evaluate"))
     check_evaluation(config.episodes, trained_config(RunFolder.open(config.run_dir), config.seed))
     check_backend(config.backend)
-    check_writable(config.run_dir)
+    check_writable(config.run_dir, "RUN_DIR")
     return config
 
 

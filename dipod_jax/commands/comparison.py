@@ -37,7 +37,7 @@ def compare(options: Config) -> None:
     from dipod_jax.studies.methods.training import Trainer
 
     path = run(options, Trainer(), say=lambda line: print(line, flush=True))
-    print(path.read_text())
+    print(path.read_text(encoding="utf-8"))
     print(f"written to {options.out}: comparison.md, seeds.csv and comparison.png")
 
 

@@ -61,9 +61,9 @@ def write(options: ExportConfig) -> None:
         ExportError: an exported file gives other actions than the library.
     """
     from dipod_jax.export import export_policy
-    from dipod_jax.training.setup import check_devices
+    from dipod_jax.training.setup import prepare_without_physics
 
-    check_devices()
+    prepare_without_physics()
     folder = export_policy(
         options.run_dir, options.out, seed=options.seed, which=options.which, formats=options.formats
     )
@@ -75,14 +75,18 @@ def check(folder: Path) -> None:
     """Run the exported files in a fresh process and print difference and latency of each.
 
     Raises:
-        ExportError: a difference over the contract's tolerance.
+        ExportError: they cannot be run, or differ by more than the contract's tolerance.
     """
     from dipod_jax.export import ExportError, verify
 
-    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("JAX_")}
     command = [sys.executable, verify.__file__, str(folder)]
-    found = json.loads(subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout)
-    examples = json.loads((folder / "policy.json").read_text())["examples"]
+    ended = subprocess.run(command, env=environment | {"JAX_PLATFORMS": "cpu"}, capture_output=True, text=True)
+    if ended.returncode:
+        last = ended.stderr.strip().rpartition("\n")[2] or f"it ended with status {ended.returncode}"
+        raise ExportError(f"{folder} is written, but cannot be run: {last}")
+    found = json.loads(ended.stdout)
+    examples = json.loads((folder / "policy.json").read_text(encoding="utf-8"))["examples"]
     for name, numbers in found.items():
         difference = numbers["max_difference"]
         print(

@@ -51,7 +51,7 @@ def parse(arguments: list[str]) -> ReportConfig:
     if not _is_study(options):
         for folder in options.folders:
             _open_run(folder)
-    check_writable(options.place)
+    check_writable(options.place, "FOLDERS" if len(options.folders) == 1 else "--out")
     return options
 
 

@@ -86,6 +86,9 @@ def run(config: Config) -> None:
     """Run each study; write its table, picture and arrays."""
     out = config.out
     assert out is not None
+    from dipod_jax.training.setup import prepare_without_physics
+
+    prepare_without_physics()
     out.mkdir(parents=True, exist_ok=True)
 
     import numpy as np
@@ -95,13 +98,13 @@ def run(config: Config) -> None:
     fields = dataclasses.asdict(config)
     options = Options(vocab_size=fields["vocab"], **{k: v for k, v in fields.items() if k in Options._fields})
     del fields["out"]  # where a result lies is not part of the result
-    (out / "config.json").write_text(json.dumps(fields, indent=1) + "\n")
+    (out / "config.json").write_text(json.dumps(fields, indent=1) + "\n", encoding="utf-8")
     for name in config.study:
         module = importlib.import_module(f"dipod_jax.toys.studies.{name.replace('-', '_')}")
         start = time.perf_counter()
         study = module.run(options)
         text = table(study.rows)
-        (out / f"{name}.md").write_text(text + "\n")
+        (out / f"{name}.md").write_text(text + "\n", encoding="utf-8")
         np.savez_compressed(out / f"{name}.npz", **study.arrays)
         study.figure.savefig(out / f"{name}.png", dpi=90)
         print(f"{name} ({time.perf_counter() - start:.0f} s)\n{text}\n", flush=True)

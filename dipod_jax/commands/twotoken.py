@@ -128,6 +128,9 @@ def run(config: Config) -> None:
     """Train every method from every start; write the result, its curves and its pictures."""
     out = config.out
     assert out is not None
+    from dipod_jax.training.setup import prepare_without_physics
+
+    prepare_without_physics()
     out.mkdir(parents=True, exist_ok=True)
 
     import numpy as np
@@ -147,7 +150,7 @@ def run(config: Config) -> None:
     )
     stop_if_diverged(curves, config)
     result = summarise(curves, config)
-    (out / "result.json").write_text(json.dumps(result, indent=1) + "\n")
+    (out / "result.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     np.savez_compressed(
         out / "curves.npz",
         methods=np.array(config.methods),

@@ -67,7 +67,7 @@ def export_policy(
     np.savez(folder / EXAMPLES, allow_pickle=False, **_examples(trained, act))
     seed = trained.config.all_seeds[0] if seed is None else seed
     contract = {**_contract(trained), "seed": seed, "which": which, "files": {name: FILES[name] for name in formats}}
-    (folder / CONTRACT).write_text(json.dumps(contract, indent=1) + "\n")
+    (folder / CONTRACT).write_text(json.dumps(contract, indent=1) + "\n", encoding="utf-8")
     return folder
 
 

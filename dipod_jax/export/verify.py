@@ -45,7 +45,7 @@ def verify(folder: Path) -> dict[str, dict[str, float]]:
         format -> `max_difference`, over all examples at once and the first three one by one; `microseconds_per_act`,
         of a batch of one.
     """
-    contract = json.loads((folder / "policy.json").read_text())
+    contract = json.loads((folder / "policy.json").read_text(encoding="utf-8"))
     with np.load(folder / contract["examples"]["file"]) as file:
         obs, noise, action = (file[name] for name in ("obs", "noise", "action"))
     report = {}

@@ -110,7 +110,7 @@ def work(units: Sequence[Unit], session: str, trainer: Trainer | None = None) ->
         tried[unit.id] = unit
         try:
             if lock.taken_over_from is not None:
-                print(f"{unit.name}: continuing for {lock.taken_over_from}, which was killed", flush=True)
+                print(f"{unit.name}: continuing for {lock.taken_over_from}", flush=True)
             print(f"{unit.name}: training", flush=True)
             failure = attempt(unit, session, trainer)
             print(f"{unit.name}: {'done' if failure is None else f'failed: {failure}'}", flush=True)

@@ -113,7 +113,7 @@ class RunFolder:
 
     @property
     def taken_over_from(self) -> str | None:
-        """The process that wrote here before and was killed; None where none was."""
+        """The process that wrote here before and did not end by itself; None where all did."""
         return None if self._lock is None else self._lock.taken_over_from
 
     def check(self) -> None:

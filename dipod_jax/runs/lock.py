@@ -33,7 +33,7 @@ class FolderLock:
         """
         self.path = folder / LOCK
         self.taken_over_from: str | None = None
-        """Who had it before and ended without releasing it; None where nobody had."""
+        """Who had it before and did not release it, and why; None where nobody had."""
         while not self._try():
             pass
 
@@ -53,7 +53,9 @@ class FolderLock:
             os.close(self._descriptor)
             raise
         if before is not None:
-            self.taken_over_from = _name(before)
+            copied = before["host"] == socket.gethostname() and _may_live(before)
+            why = "still runs, in the folder that this is a copy of" if copied else "was killed"
+            self.taken_over_from = f"{_name(before)}, which {why}"
         return True
 
     def _lock(self, before: dict[str, Any] | None) -> None:

@@ -67,13 +67,16 @@ def remove_leftovers(path: Path) -> None:
             entry.unlink()
 
 
-def check_writable(path: Path) -> None:
+def check_writable(path: Path, option: str = "--out") -> None:
     """Raise ValueError with one clear line unless `path` can be made and written into. Leaves nothing behind.
+
+    `option` is what named it; without dashes, an argument whose own folder takes the results.
 
     Tries a nameless file in the nearest folder that exists: permission bits alone say nothing about root, full disks
     and read-only mounts.
     """
-    refusal = f"--out: value {str(path)[:200]!r}; allowed: a folder that can be written into"
+    allowed = "a folder that can be written into" + ("" if option.startswith("-") else ", such as a copy of it")
+    refusal = f"{option}: value {str(path)[:200]!r}; allowed: {allowed}"
     if "\0" in str(path):
         raise ValueError(f"{refusal} (a path holds no null character)")
     try:

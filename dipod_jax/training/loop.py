@@ -92,7 +92,7 @@ class Run:
         self.progress = Progress(config.planned_steps * len(self.seeds), name=config.task, silent=not is_first())
         self.folder.say = self.progress.line
         if self.folder.taken_over_from is not None:
-            self.progress.line(f"continuing for {self.folder.taken_over_from}, which was killed")
+            self.progress.line(f"continuing for {self.folder.taken_over_from}")
         self.logger: Logger = NullLogger()
         self.timings = {"setup_s": 0.0, "compile_s": 0.0, "training_s": 0.0, "evaluation_s": 0.0}
         self.evaluations: list[dict[str, Any]] = []

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import os
+import re
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -60,6 +63,17 @@ def prepare_jax(config: Config) -> None:
         check_devices()
 
 
+def prepare_without_physics() -> None:
+    """The same for what computes on JAX's own choice of devices and simulates nothing.
+
+    Raises:
+        MachineError: as `prepare_jax`.
+    """
+    pin_options()
+    check_devices()
+    keep_compiled_programs()
+
+
 def pin_options() -> None:
     """Give the options of JAX that change a run's numbers the values that it counts on."""
     import jax
@@ -72,32 +86,51 @@ def keep_compiled_programs() -> None:
     """Keep what is compiled in JAX_COMPILATION_CACHE_DIR, or in ~/.cache/dipod-jax where that is not set."""
     import jax
 
-    if not jax.config.jax_compilation_cache_dir:
+    asked_for: str | None = jax.config.jax_compilation_cache_dir
+    if asked_for is not None and "://" in asked_for:  # a bucket, which JAX knows how to reach
+        cache = asked_for
+    else:
         try:
-            cache = _cache_folder()
-            jax.config.update("jax_compilation_cache_dir", str(cache))
-        except (OSError, RuntimeError) as error:  # no such user, a home that nobody can write into
+            cache = str(_writable(_default_cache() if not asked_for else Path(asked_for)))
+        except (OSError, RuntimeError) as error:  # no such user, a folder that nobody can write into
             print(f"warning: every start compiles anew, as nothing can be kept: {error}", file=sys.stderr)
+            cache = None
+    if cache != asked_for:
+        jax.config.update("jax_compilation_cache_dir", cache)
     # A run compiles many small programs besides the large ones; together they are seconds of every start.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
 def check_devices() -> None:
-    """Raise MachineError where JAX has no device: before a run writes anything."""
+    """Raise MachineError where JAX has no device, or XLA_FLAGS an unknown flag: before a run writes anything."""
     import jax
 
+    if flags := os.environ.get("XLA_FLAGS"):
+        _check_flags(flags)
     try:
         jax.devices()
     except (RuntimeError, AssertionError) as error:  # JAX asserts that a platform it knows has devices
         raise MachineError(f"JAX finds no device to train on ({reason_of(error)}); see JAX_PLATFORMS") from error
 
 
-def _cache_folder() -> Path:
-    """The folder of compiled programs, made and written into once."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dipod-jax"
-    cache.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=cache):
-        return cache
+@functools.cache
+def _check_flags(flags: str) -> None:
+    """Raise MachineError for a flag that XLA does not know: it ends the process at one, so another one is asked."""
+    ask = "from jaxlib import _jax; _jax.CompileOptions()"
+    asked = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True)
+    if unknown := re.search(r"Unknown flags? in XLA_FLAGS: *([^\n]*)", asked.stderr):
+        raise MachineError(f"XLA_FLAGS has a flag that this version of XLA does not know: {unknown[1]}; take it out")
+
+
+def _default_cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dipod-jax"
+
+
+def _writable(folder: Path) -> Path:
+    """The folder, made and written into once."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder):
+        return folder
 
 
 def _import_mujoco() -> None:

@@ -114,4 +114,5 @@ def time_unit(longest_s: float) -> tuple[float, str]:
 
 def with_count(label: str, num_seeds: int) -> str:
     """`label`, with the number of seeds that its mean is of."""
+    label = label if label[:1] not in ("", "_") else f" {label}"  # matplotlib leaves such names out of a legend
     return f"{label} ({num_seeds} seeds)" if num_seeds > 1 else label

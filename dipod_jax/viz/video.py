@@ -124,7 +124,7 @@ def _encoder(path: Path, width: int, height: int, fps: int) -> Iterator[Callable
         "yuv420p",
         "-movflags",
         "+faststart",
-        str(path),
+        f"file:{path}",  # else a colon or a dash in a name means something to it
     ]
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-y", "-loglevel", "error", *source, *target]
     with (

@@ -250,6 +250,11 @@ def test_a_path_that_cannot_be_written_is_one_line_that_names_the_option(tmp_pat
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a file system that nobody can write to")
+def test_a_run_folder_that_takes_no_results_is_named_with_the_way_out():
+    with pytest.raises(ValueError, match=r"^RUN_DIR: value '/proc'; allowed: .* written into, such as a copy of it \("):
+        check_writable(Path("/proc"), "RUN_DIR")
+
+
 def test_a_read_only_place_is_refused_even_to_root():
     with pytest.raises(ValueError, match="--out: value '/proc/run'"):
         check_writable(Path("/proc/run"))

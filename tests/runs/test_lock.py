@@ -4,6 +4,7 @@ import errno
 import fcntl
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -47,11 +48,19 @@ def test_the_second_is_refused_in_one_line_that_names_the_owner(tmp_path, holder
     assert owner["boot"] == BOOT
 
 
+def test_a_copy_of_a_folder_in_use_is_free_and_says_whose_copy_it_is(tmp_path, holder):
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    shutil.copy(tmp_path / ".lock", copy)
+    owner = f"process {holder.pid} on {socket.gethostname()}"
+    assert FolderLock(copy).taken_over_from == f"{owner}, which still runs, in the folder that this is a copy of"
+
+
 def test_the_lock_of_an_owner_that_was_killed_is_taken_over_at_once(tmp_path, holder):
     holder.kill()
     holder.wait()
     lock = FolderLock(tmp_path)
-    assert lock.taken_over_from == f"process {holder.pid} on {socket.gethostname()}"
+    assert lock.taken_over_from == f"process {holder.pid} on {socket.gethostname()}, which was killed"
     assert json.loads((tmp_path / ".lock").read_text())["pid"] == os.getpid()
     lock.release()
     assert list(tmp_path.iterdir()) == []

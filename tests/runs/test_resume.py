@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import subprocess
 import time
 
 import numpy as np
@@ -125,6 +126,25 @@ def test_a_foreign_file_in_the_newest_checkpoint_changes_nothing(run, capsys):
     assert "warning" not in capsys.readouterr().out
     train = [r["iteration"] for r in folder.read_metrics() if r["kind"] == "train"]
     assert train == list(range(1, ITERATIONS + 1))
+
+
+@pytest.mark.parametrize("number", [1, pytest.param(5, marks=pytest.mark.slow)])
+def test_a_copy_taken_while_the_run_goes_on_is_resumed_and_ends_in_the_same_bits(run, tmp_path, number):
+    run.path.mkdir()
+    session = FakeSession(run.path, act=0.05)
+    copies = [tmp_path / f"copy{i}" for i in range(number)]
+    for copy in copies:
+        while session.poll() is None and not list((run.path / "checkpoints").glob("step_*")):
+            time.sleep(0.01)
+        time.sleep(0.07)
+        subprocess.run(["cp", "-r", run.path, copy])  # what vanishes meanwhile, it complains of
+    assert session.wait() == 0
+    whole = RunFolder.open(run.path)
+    for copy in copies:
+        config = fake_config(copy, resume=True)
+        loop.train(config, programs=FakePrograms(config.all_seeds))
+        copied = RunFolder.open(copy)
+        assert (records(copied), weights(copied)) == (records(whole), weights(whole))
 
 
 def test_holes_in_the_records_are_named_and_refused_where_that_is_asked(run, capsys):

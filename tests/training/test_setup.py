@@ -42,6 +42,29 @@ def test_without_osmesa_and_a_home_everything_is_prepared_and_one_line_says_what
     assert done.stderr.count("\n") == 1 and done.stderr.startswith("warning: every start compiles anew")
 
 
+def test_a_flag_that_xla_does_not_know_is_one_line_and_a_known_one_is_none(monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=2 --xla_nonsense=1")
+    with pytest.raises(MachineError, match=r"^XLA_FLAGS has a flag .* not know: --xla_nonsense=1; take it out$"):
+        setup.check_devices()
+    monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
+    setup.check_devices()
+
+
+def test_a_cache_that_cannot_be_written_is_one_line_and_none(monkeypatch, capsys):
+    before = jax.config.jax_compilation_cache_dir, jax.config.jax_persistent_cache_min_compile_time_secs
+    try:
+        jax.config.update("jax_compilation_cache_dir", "/proc/nowhere")
+        setup.keep_compiled_programs()
+        assert jax.config.jax_compilation_cache_dir is None
+    finally:
+        for name, value in zip(
+            ("compilation_cache_dir", "persistent_cache_min_compile_time_secs"), before, strict=True
+        ):
+            jax.config.update(f"jax_{name}", value)
+    err = capsys.readouterr().err
+    assert err.startswith("warning: every start compiles anew") and err.count("\n") == 1
+
+
 def test_a_platform_without_a_device_is_one_line_before_anything_is_written(monkeypatch):
     def refuse():
         raise RuntimeError("Unable to initialize backend 'cuda':\n\nno plugin\n")

@@ -9,7 +9,7 @@ from PIL import Image
 
 from dipod_jax.viz import plot_comparison, plot_drift, plot_returns
 from dipod_jax.viz._series import Curve, curves_by_seed, mean_curve
-from dipod_jax.viz._style import COLOURS, time_unit
+from dipod_jax.viz._style import COLOURS, time_unit, with_count
 from dipod_jax.viz.drift import has_drift
 
 
@@ -93,6 +93,10 @@ def test_the_mean_of_curves_that_do_not_overlap_is_empty():
     late = Curve(np.array([5.0]), np.array([1.0]))
     early = Curve(np.array([1.0]), np.array([1.0]))
     assert mean_curve([late, early]).x.size == 0 and mean_curve([]).x.size == 0
+
+
+def test_a_name_that_matplotlib_would_hide_stands_in_the_legend():
+    assert [with_count(name, 1) for name in ("_base", "", "$x$")] == [" _base", " ", "$x$"]
 
 
 def test_time_has_a_unit_people_read():

@@ -13,7 +13,7 @@ from PIL import Image
 
 from dipod_jax.viz import RenderingUnavailable, write_frame, write_video
 from dipod_jax.viz.rendering import Renderer
-from dipod_jax.viz.video import frame_steps
+from dipod_jax.viz.video import _encoder, frame_steps
 
 XML = """
 <mujoco>
@@ -109,6 +109,16 @@ def test_a_frame_shows_the_step_asked_for(model, qpos, tmp_path):
         return float(np.nonzero(orange)[1].mean())
 
     assert ball_column(0) < 60 < 70 < ball_column(20) < 85 < 95 < ball_column(-1)
+
+
+@pytest.mark.parametrize("name", ["12:30:05", "-y", "50%d", "a b\n$(c) [red] 'x'"])
+def test_a_film_goes_into_a_folder_of_any_name(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    path = Path(name) / "policy.mp4"
+    path.parent.mkdir()
+    with _encoder(path, 64, 64, 25) as write:
+        write(bytes(64 * 64 * 3))
+    assert path.stat().st_size > 0
 
 
 def test_an_encoder_that_fails_is_an_error_with_its_words_and_leaves_no_film(model, qpos, tmp_path, monkeypatch):
