@@ -25,7 +25,7 @@ from dipod_jax.runs._disk import write_json
 from dipod_jax.types import Params
 
 # Part of the hash: raise it when a change of the code makes other parameters of the same options.
-VERSION = 2
+VERSION = 3
 MADE_OF = "made_of.json"
 _STEPS_PER_CALL = 50
 
