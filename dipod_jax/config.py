@@ -4,6 +4,7 @@ are defined with them, those of the run's parts in `config_groups`; this file pu
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, Union
@@ -271,3 +272,15 @@ def differences(a: Any, b: Any, prefix: str = "") -> dict[str, tuple[Any, Any]]:
         elif left != right:
             found[name] = (left, right)
     return found
+
+
+def check_unchanged(stored: Any, given: Any, changeable: Collection[str]) -> None:
+    """Refuse to resume a run with an option that is not its own; `changeable` ones, by command-line name, may differ.
+
+    Raises:
+        ValueError: one line.
+    """
+    for name, (was, now) in differences(stored, given).items():
+        if name not in changeable:
+            where = f"the run in {given.out} was started with {was}; leave it out, or name another --out"
+            raise ValueError(f"--{name} {now} is not allowed with --resume: {where}")
