@@ -84,11 +84,9 @@ def _starting_config(arguments: list[str]) -> tuple[LanguageConfig, list[str]]:
 def run(config: LanguageConfig) -> None:
     """Train, on an accelerator if JAX finds one, else on the CPU."""
     from dipod_jax.language.loop import train
-    from dipod_jax.training.setup import check_devices, keep_compiled_programs, pin_options
+    from dipod_jax.training.setup import prepare_devices
 
-    pin_options()
-    check_devices()
-    keep_compiled_programs()
+    prepare_devices()
     train(config, say=lambda line: print(line, flush=True))
 
 

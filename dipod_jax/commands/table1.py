@@ -32,11 +32,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 def study(options: Config) -> None:
     """Run what is not finished yet; print the tables and where they are written."""
     from dipod_jax.studies.table1.study import Trainer, run
-    from dipod_jax.training.setup import check_devices, keep_compiled_programs, pin_options
+    from dipod_jax.training.setup import prepare_devices
 
-    pin_options()
-    check_devices()
-    keep_compiled_programs()
+    prepare_devices()
     path = run(options, make_units(options), Trainer(), say=lambda line: print(line, flush=True))
     print(path.read_text())
     print(f"written to {options.out}: table1.md, table1.csv and table1.png")
