@@ -31,6 +31,8 @@ CPU_POLICY = {
     "noise_correlation": 0.8,
     "action_clip": 3.0,
     "action_noise": 0.2,
+    # FPO's .05 is for 60M env steps: a step's score has a variance of 1 / std^2 (docs/log/recipe.md).
+    "step_noise": 0.5,
 }
 
 

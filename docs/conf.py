@@ -6,6 +6,8 @@ import re
 from importlib import import_module
 from pathlib import Path
 
+from docutils import nodes
+
 import dipod_jax
 
 project = "dipod-jax"
@@ -111,6 +113,16 @@ def short_signature(app, what, name, obj, options, signature, return_annotation)
     return short(signature), short(return_annotation)
 
 
+def tidy_reference(app, doctree) -> None:
+    """A class has no `Bases: object`; a function in the value of a constant goes by its name."""
+    for line in list(doctree.findall(nodes.paragraph)):
+        if line.astext() == "Bases: object":
+            line.parent.remove(line)
+    for text in list(doctree.findall(nodes.Text)):
+        if "<function " in text:
+            text.parent.replace(text, nodes.Text(re.sub(r"<function ([\w.]+)>", r"\1", text)))
+
+
 def indented_blocks(lines: list[str]) -> set[int]:
     """Numbers of the lines of blocks that stand after an empty line, further in than the text before it."""
     indent = lambda line: len(line) - len(line.lstrip())
@@ -134,3 +146,4 @@ def setup(app) -> None:
     app.connect("builder-inited", write_api)
     app.connect("autodoc-process-docstring", plain_text, priority=400)  # before napoleon
     app.connect("autodoc-process-signature", short_signature)
+    app.connect("doctree-read", tidy_reference)

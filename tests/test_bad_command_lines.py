@@ -99,6 +99,8 @@ export | run --formats pickle | --formats
 export | run --seed 5 | --seed 5
 export | tokens | language
 train | --resume --out tokens | --resume language
+language | --resume --out tokens --objective d1 | --objective fpo
+language | --resume | --resume --out
 report | nowhere | nowhere
 report | file | file
 sweep | --betas | --betas

@@ -12,6 +12,8 @@ from run_page import python_blocks
 
 from dipod_jax.commands import COMMANDS
 from dipod_jax.config import Config
+from dipod_jax.language.config import LanguageConfig
+from dipod_jax.language.config import make_config as make_language_config
 from dipod_jax.objectives import OBJECTIVES
 from dipod_jax.policies import POLICIES
 from dipod_jax.regularisers import REGULARISERS
@@ -38,8 +40,11 @@ def test_the_python_of_a_page_runs_in_an_empty_folder(page, tmp_path):
 
 
 def known_options() -> set[str]:
-    """Every option of `dipod train`; the fields and flags in the files of other commands, without their group."""
+    """Every option of `dipod train` and `dipod language`; the fields and flags in the files of other commands, without
+    their group."""
     groups = {f.name: [type(getattr(Config(), f.name))] for f in dataclasses.fields(Config)}
+    for f in dataclasses.fields(LanguageConfig):
+        groups.setdefault(f.name, []).append(type(getattr(make_language_config(), f.name)))
     groups |= {"objective": list(OBJECTIVES.values()), "policy": list(POLICIES.values())}
     groups |= {f"regularisers.{name}": [member] for name, member in REGULARISERS.items()}
     names = {f.name for f in dataclasses.fields(Config)} | {"help", "version"}

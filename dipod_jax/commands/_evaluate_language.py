@@ -53,9 +53,9 @@ def evaluate(options: EvaluateConfig) -> None:
     """Print boards and accuracy, and write the accuracy to RUN_DIR/evaluation.json."""
     from dipod_jax.language.replay import choose_problems, load_run
     from dipod_jax.runs import RunFolder
-    from dipod_jax.training.setup import prepare_without_physics
+    from dipod_jax.training.setup import prepare_devices
 
-    prepare_without_physics()
+    prepare_devices()
     run = load_run(options.run_dir, options.seed)
     problems = choose_problems(run.config.problems, options.test_file, options.problems)
     for prompt in problems.prompt[: options.boards]:

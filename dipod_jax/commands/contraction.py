@@ -24,9 +24,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def run(config: Config) -> None:
     """Run every arm from the same fitted policy; print the table and where it is written."""
-    from dipod_jax.training.setup import prepare_without_physics
+    from dipod_jax.training.setup import prepare_devices
 
-    prepare_without_physics()
+    prepare_devices()
     from dipod_jax.runs import RunFolder
     from dipod_jax.studies.contraction.distillation import Distillation
     from dipod_jax.studies.contraction.results import plot, row

@@ -32,9 +32,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 def study(options: Config) -> None:
     """Run what is not finished yet; print the tables and where they are written."""
     from dipod_jax.studies.table1.study import Trainer, run
-    from dipod_jax.training.setup import prepare_without_physics
+    from dipod_jax.training.setup import prepare_devices
 
-    prepare_without_physics()
+    prepare_devices()
     path = run(options, make_units(options), Trainer(), say=lambda line: print(line, flush=True))
     print(path.read_text(encoding="utf-8"))
     print(f"written to {options.out}: table1.md, table1.csv and table1.png")

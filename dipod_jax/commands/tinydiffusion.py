@@ -86,9 +86,9 @@ def run(config: Config) -> None:
     """Run each study; write its table, picture and arrays."""
     out = config.out
     assert out is not None
-    from dipod_jax.training.setup import prepare_without_physics
+    from dipod_jax.training.setup import prepare_devices
 
-    prepare_without_physics()
+    prepare_devices()
     out.mkdir(parents=True, exist_ok=True)
 
     import numpy as np

@@ -12,7 +12,7 @@ from pathlib import Path
 from dipod_jax.api import default_folder
 from dipod_jax.checks import require
 from dipod_jax.cli import command_name, parse_options, run_cli
-from dipod_jax.config import Config, differences
+from dipod_jax.config import Config, check_unchanged
 from dipod_jax.memory import check_training
 from dipod_jax.objectives import OBJECTIVES
 from dipod_jax.presets import check_backend, make_config
@@ -77,7 +77,8 @@ def _starting_config(arguments: list[str], task: str | None) -> tuple[Config, st
         from dipod_jax.runs import RunFolder
 
         stored = RunFolder.open(known.out).config
-        require("room" not in stored, "resume", True, f"with {known.out}: a language run is not resumed")
+        language = command_name("language")
+        require("room" not in stored, "resume", True, f"with {known.out} by {language}: it is a language run")
         version = stored.get("version", 1)
         what = f"with the run in {known.out}: it can be evaluated, but was written by version {version}, not {VERSION}"
         require(version == VERSION, "resume", True, what)
@@ -101,10 +102,7 @@ def _check_folder(config: Config, start: Config) -> Config:
     if config.backend == "auto":
         config = dataclasses.replace(config, backend=start.backend)
     if config.resume:
-        changed = {n: v for n, v in differences(start, config).items() if n not in RESUMABLE}
-        for name, (was, now) in changed.items():
-            where = f"the run in {config.out} was started with {was}; leave it out, or name another --out"
-            raise ValueError(f"--{name} {now} is not allowed with --resume: {where}")
+        check_unchanged(start, config, RESUMABLE)
         if config.num_iterations != start.num_iterations and config.learning.final_learning_rate is not None:
             print(RATE_WARNING.format(start.total_steps, config.total_steps), file=sys.stderr)
         return config

@@ -128,9 +128,9 @@ def run(config: Config) -> None:
     """Train every method from every start; write the result, its curves and its pictures."""
     out = config.out
     assert out is not None
-    from dipod_jax.training.setup import prepare_without_physics
+    from dipod_jax.training.setup import prepare_devices
 
-    prepare_without_physics()
+    prepare_devices()
     out.mkdir(parents=True, exist_ok=True)
 
     import numpy as np

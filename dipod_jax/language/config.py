@@ -11,7 +11,7 @@ import tyro
 
 from dipod_jax.bounds.any_order import LARGEST_LENGTH
 from dipod_jax.checks import Checked, check_choice, require
-from dipod_jax.config import BetaControlConfig
+from dipod_jax.config import UNSTORED, BetaControlConfig, stored_fields
 from dipod_jax.language import TASKS
 from dipod_jax.language.methods import METHODS, choose
 from dipod_jax.language.model import MaskedTransformer
@@ -134,6 +134,10 @@ class LanguageConfig:
     """the first of the seeds, >= 0; the others follow it"""
     out: Path | None = None
     """run folder; default runs/<task>/<objective>-beta<beta>/<time>"""
+    resume: bool = field(default=False, metadata=UNSTORED)
+    """continue the run in --out where it was stopped or killed, with the options that its folder holds"""
+    checkpoint_interval: float = field(default=60.0, metadata=UNSTORED)
+    """seconds between checkpoints, >= 0; the end of a run is always saved"""
     pretrained: Path | None = None
     """folder of a pretrained checkpoint to start from; none: pretrain, or use the cache"""
     cache: Path = Path("runs/pretrained")
@@ -154,6 +158,8 @@ class LanguageConfig:
             part.validate()
         check.number("seeds", low=1)
         check.number("first_seed", high=2**31 - 1)
+        check.number("checkpoint_interval")
+        require(not self.resume or self.out is not None, "resume", True, "with --out, the folder of the run")
         if self.beta != "auto":
             check.number("beta")
         exact = self.measures_drift or self.beta != "auto"
@@ -219,7 +225,7 @@ def to_json(config: LanguageConfig) -> dict[str, Any]:
     """The config as plain values; `objective` with its name, as in any other run folder."""
     from dipod_jax.runs._disk import plain
 
-    values = plain(config)
+    values = plain({name: getattr(config, name) for name in stored_fields(config)})
     return values | {"room": "language", "objective": {"name": config.objective.name, **values["objective"]}}
 
 

@@ -33,7 +33,7 @@ class DecoderOptions:
 
     def validate(self) -> None:
         """Refuse options out of range, with one line."""
-        check = Checked(self, "decoder")
+        check = Checked(self, "policy.decoder")
         check.choices()
         check.number("tokens_per_step", "block_size", low=1)
         check.number("temperature")

@@ -14,17 +14,16 @@ import numpy as np
 from dipod_jax.language.config import LanguageConfig, built_in_beta, to_json
 from dipod_jax.language.evaluation import Accuracy, evaluate
 from dipod_jax.language.post_training import Programs, RunState, Tunables, make_programs
-from dipod_jax.language.pretrain import Pretrained, load_params, pretrained
+from dipod_jax.language.pretrain import cached_folder, load_params, pretrained
 from dipod_jax.language.replay import choose_problems
+from dipod_jax.language.resuming import evaluation_is_due, measurement_is_due, resume
 from dipod_jax.language.task import MASK
 from dipod_jax.report import write_report
-from dipod_jax.runs import CheckpointError, RunFolder, StorageError, reason_of, save_checkpoint
-from dipod_jax.runs.folder import RESULT
-from dipod_jax.runs.signals import say as _say_on_stderr
-from dipod_jax.runs.signals import stop_requested
+from dipod_jax.runs import RunFolder, Saver, StorageError, reason_of
+from dipod_jax.runs.signals import StopRequest, stop_requested
 from dipod_jax.viz.language import plot_language
 
-WAY_OUT = "make room and train it again, in a new --out"
+WAY_OUT = "make room and finish the run with --resume"
 
 
 def train(
@@ -33,7 +32,7 @@ def train(
     """Pretrain unless the cache holds the model, post-train every seed, and write everything to the run folder.
 
     Args:
-        config: `out` is set.
+        config: `out` is set; with `resume`, that of its folder.
         programs: compiled ones to use again, made for a config that differs in `Tunables` and seeds only.
         say: receives progress lines.
 
@@ -43,94 +42,137 @@ def train(
     Raises:
         RunFolderError, CheckpointError: a folder cannot be used.
         StorageError: the folder is gone, or what the run has learned cannot be written.
-        KeyboardInterrupt: on SIGINT, SIGTERM or SIGHUP, after the running iteration; where that takes more than a
-            second the process ends. A run has no policy on the disk before its end.
+        Stopped: on SIGINT, SIGTERM or SIGHUP, after the running iteration was saved. Where one comes in pretraining, a
+            compilation, a measurement or an evaluation, the process ends instead within seconds, as saved.
     """
-    with stop_requested() as stop, contextlib.closing(Run(config, programs, say)) as run:
-        with stop.abandonable(lambda: _say_on_stderr("interrupted")):
-            run.start()
-            while run.iteration < config.learning.num_iterations:
-                run.iterate()
-                if stop.is_set() and run.iteration < config.learning.num_iterations:
-                    raise stop.stopped()
-        result = run.save()
-        with stop.abandonable(lambda: _say_on_stderr(f"interrupted; the run is finished and in {run.folder.path}")):
-            run.draw()
-        say(f"greedy accuracy {result['final']['greedy']['mean']:.3f}; everything is in {run.folder.path}")
-        return result
+    with stop_requested() as stop, contextlib.closing(Run(config, programs, say, stop)) as run:
+        run.start()
+        while run.iteration < config.learning.num_iterations:
+            run.iterate()
+            if stop.is_set() and run.iteration < config.learning.num_iterations:
+                run.leave_saved()
+                raise stop.stopped()
+        return run.finish()
 
 
 class Run:
     """One run's folder, clock and state."""
 
-    def __init__(self, config: LanguageConfig, programs: Programs | None, say: Callable[[str], None]):
+    def __init__(
+        self,
+        config: LanguageConfig,
+        programs: Programs | None,
+        say: Callable[[str], None],
+        stop: StopRequest | None = None,
+    ):
         assert config.out is not None
-        self.config, self.say = config, say
-        self.folder = RunFolder.create(config.out, to_json(config))
+        self.config, self.say, self.stop = config, say, stop or StopRequest()
         self._zero = time.perf_counter()
+        self.folder = RunFolder.resume(config.out) if config.resume else RunFolder.create(config.out, to_json(config))
+        self.folder.say = say
+        if self.folder.taken_over_from is not None:
+            say(f"continuing for {self.folder.taken_over_from}, which was killed")
+        say(f"run folder: {self.folder.path}")
         self.programs = programs or make_programs(config)
         self.iteration = 0
         self.timings = {"pretraining_s": 0.0, "training_s": 0.0, "measuring_s": 0.0, "evaluation_s": 0.0}
-        self.evaluations: list[list[dict[str, Any]]] = []  # one entry a time, then one a seed
+        self.records: dict[str, list[dict[str, Any]]] = {}  # of a kind: those of every seed, in order
         self.problems = choose_problems(config.problems, None, config.measure.num_problems)
+        self._saver = Saver(self.folder.checkpoints, keep=2, say=say)
+        self._is_compiled = False
 
     @property
     def samples(self) -> int:
         """Number of answers that each seed has learned from."""
         return self.iteration * self.config.learning.num_prompts * self.config.learning.samples_per_prompt
 
-    def start(self) -> None:
-        """Pretrain or load, measure and evaluate before the first update."""
-        found = self._pretrained()
-        self.timings["pretraining_s"] = found.seconds
-        self.pretrained = found
-        seeds = jnp.array(self.config.all_seeds, jnp.uint32)
-        self.state: RunState = self.programs.init(found.params, seeds, Tunables.of(self.config))
-        self.measure()
-        self.evaluate()
+    @property
+    def wall_clock_s(self) -> float:
+        """Seconds of the run, those of earlier parts of a resumed one included."""
+        return time.perf_counter() - self._zero
 
-    def _pretrained(self) -> Pretrained:
+    def start(self) -> None:
+        """Pretrain, load or restore; measure and evaluate before the first update."""
+        with self.stop.abandonable(self.leave_unchanged):
+            state = self._take_up() if self.config.resume else None
+            self.state = self._begin() if state is None else state
+        self._look()
+
+    def _begin(self) -> RunState:
         config, network = self.config, self.config.build_network()
         if config.pretrained is not None:
-            return Pretrained(load_params(config.pretrained, network), config.pretrained, True, 0.0)
-        return pretrained(config.problems, network, config.pretraining, config.cache, self.say)
+            params = load_params(config.pretrained, network)
+        else:
+            found = pretrained(config.problems, network, config.pretraining, config.cache, self.say)
+            params, self.timings["pretraining_s"] = found.params, found.seconds
+        return self.programs.init(params, jnp.array(config.all_seeds, jnp.uint32), Tunables.of(config))
+
+    def _take_up(self) -> RunState | None:
+        """The state that the folder holds, with the clocks where they stopped; None where the run begins again."""
+        state, records = resume(self.config, self.folder, self.programs, self.say)
+        if state is None:
+            return None
+        self.iteration = int(state.iteration[0])
+        self._saver.saved_at = time.perf_counter()
+        for record in records:
+            self.records.setdefault(record["kind"], []).append(record)
+        self._zero -= max((record["wall_clock_s"] for record in records), default=0.0)
+        of_one_seed = [record for record in records if record["seed"] == self.config.first_seed]
+        for name in self.timings:
+            self.timings[name] += sum(record.get(name, 0.0) for record in of_one_seed)
+        self.say(f"continuing after iteration {self.iteration}")
+        return state
 
     def iterate(self) -> None:
         """One iteration of every seed, then whatever is due after it."""
         self.folder.check()
+        self._control_beta()
         before = time.perf_counter()
-        self.state, metrics = self.programs.iterate(self.state)
-        metrics = jax.device_get(metrics)
+        # The first one compiles for half a minute, and has nothing to save yet.
+        with contextlib.nullcontext() if self._is_compiled else self.stop.abandonable(self.leave_unchanged):
+            self.state, metrics = self.programs.iterate(self.state)
+            metrics = jax.device_get(metrics)
+        self._is_compiled = True
         elapsed = time.perf_counter() - before
         self.timings["training_s"] += elapsed
         self.iteration += 1
         self._record("train", metrics, {"training_s": elapsed})
+        self._look()
         last = self.iteration == self.config.learning.num_iterations
-        options = self.config.measure
-        if last or (options.drift_interval > 0 and self.iteration % options.drift_interval == 0):
-            self.measure()
-        if last or self.iteration % options.evaluation_interval == 0:
-            self.evaluate()
+        if last or self._saver.is_due(self.config.checkpoint_interval):
+            self.save(required=last)
+
+    def _look(self) -> None:
+        """Measure and evaluate what is due and was not done before the run was stopped."""
+        leave = self.leave_saved if self.iteration > 0 else self.leave_unchanged
+        with self.stop.abandonable(leave):
+            if measurement_is_due(self.config, self.iteration) and not self._has("drift"):
+                self.measure()
+            if evaluation_is_due(self.config, self.iteration) and not self._has("evaluation"):
+                self.evaluate()
 
     def measure(self) -> None:
-        """Measure the exact drift where it is asked for, and adjust an automatic beta to it."""
-        if self.programs.measure is None:
-            return
+        """Measure the exact drift."""
+        assert self.programs.measure is not None
         before = time.perf_counter()
         drift = jax.device_get(self.programs.measure(self.state))
         elapsed = time.perf_counter() - before
         self.timings["measuring_s"] += elapsed
         self._record("drift", {f"drift/{name}": values for name, values in drift.items()}, {"measuring_s": elapsed})
-        self._drift = drift
-        if self.config.beta == "auto":
-            self._control_beta(drift["gap"])
 
-    def _control_beta(self, gap: np.ndarray) -> None:
+    def _control_beta(self) -> None:
+        """Adjust an automatic beta to the drift that was measured after the last iteration, if it was.
+
+        A measurement itself changes nothing, so that one which is cut off can be made again.
+        """
+        if self.config.beta != "auto" or not self._has("drift"):
+            return
         from dipod_jax.training.drift import control_beta
 
+        gap = jnp.array([record["drift/gap"] for record in self._last("drift")], jnp.float32)
         built_in = built_in_beta(self.config)
         beta = self.state.tunables.beta - built_in
-        moved = control_beta(beta, jnp.asarray(gap), self.config.beta_control, self.config.problems.num_blanks)
+        moved = control_beta(beta, gap, self.config.beta_control, self.config.problems.num_blanks)
         self.state = self.state._replace(tunables=self.state.tunables._replace(beta=moved + built_in))
 
     def evaluate(self) -> None:
@@ -141,29 +183,52 @@ class Run:
         self.timings["evaluation_s"] += elapsed
         means = {name: values.mean(1) for name, values in found._asdict().items()}
         count = {"num_problems": len(self.problems.prompt), "evaluation_s": elapsed}
-        self.evaluations.append(self._record("evaluation", {**means, "return_mean": means["reward"]}, count))
-        gap = "" if not hasattr(self, "_drift") else f"  gap {self._drift['gap'].mean():6.3f}"
+        self._record("evaluation", {**means, "return_mean": means["reward"]}, count)
+        drift = self._last("drift")
+        gap = f"  gap {np.mean([record['drift/gap'] for record in drift]):6.3f}" if drift else ""
         self.say(
-            f"{time.perf_counter() - self._zero:7.1f} s  iteration {self.iteration:4d}  "
+            f"{self.wall_clock_s:7.1f} s  iteration {self.iteration:4d}  "
             f"greedy {_shown(means['greedy'])}  sampled {_shown(means['sampled'])}  "
             f"random order {_shown(means['random_order'])}{gap}"
         )
 
-    def save(self) -> dict[str, Any]:
-        """Write the parameters and the result, which is returned.
+    def save(self, *, required: bool = False) -> None:
+        """Write a checkpoint of everything, as `Saver.save` does."""
+        self.folder.check()
+        self._saver.save(self.iteration, self.state._asdict(), required=required)
 
-        Raises:
-            StorageError: the disk refuses them, or some of the records.
-        """
-        try:
-            save_checkpoint(self.folder.checkpoints, self.iteration, {"params": self.state.params}, keep=1)
+    def leave_saved(self) -> None:
+        """End in the course of training."""
+        self.save(required=True)
+        self._check_records()
+        self._leave("stopped and saved")
+
+    def leave_unchanged(self) -> None:
+        """End before training has begun or gone on."""
+        self._leave("stopped before it trained")
+
+    def _leave(self, how: str) -> None:
+        self.say(f"{how}; continue with --resume --out {self.folder.path}")
+        self.close()
+
+    def _leave_finished(self) -> None:
+        self._leave("stopped while drawing: the run is finished and its result written")
+
+    def finish(self) -> dict[str, Any]:
+        """Write the result, the picture and the report; a result that stands already is left as it is."""
+        result = self.folder.read_result()
+        if result is None:
             result = self.result()
-            self.folder.write_json(RESULT, result)
-        except (OSError, CheckpointError) as error:
-            raise StorageError(f"{self.folder.path} cannot be written into ({reason_of(error)}); {WAY_OUT}") from error
-        if not self.folder.metrics_are_written():
-            raise StorageError(f"{self.folder.path} takes no more records; {WAY_OUT}")
+            self.folder.write_result(result)
+        self._check_records()
+        with self.stop.abandonable(self._leave_finished):
+            self.draw()
+        self.say(f"greedy accuracy {result['final']['greedy']['mean']:.3f}; everything is in {self.folder.path}")
         return result
+
+    def _check_records(self) -> None:
+        if not self.folder.metrics_are_written():
+            raise StorageError(f"the last records of {self.folder.path} cannot be written; {WAY_OUT}")
 
     def draw(self) -> None:
         """Write the picture and the report; what cannot be drawn or written is left out after one warning."""
@@ -180,14 +245,16 @@ class Run:
         self.folder.close()
 
     def result(self) -> dict[str, Any]:
-        """The content of `result.json`."""
+        """The content of `result.json`; `pretraining_s` is that of the last session, other times of all."""
         config = self.config
-        last = {name: [e[name] for e in self.evaluations[-1]] for name in Accuracy._fields}
-        if hasattr(self, "_drift"):
-            last |= {f"drift/{name}": values.tolist() for name, values in self._drift.items()}
+        first, last = self._at("evaluation", 0), self._last("evaluation")
+        of = lambda records, names: {name: _summary([record[name] for record in records]) for name in names}
+        final = of(last, Accuracy._fields)
+        if drift := self._last("drift"):
+            final |= of(drift, [name for name in drift[0] if name.startswith("drift/")])
         if config.test_file is not None:
-            last |= {f"test_file/{name}": values for name, values in self._test_file().items()}
-        first = {name: [e[name] for e in self.evaluations[0]] for name in Accuracy._fields}
+            final |= {f"test_file/{name}": _summary(values) for name, values in self._test_file().items()}
+        folder = cached_folder(config.problems, config.build_network(), config.pretraining, config.cache)
         return {
             "task": config.task,
             "objective": config.method,
@@ -196,12 +263,12 @@ class Run:
             "seeds": list(config.all_seeds),
             "iterations": self.iteration,
             "samples": self.samples,
-            "pretrained": str(self.pretrained.path),
-            "wall_clock_s": time.perf_counter() - self._zero,
+            "pretrained": str(config.pretrained or folder),
+            "wall_clock_s": self.wall_clock_s,
             **self.timings,
-            "final_return": {"mean": float(np.mean(last["reward"])), "per_seed": last["reward"]},
-            "before": {name: _summary(values) for name, values in first.items()},
-            "final": {name: _summary(values) for name, values in last.items()},
+            "final_return": _summary([record["reward"] for record in last]),
+            "before": of(first, Accuracy._fields) if first else {},
+            "final": final,
         }
 
     def _test_file(self) -> dict[str, list[float]]:
@@ -217,16 +284,29 @@ class Run:
         ]
         return {name: [float(getattr(one, name).mean()) for one in found] for name in Accuracy._fields}
 
-    def _record(self, kind: str, metrics: dict[str, np.ndarray], shared: dict[str, float]) -> list[dict[str, Any]]:
-        """One line for each seed; `metrics` (S,)."""
-        records = []
+    def _at(self, kind: str, iteration: int) -> list[dict[str, Any]]:
+        """The records of a kind after an iteration, one a seed."""
+        return [record for record in self.records.get(kind, ()) if record["iteration"] == iteration]
+
+    def _last(self, kind: str) -> list[dict[str, Any]]:
+        """The last records of a kind, one a seed; none where there is none."""
+        return self.records.get(kind, [])[-len(self.config.all_seeds) :]
+
+    def _has(self, kind: str) -> bool:
+        """Whether every seed has a record of this kind after this iteration."""
+        return len(self._at(kind, self.iteration)) == len(self.config.all_seeds)
+
+    def _record(self, kind: str, metrics: dict[str, np.ndarray], shared: dict[str, float]) -> None:
+        """One line for each seed that has none yet, as a kill may have left some of them; `metrics` (S,)."""
+        there = {record["seed"] for record in self._at(kind, self.iteration)}
         for index, seed in enumerate(self.config.all_seeds):
+            if seed in there:
+                continue
             head = {"kind": kind, "seed": seed, "iteration": self.iteration, "env_steps": self.samples}
-            clock = {"wall_clock_s": round(time.perf_counter() - self._zero, 3)}
+            clock = {"wall_clock_s": round(self.wall_clock_s, 3)}
             record = head | clock | {name: float(values[index]) for name, values in metrics.items()} | shared
             self.folder.append_metrics(record)
-            records.append(record)
-        return records
+            self.records.setdefault(kind, []).append(record)
 
 
 def _shown(values: np.ndarray) -> str:

@@ -32,6 +32,7 @@ class MaskedTransformer(nn.Module):
         position = self.param("position", nn.initializers.normal(1.0), (self.length, self.width))
         # A product with one-hot rows: on a processor the gradient of a gather is a slow scatter.
         x = jax.nn.one_hot(tokens, self.vocab_size + 1, dtype=embedding.dtype) @ embedding + position
+        x = x.reshape(-1, self.width)  # of all sequences: gradients of products of matrices are faster than of batches
         for layer in range(self.num_layers):
             x = x + self._attention(nn.RMSNorm(name=f"attention_norm_{layer}")(x), layer)
             h = nn.Dense(4 * self.width, use_bias=False, name=f"mlp_in_{layer}")(
@@ -41,12 +42,12 @@ class MaskedTransformer(nn.Module):
         # From a head of zeros pretraining makes a policy that is less sure of itself than from a random one. Stopped
         # where both solve a third of the puzzles, beta .05 then lifts the former and drives the latter to 0.
         head = nn.Dense(self.vocab_size, use_bias=False, kernel_init=nn.initializers.zeros, name="head")
-        return head(nn.RMSNorm(name="head_norm")(x))
+        return head(nn.RMSNorm(name="head_norm")(x)).reshape(*tokens.shape, self.vocab_size)
 
     def _attention(self, x: jax.Array, layer: int) -> jax.Array:
-        """Every position attends to every position: (..., L, width) -> the same."""
+        """Every position attends to every one of its sequence: (N L, width) -> the same."""
         qkv = nn.Dense(3 * self.width, use_bias=False, name=f"attention_in_{layer}")(x)
-        q, k, v = jnp.moveaxis(qkv.reshape(*x.shape[:-1], 3, self.num_heads, -1), -3, 0)  # (..., L, H, width / H)
+        q, k, v = jnp.moveaxis(qkv.reshape(-1, self.length, 3, self.num_heads, self.width // self.num_heads), 2, 0)
         scores = jnp.einsum("...qhd,...khd->...hqk", q, k) / jnp.sqrt(jnp.asarray(q.shape[-1], x.dtype))
         mixed = jnp.einsum("...hqk,...khd->...qhd", jax.nn.softmax(scores), v)
         return nn.Dense(self.width, use_bias=False, name=f"attention_out_{layer}")(mixed.reshape(x.shape))

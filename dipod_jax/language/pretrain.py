@@ -25,7 +25,7 @@ from dipod_jax.runs._disk import write_json
 from dipod_jax.types import Params
 
 # Part of the hash: raise it when a change of the code makes other parameters of the same options.
-VERSION = 2
+VERSION = 3
 MADE_OF = "made_of.json"
 _STEPS_PER_CALL = 50
 
@@ -89,6 +89,11 @@ def fingerprint(task: Task, network: MaskedTransformer, options: PretrainOptions
     return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:16], made_of
 
 
+def cached_folder(task: Task, network: MaskedTransformer, options: PretrainOptions, cache: Path) -> Path:
+    """Where `pretrained` keeps the parameters."""
+    return Path(cache) / f"{task.name}-{fingerprint(task, network, options)[0]}"
+
+
 def pretrained(
     task: Task,
     network: MaskedTransformer,
@@ -108,14 +113,13 @@ def pretrained(
       CheckpointError: the cached files are damaged.
     """
     started = time.perf_counter()
-    digest, made_of = fingerprint(task, network, options)
-    folder = Path(cache) / f"{task.name}-{digest}"
+    folder = cached_folder(task, network, options, cache)
     if latest_checkpoint(folder) is not None:
         return Pretrained(load_params(folder, network), folder, True, time.perf_counter() - started)
     params = pretrain(task, network, options, say)
     try:
         save_checkpoint(folder, options.steps, params, keep=1)
-        write_json(folder / MADE_OF, made_of)
+        write_json(folder / MADE_OF, fingerprint(task, network, options)[1])
         params = load_params(folder, network)  # as from the cache: JAX compiles anew for arrays placed otherwise
     except (OSError, CheckpointError) as error:
         say(f"warning: the pretrained model is not kept in {folder} ({reason_of(error)}); the next run makes it again")

@@ -46,7 +46,7 @@ class LoadedRun(NamedTuple):
 
 
 def check_run(path: Path, seed: int | None = None) -> LanguageConfig:
-    """The config of a run folder, once the run is found to have ended and to have that seed.
+    """The config of a run folder, once the run is found to have a policy and that seed.
 
     Raises:
         RunFolderError: not a run folder.
@@ -59,12 +59,12 @@ def check_run(path: Path, seed: int | None = None) -> LanguageConfig:
     seed = config.first_seed if seed is None else seed
     require(seed in config.all_seeds, "seed", seed, f"one of {', '.join(map(str, config.all_seeds))}, as in {path}")
     if latest_checkpoint(folder.checkpoints) is None:
-        raise CheckpointError(f"{path} holds no checkpoint; the run has not ended")
+        raise CheckpointError(f"{path} holds no checkpoint yet; continue the run with --resume")
     return config
 
 
 def load_run(path: Path, seed: int | None = None) -> LoadedRun:
-    """The policy of one seed of a finished run, the first where None.
+    """The newest policy of one seed of a run, the first where None.
 
     Raises:
         RunFolderError, ValueError: as `check_run`.
@@ -75,7 +75,7 @@ def load_run(path: Path, seed: int | None = None) -> LoadedRun:
     assert checkpoint is not None
     one = jax.eval_shape(lambda: init_params(config.build_network(), jax.random.key(0)))
     several = jax.tree.map(lambda x: jax.ShapeDtypeStruct((config.seeds, *x.shape), x.dtype), one)
-    params = restore_checkpoint(checkpoint, {"params": several})["params"]
+    params = restore_checkpoint(checkpoint, {"params": several}, partial=True)["params"]
     index = 0 if seed is None else seed - config.first_seed
     return LoadedRun(config, config.build_policy(), jax.tree.map(lambda x: x[index], params))
 

@@ -35,7 +35,8 @@ def clipped(log_ratio: jax.Array, advantage: jax.Array, clip_epsilon: ArrayLike)
 @dataclass(frozen=True)
 class Dppo(Objective):
     """Diffusion policy policy optimization: PPO over the sampler's noisy steps (arXiv 2409.00588), with FPO's settings
-    for these tasks: constant noise of .05, clip .2, K = 10 (arXiv 2507.21053, section 4.2).
+    for these tasks: constant noise of .05, clip .2, K = 10 (arXiv 2507.21053, section 4.2). That noise is for 60M env
+    steps; with the preset `cpu`, whose noise is .5, it learns nothing in half a million.
 
     DPPO's own code also clamps log-probs to [-5, 2] and averages them over dimensions, widens the clip along the chain,
     and discounts by .99 per step. Only the discount is an option here.

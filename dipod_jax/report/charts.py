@@ -34,12 +34,16 @@ def names_of(arms: Sequence[Arm]) -> dict[Arm, str]:
     return {arm: f"{arm.objective}, {arm.label}" if several else arm.label for arm in arms}
 
 
-def sections(study: Study) -> list[Section]:
-    """What the page shows, without the sections for which nothing was measured."""
+Bands = dict[str, dict[Arm, Band]]
+"""task -> arm -> mean over seeds and interval over env steps"""
+
+
+def sections(study: Study, returns: Bands) -> list[Section]:
+    """What the page shows, without the sections for which nothing was measured; `returns` are the bands of "return"."""
     over_steps = "Line: mean over seeds. Band: its 95 % interval. Point at a curve, or tick the box, for single seeds."
     along_beta = "Mean over seeds with its 95 % interval. Betas stand at equal distances."
     found = [
-        Section("Return over env steps", over_steps, "arms", _over_steps(study, "return", _return_range)),
+        Section("Return over env steps", over_steps, "arms", _over_steps(study, "return", returns, _return_range)),
         Section("Final return against beta", along_beta, "tasks", _against_beta(study, _final, "final return")),
         Section(
             "Gap against beta",
@@ -51,7 +55,7 @@ def sections(study: Study) -> list[Section]:
             "Cosine of the objective's gradient and the exact one",
             "1: the update goes where the exact policy gradient goes. " + over_steps,
             "arms",
-            _over_steps(study, "cosine", _cosine_range),
+            _over_steps(study, "cosine", bands(study, "cosine"), _cosine_range),
         ),
         Section(
             "Performance profile",
@@ -63,8 +67,8 @@ def sections(study: Study) -> list[Section]:
     return [section for section in found if section.charts]
 
 
-def bands(study: Study, quantity: str) -> dict[str, dict[Arm, Band]]:
-    """Task -> arm -> mean over seeds and interval of a quantity over env steps; tasks where it was measured."""
+def bands(study: Study, quantity: str) -> Bands:
+    """The bands of a quantity, of the tasks where it was measured."""
     return {
         task: {arm: _band([s.curves[quantity] for s in seeds], grid) for arm, seeds in arms.items()}
         for task, arms, grid in _measured(study, quantity)
@@ -104,15 +108,16 @@ def _band(curves: Sequence[Curve], grid: np.ndarray) -> Band:
     return band
 
 
-def _over_steps(study: Study, quantity: str, limits: Callable[[np.ndarray], list[float] | None]) -> list[Json]:
+def _over_steps(
+    study: Study, quantity: str, drawn: Bands, limits: Callable[[np.ndarray], list[float] | None]
+) -> list[Json]:
     charts = []
     names = names_of(study.arms)
     for task, arms, grid in _measured(study, quantity):
         lines = []
         for arm, seeds in arms.items():
             each = {str(s.seed): _numbers(_on(grid, s.curves[quantity])) for s in seeds} if len(seeds) > 1 else {}
-            band = _band([s.curves[quantity] for s in seeds], grid)
-            lines.append(_line(names[arm], Interval(*band[1:]), each, len(seeds)))
+            lines.append(_line(names[arm], Interval(*drawn[task][arm][1:]), each, len(seeds)))
         top = np.concatenate([s.curves[quantity].y for seeds in arms.values() for s in seeds])
         chart = {"title": task, "x": "env steps", "y": quantity, "xs": _numbers(grid), "lines": lines}
         charts.append(chart | {"range": limits(top)})

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dipod_jax.report._page import MAX_EMBEDDED_BYTES, REPORT, embedded, rendered
-from dipod_jax.report.charts import Section, bands, names_of, sections
+from dipod_jax.report.charts import Bands, Section, bands, names_of, sections
 from dipod_jax.report.data import write_curves, write_results
 from dipod_jax.report.origins import origins
 from dipod_jax.report.results_table import results_table, shown_return, sources
@@ -57,10 +57,11 @@ def write_runs_report(run_dirs: Sequence[Path], out: Path) -> Path:
 
 
 def _write(study: Study, out: Path, *, planned: int | None, commands: Sequence[str]) -> Path:
-    content = _content(study, planned, commands)
+    returns = bands(study, "return")
+    content = _content(study, returns, planned, commands)
     out.mkdir(parents=True, exist_ok=True)
     names = names_of(study.arms)
-    panels = {task: {names[arm]: band for arm, band in arms.items()} for task, arms in bands(study, "return").items()}
+    panels = {task: {names[arm]: band for arm, band in arms.items()} for task, arms in returns.items()}
     for suffix in ("png", "pdf"):
         path = out / f"{FIGURE}.{suffix}"
         plot_figure2(panels, path, labels=list(names.values()), title=_title(study))
@@ -97,10 +98,10 @@ def _commands(folder: Path) -> list[str]:
         return []
 
 
-def _content(study: Study, planned: int | None, commands: Sequence[str]) -> dict[str, Any]:
+def _content(study: Study, returns: Bands, planned: int | None, commands: Sequence[str]) -> dict[str, Any]:
     """The variables of the template."""
     table = rows(study)
-    shown = sections(study)
+    shown = sections(study, returns)
     commands = [*commands, *(str(folder.provenance.get("command", "")) for folder in study.folders)]
     return {
         "title": _title(study),

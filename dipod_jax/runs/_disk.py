@@ -98,12 +98,15 @@ def read_bytes(path: Path, limit: int) -> bytes:
     """
     if (size := _size(path)) > limit:
         raise RunFolderError(f"{path} has {size} bytes; allowed: at most {limit}")
-    return read_end(path, limit)
+    return _read(path, 0, limit)
 
 
 def read_end(path: Path, limit: int) -> bytes:
     """The last `limit` bytes of the file at `path`, of whatever size; raises as `read_bytes`."""
-    start = max(0, _size(path) - limit)
+    return _read(path, max(0, _size(path) - limit), limit)
+
+
+def _read(path: Path, start: int, limit: int) -> bytes:
     try:
         with path.open("rb") as file:
             file.seek(start)

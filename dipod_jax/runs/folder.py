@@ -204,10 +204,12 @@ class RunFolder:
         return result
 
     def set_result_aside(self) -> None:
-        """Rename `result.json`, if there is one, to `result-<env steps>.json`: a run that goes on is not finished."""
+        """Rename `result.json`, if there is one, to `result-<env steps or samples>.json`: a run that goes on is not
+        finished."""
         result = self.read_result()
         if result is not None:
-            (self.path / RESULT).rename(self.path / f"result-{result.get('env_steps', 0)}.json")
+            reached = result.get("env_steps", result.get("samples", 0))
+            (self.path / RESULT).rename(self.path / f"result-{reached}.json")
 
     def close(self) -> None:
         """Close `metrics.jsonl` and release the lock: this process has written into the folder."""

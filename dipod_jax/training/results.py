@@ -1,8 +1,9 @@
-"""From evaluation records to the numbers of `result.json`."""
+"""From evaluations to the numbers of `result.json` and to the lines that a run shows."""
 
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -72,3 +73,23 @@ def best_and_last(evaluations: list[dict[str, Any]], seeds: tuple[int, ...]) -> 
     """Best and last evaluation return of each seed: how far the last stands under the best shows a collapse."""
     by_seed = [[e["return_mean"] for e in evaluations if e["seed"] == seed] for seed in seeds]
     return {"best": [max(r) for r in by_seed], "last": [r[-1] for r in by_seed]}
+
+
+def evaluation_line(wall_clock_s: float, env_steps: int, returns: Any) -> str:
+    """What is shown of an evaluation, whose `returns` are (S, E)."""
+    per_seed = returns.random_noise.mean(1)
+    return (
+        f"{wall_clock_s:7.1f} s  {env_steps / 1e6:6.2f}M env steps  return {returns.random_noise.mean():6.1f}"
+        f"  zero noise {returns.zero_noise.mean():6.1f}"
+        + (f"  seeds {' '.join(f'{x:.0f}' for x in per_seed)}" if len(per_seed) > 1 else "")
+        + f"  ({returns.random_noise.shape[1]} episodes)"
+    )
+
+
+def final_line(result: dict[str, Any], path: Path) -> str:
+    """What is shown of a result, as read from its file, in the folder `path`."""
+    shown = lambda value: "unknown" if value is None else f"{value:.1f}"
+    final, zero = (shown(result[name]["mean"]) for name in ("final_return", "final_return_zero_noise"))
+    rate = result["env_steps_per_s"]
+    speed = "" if rate is None else f"{rate:.0f} env steps/s; "
+    return f"final return {final}, zero noise {zero}, {speed}everything is in {path}"

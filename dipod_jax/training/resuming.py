@@ -1,4 +1,4 @@
-"""Taking a run up again where its folder says it stands."""
+"""A run's folder, made or taken up again where it says that the run stands."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from dipod_jax.runs import (
 )
 from dipod_jax.runs.silent import SilentFolder
 from dipod_jax.serialisation import to_json
-from dipod_jax.training.hosts import from_first, place, text_from_first, to_host
+from dipod_jax.training.hosts import from_first, is_first, place, text_from_first, to_host
 from dipod_jax.training.programs import Programs
 from dipod_jax.training.state import TrainState, Tunables
 from dipod_jax.types import is_key
@@ -36,6 +36,14 @@ class Resumed(NamedTuple):
     """of `metrics.jsonl`, up to the checkpoint"""
     holes: str | None
     """the records that it lacks, in words"""
+
+
+def open_folder(config: Config) -> RunFolder | SilentFolder:
+    """The run's folder, which the first of its processes alone reads and writes."""
+    assert config.out is not None
+    if not is_first():
+        return SilentFolder(config.out)
+    return RunFolder.resume(config.out) if config.resume else RunFolder.create(config.out, to_json(config))
 
 
 def resume(config: Config, folder: RunFolder | SilentFolder, programs: Programs, say: Callable[[str], None]) -> Resumed:
@@ -128,6 +136,15 @@ def evaluation_is_due(config: Config, iteration: int) -> bool:
     """Whether an evaluation in the course of training belongs after `iteration`; another one ends a run."""
     interval, size = config.evaluation.interval, config.steps_per_iteration
     return iteration == 0 or iteration * size // interval > (iteration - 1) * size // interval
+
+
+def standing_result(folder: RunFolder | SilentFolder) -> dict[str, Any] | None:
+    """What `result.json` holds, None where none can be read; one of a shorter run was set aside before."""
+    try:
+        result = folder.read_result()
+    except RunFolderError:
+        return None
+    return result if {"final_return", "final_return_zero_noise", "env_steps_per_s"} <= set(result or ()) else None
 
 
 def _adopt_config(config: Config, folder: RunFolder, iteration: int) -> None:

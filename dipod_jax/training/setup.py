@@ -51,35 +51,33 @@ def prepare_jax(config: Config) -> None:
     _import_mujoco()
     import jax
 
-    pin_options()
     if config.backend == "native":
         jax.config.update("jax_platforms", "cpu")
     asked_for = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
     if jax.config.jax_num_cpu_devices in (-1, 0) and not asked_for:
         with contextlib.suppress(RuntimeError):  # the caller has used JAX already; its devices are what there is
             jax.config.update("jax_num_cpu_devices", available_cores())
-    keep_compiled_programs()
-    if not config.distributed:  # whose processes join before they ask for devices
-        check_devices()
+    prepare_devices(check=not config.distributed)  # whose processes join before they ask for devices
 
 
-def prepare_without_physics() -> None:
-    """The same for what computes on JAX's own choice of devices and simulates nothing.
+def prepare_devices(*, check: bool = True) -> None:
+    """Pin the options of JAX that change numbers, keep what is compiled, and check that there is a device.
+
+    A command without physics needs no more than this.
+
+    Args:
+        check: whether to ask for devices now; the processes of one run must have joined before.
 
     Raises:
-        MachineError: as `prepare_jax`.
+        MachineError: JAX finds no device of the kind that JAX_PLATFORMS names, or XLA_FLAGS an unknown flag.
     """
-    pin_options()
-    check_devices()
-    keep_compiled_programs()
-
-
-def pin_options() -> None:
-    """Give the options of JAX that change a run's numbers the values that it counts on."""
     import jax
 
     for name, value in PINNED.items():
         jax.config.update(name, value)
+    keep_compiled_programs()
+    if check:
+        check_devices()
 
 
 def keep_compiled_programs() -> None:
@@ -109,8 +107,9 @@ def check_devices() -> None:
         _check_flags(flags)
     try:
         jax.devices()
-    except (RuntimeError, AssertionError) as error:  # JAX asserts that a platform it knows has devices
-        raise MachineError(f"JAX finds no device to train on ({reason_of(error)}); see JAX_PLATFORMS") from error
+    except (RuntimeError, AssertionError) as error:  # the latter, without words: cuda is named, no GPU is there
+        why = f" ({reason_of(error)})" if str(error) else ""
+        raise MachineError(f"JAX finds no device to train on{why}; see JAX_PLATFORMS") from error
 
 
 @functools.cache

@@ -122,5 +122,5 @@ def test_blocks_are_finished_in_reading_order():
     ],
 )
 def test_an_option_out_of_range_is_named(values, flag):
-    with pytest.raises(ValueError, match=f"--decoder.{flag}"):
+    with pytest.raises(ValueError, match=f"^--policy.decoder.{flag} "):
         DecoderOptions(**values).validate()

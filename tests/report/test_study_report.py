@@ -15,11 +15,12 @@ from refusals import errors_of
 
 from dipod_jax import presets
 from dipod_jax.commands import report
+from dipod_jax.report import charts, write_runs_report, write_study_report
 from dipod_jax.report import study as page
-from dipod_jax.report import write_runs_report, write_study_report
 from dipod_jax.runs import RunFolder, RunFolderError
 from dipod_jax.studies.collected import Arm, collect, collect_study
 from dipod_jax.studies.published import BEST, FPO
+from dipod_jax.studies.statistics import bootstrap
 from dipod_jax.studies.summary import rows, verdicts
 from dipod_jax.studies.sweep.plan import extend_plan, make_unit
 from dipod_jax.studies.sweep.states import record_failure
@@ -87,6 +88,19 @@ def test_a_chart_holds_the_mean_over_seeds_its_interval_and_each_seed(content):
     assert line["mean"] == pytest.approx([0, 220.83, 441.67, 662.5, 883.33], abs=0.01)
     assert line["seeds"]["0"] == [0, 200, 400, 600, 800]
     assert 800 <= line["low"][-1] < 883 < line["high"][-1] <= 950
+
+
+def test_the_page_and_the_figure_draw_one_bootstrap_of_each_curve(tmp_path, monkeypatch):
+    asked = []
+
+    def noted(statistic, scores):
+        asked.append(np.asarray(scores[0]).shape)
+        return bootstrap(statistic, scores)
+
+    monkeypatch.setattr(charts, "bootstrap", noted)
+    write_runs_report([write_run(tmp_path / "a", beta=0.0), write_run(tmp_path / "b", beta=0.05)], tmp_path / "out")
+    curves = [shape for shape in asked if len(shape) == 2]
+    assert len(curves) == 4  # return and cosine of two arms
 
 
 def test_a_gap_that_has_lost_its_meaning_does_not_press_the_others_onto_the_axis(tmp_path):

@@ -31,13 +31,15 @@ def no_picture(monkeypatch):
     monkeypatch.setattr("dipod_jax.studies.table1.results.draw", lambda records, path: None)
 
 
-def fake_train(trained, stops_at=None):
+def fake_train(trained, stops_at=None, resumed=()):
     """Leaves a finished run: greedy .5 for fpo, .6 for d1, .7 for spg; a tenth more with beta, .02 more for seed 1."""
 
     def train(config, say):
         name, seed = f"{config.out.parent.name}/{config.out.name}", config.first_seed
         trained.append(name)
-        folder = RunFolder.create(config.out, to_json(config))
+        if config.resume:
+            resumed.append(name)
+        folder = RunFolder.resume(config.out) if config.resume else RunFolder.create(config.out, to_json(config))
         value = {"fpo": 0.5, "d1": 0.6, "spg": 0.7}.get(config.method, 0.1) + (0.1 if config.beta else 0.0)
         value += 0.02 * seed
         for iteration in (0, 90):
@@ -93,13 +95,14 @@ def test_arms_that_differ_in_numbers_alone_share_a_program():
 
 
 @pytest.mark.usefixtures("no_picture")
-def test_what_is_finished_is_not_run_again_and_what_was_stopped_begins_anew(options):
+def test_what_is_finished_is_not_run_again_and_what_was_stopped_is_resumed(options):
     trained, units = [], make_units(options)
     with pytest.raises(KeyboardInterrupt):
         run(options, units, fake_train(trained, stops_at="d1-beta0.05/seed0"), say=lambda line: None)
     assert trained == ["fpo-beta0.05/seed0", "fpo-beta0.0/seed0", "d1-beta0.05/seed0"]
-    again = []
-    run(options, units, fake_train(again), say=lambda line: None)
+    again, resumed = [], []
+    run(options, units, fake_train(again, resumed=resumed), say=lambda line: None)
+    assert resumed == ["d1-beta0.05/seed0"]
     assert again[:5] == [*(f"{n}/seed0" for n in ARMS[2:]), "fpo-beta0.05/seed1"] and len(again) == 4 + 6
     last = []
     run(options, units, fake_train(last), say=lambda line: None)
@@ -113,6 +116,14 @@ def test_another_processs_arm_is_left_alone(options):
     with pytest.raises(RunFolderError):
         run(options, [unit], fake_train([]), say=lambda line: None)
     assert (unit.folder / "notes.txt").read_text() == "mine"
+
+
+def test_a_folder_of_the_same_arm_with_other_options_is_not_gone_on_with(options):
+    unit = make_units(options)[0]
+    other = override(unit.config, {"learning.num_prompts": 3})
+    RunFolder.create(unit.folder, to_json(other)).close()
+    with pytest.raises(ValueError, match=r"another learning\.num-prompts; delete its folder"):
+        run(options, [unit], fake_train([]), say=lambda line: None)
 
 
 @pytest.mark.usefixtures("no_picture")

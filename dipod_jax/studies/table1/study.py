@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import shutil
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dipod_jax.language.config import LanguageConfig, make_config
+from dipod_jax.config import differences
+from dipod_jax.language.config import LanguageConfig, from_json, make_config
 from dipod_jax.options import override
 from dipod_jax.runs import RunFolder
 from dipod_jax.runs._disk import write_json
+from dipod_jax.runs.places import CONFIG
 from dipod_jax.studies.begun import begun, check_begun
 from dipod_jax.studies.table1.arms import Arm, make_arms
 from dipod_jax.studies.table1.options import Config
-from dipod_jax.studies.table1.results import ARM, write_results
+from dipod_jax.studies.table1.results import ARM, WAY_OUT, write_results
 
 if TYPE_CHECKING:
     from dipod_jax.language.post_training import Programs
@@ -39,17 +41,18 @@ class Unit:
         """Whether its run has ended."""
         return (self.folder / ARM).exists()
 
-    def clear(self) -> None:
-        """Remove what a run left that was stopped: an arm takes minutes, and begins anew.
-
-        `arm.json` is written last, so that a folder without it is of such a run.
+    def to_run(self) -> LanguageConfig:
+        """The config, which goes on with what a run has left that was stopped.
 
         Raises:
-            RunFolderError: another process writes there, or it is not a run's folder.
+            RunFolderError, ValueError: the folder is no run's, or of one with other options.
         """
-        if self.folder.exists() and any(self.folder.iterdir()):
-            RunFolder.resume(self.folder).close()
-            shutil.rmtree(self.folder)
+        if not (self.folder / CONFIG).exists():
+            return self.config
+        stored = from_json(RunFolder.open(self.folder).config)
+        if changed := differences(stored, self.config):
+            raise ValueError(f"{self.folder} holds a run with another {min(changed)}; {WAY_OUT}")
+        return dataclasses.replace(self.config, resume=True)
 
 
 def make_units(options: Config, start: Callable[[str, str], LanguageConfig] = make_config) -> list[Unit]:
@@ -98,9 +101,9 @@ def _run_all(options: Config, units: list[Unit], train: Train, say: Callable[[st
     for number, unit in enumerate(units, start=1):
         if unit.is_finished():
             continue
-        unit.clear()
+        config = unit.to_run()
         say(f"{number} of {len(units)}: {unit.folder.relative_to(options.out)}")
-        train(unit.config, say)
+        train(config, say)
         described = {name: getattr(unit.arm, name) for name in ("task", "group", "method", "beta", "control")}
         rate, iterations = unit.config.learning.learning_rate, unit.config.learning.num_iterations
         write_json(unit.folder / ARM, described | {"learning_rate": rate, "num_iterations": iterations})
@@ -131,4 +134,6 @@ class Trainer:
         """The same for configs that one program serves."""
         data = {"learning.learning_rate": 1.0, "learning.advantage_shift": 0.0, "learning.num_iterations": 1}
         data |= {"measure.drift_interval": int(config.measures_drift), "measure.evaluation_interval": 1}
-        return repr(override(config, {"beta": 0.0, "method": "fpo", "first_seed": 0, "out": None, **data}))
+        return repr(
+            override(config, {"beta": 0.0, "method": "fpo", "first_seed": 0, "resume": False, "out": None, **data})
+        )
