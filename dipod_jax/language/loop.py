@@ -71,7 +71,7 @@ class Run:
         self.folder = RunFolder.resume(config.out) if config.resume else RunFolder.create(config.out, to_json(config))
         self.folder.say = say
         if self.folder.taken_over_from is not None:
-            say(f"continuing for {self.folder.taken_over_from}, which was killed")
+            say(f"continuing for {self.folder.taken_over_from}")
         say(f"run folder: {self.folder.path}")
         self.programs = programs or make_programs(config)
         self.iteration = 0
