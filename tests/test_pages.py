@@ -61,7 +61,7 @@ def known_options() -> set[str]:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_command_and_option_that_a_page_names_exists(page):
     text, known = page.read_text(encoding="utf-8"), known_options()
-    commands = set(re.findall(r"(?:^|`)dipod ([a-z]+)", text, re.MULTILINE))
+    commands = set(re.findall(r"(?:^|`)dipod ([a-z][a-z0-9]*)", text, re.MULTILINE))
     assert commands <= set(COMMANDS)
     options = set(re.findall(r"(?<![\w-])--[a-z][a-z0-9.-]*[a-z0-9]", text))
     groups = {f"--{f.name.replace('_', '-')}" for f in dataclasses.fields(Config)}
