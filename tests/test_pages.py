@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from run_page import python_blocks
@@ -39,7 +40,7 @@ def test_the_python_of_a_page_runs_in_an_empty_folder(page, tmp_path):
     assert done.returncode == 0, done.stderr
 
 
-def dotted(options: object, prefix: str = "") -> Iterator[str]:
+def dotted(options: Any, prefix: str = "") -> Iterator[str]:
     """Every option of a config by its name on the command line, those of groups in groups as well."""
     for f in dataclasses.fields(options):
         yield prefix + f.name
