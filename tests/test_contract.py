@@ -123,12 +123,11 @@ def assert_over_seeds_equals_a_loop(function, *arguments, single=None):
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
-def test_an_objective_compiled_is_the_objective(name):
+def test_an_objective_is_compiled_to_finite_strong_float32_numbers(name):
     arguments = case(name)
     (loss, metrics), gradient = evaluate(*arguments)
     assert loss.shape == () and all(value.shape == () for value in metrics.values())
     assert_finite(((loss, metrics), gradient))
-    jax.tree.map(lambda a, b: assert_allclose(a, b, rtol=1e-4, atol=1e-6), (loss, metrics), loss_of(*arguments))
     assert_strong_float32(loss_of, *arguments)
     config, _ = make_config("smoke", "BallInCup", name, "native")  # options that are plain numbers
     assert_strong_float32(functools.partial(loss_of, config.objective), *arguments[1:])
@@ -143,8 +142,10 @@ def test_an_objective_mapped_over_seeds_and_over_its_options_is_what_it_is_of_ea
 def test_an_objective_asks_for_a_reference_or_does_not_look_at_it(name):
     objective, new, old, reference, advantage = case(name)
     if not objective.needs_reference:
-        (loss, _), _ = evaluate(objective, new, old, reference, advantage)
-        assert_allclose(loss, loss_of(objective, new, old, None, advantage)[0], rtol=1e-5)
+        nothing = jax.tree.map(lambda x: jnp.full_like(x, jnp.nan) if x.dtype == jnp.float32 else x, reference)
+        losses = [evaluate(objective, new, old, r, advantage)[0][0] for r in (reference, nothing)]
+        assert losses[0] == losses[1]
+        jax.eval_shape(loss_of, objective, new, old, None, advantage)
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)

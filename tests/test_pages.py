@@ -5,14 +5,15 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from run_page import python_blocks
 
 from dipod_jax.commands import COMMANDS
 from dipod_jax.config import Config
-from dipod_jax.language.config import LanguageConfig
 from dipod_jax.language.config import make_config as make_language_config
 from dipod_jax.objectives import OBJECTIVES
 from dipod_jax.policies import POLICIES
@@ -39,17 +40,24 @@ def test_the_python_of_a_page_runs_in_an_empty_folder(page, tmp_path):
     assert done.returncode == 0, done.stderr
 
 
+def dotted(options: Any, prefix: str = "") -> Iterator[str]:
+    """Every option of a config by its name on the command line, those of groups in groups as well."""
+    for f in dataclasses.fields(options):
+        yield prefix + f.name
+        if dataclasses.is_dataclass(value := getattr(options, f.name)):
+            yield from dotted(value, f"{prefix}{f.name}.")
+
+
 def known_options() -> set[str]:
     """Every option of `dipod train` and `dipod language`; the fields and flags in the files of other commands, without
     their group."""
     groups = {f.name: [type(getattr(Config(), f.name))] for f in dataclasses.fields(Config)}
-    for f in dataclasses.fields(LanguageConfig):
-        groups.setdefault(f.name, []).append(type(getattr(make_language_config(), f.name)))
     groups |= {"objective": list(OBJECTIVES.values()), "policy": list(POLICIES.values())}
     groups |= {f"regularisers.{name}": [member] for name, member in REGULARISERS.items()}
     names = {f.name for f in dataclasses.fields(Config)} | {"help", "version"}
     for group, classes in groups.items():
         names |= {f"{group}.{f.name}" for c in classes if dataclasses.is_dataclass(c) for f in dataclasses.fields(c)}
+    names |= set(dotted(make_language_config()))
     package = ROOT / "dipod_jax"
     files = [*(package / "commands").glob("*.py"), *package.glob("*/*/*.py"), *(package / "language").glob("*.py")]
     for file in [*files, *(ROOT / "benchmarks").glob("*.py")]:
@@ -61,7 +69,7 @@ def known_options() -> set[str]:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_command_and_option_that_a_page_names_exists(page):
     text, known = page.read_text(encoding="utf-8"), known_options()
-    commands = set(re.findall(r"(?:^|`)dipod ([a-z]+)", text, re.MULTILINE))
+    commands = set(re.findall(r"(?:^|`)dipod ([a-z][a-z0-9]*)", text, re.MULTILINE))
     assert commands <= set(COMMANDS)
     options = set(re.findall(r"(?<![\w-])--[a-z][a-z0-9.-]*[a-z0-9]", text))
     groups = {f"--{f.name.replace('_', '-')}" for f in dataclasses.fields(Config)}

@@ -21,6 +21,7 @@ from dipod_jax.language.task import MASK
 from dipod_jax.report import write_report
 from dipod_jax.runs import RunFolder, Saver, StorageError, reason_of
 from dipod_jax.runs.signals import StopRequest, stop_requested
+from dipod_jax.training.clock import Clock
 from dipod_jax.viz.language import plot_language
 
 WAY_OUT = "make room and finish the run with --resume"
@@ -67,7 +68,7 @@ class Run:
     ):
         assert config.out is not None
         self.config, self.say, self.stop = config, say, stop or StopRequest()
-        self._zero = time.perf_counter()
+        self.clock = Clock(time.perf_counter(), "pretraining_s", "training_s", "measuring_s", "evaluation_s")
         self.folder = RunFolder.resume(config.out) if config.resume else RunFolder.create(config.out, to_json(config))
         self.folder.say = say
         if self.folder.taken_over_from is not None:
@@ -75,7 +76,6 @@ class Run:
         say(f"run folder: {self.folder.path}")
         self.programs = programs or make_programs(config)
         self.iteration = 0
-        self.timings = {"pretraining_s": 0.0, "training_s": 0.0, "measuring_s": 0.0, "evaluation_s": 0.0}
         self.records: dict[str, list[dict[str, Any]]] = {}  # of a kind: those of every seed, in order
         self.problems = choose_problems(config.problems, None, config.measure.num_problems)
         self._saver = Saver(self.folder.checkpoints, keep=2, say=say)
@@ -85,11 +85,6 @@ class Run:
     def samples(self) -> int:
         """Number of answers that each seed has learned from."""
         return self.iteration * self.config.learning.num_prompts * self.config.learning.samples_per_prompt
-
-    @property
-    def wall_clock_s(self) -> float:
-        """Seconds of the run, those of earlier parts of a resumed one included."""
-        return time.perf_counter() - self._zero
 
     def start(self) -> None:
         """Pretrain, load or restore; measure and evaluate before the first update."""
@@ -103,8 +98,9 @@ class Run:
         if config.pretrained is not None:
             params = load_params(config.pretrained, network)
         else:
-            found = pretrained(config.problems, network, config.pretraining, config.cache, self.say)
-            params, self.timings["pretraining_s"] = found.params, found.seconds
+            before = time.perf_counter()
+            params = pretrained(config.problems, network, config.pretraining, config.cache, self.say).params
+            self.clock.add("pretraining_s", before)
         return self.programs.init(params, jnp.array(config.all_seeds, jnp.uint32), Tunables.of(config))
 
     def _take_up(self) -> RunState | None:
@@ -116,10 +112,7 @@ class Run:
         self._saver.saved_at = time.perf_counter()
         for record in records:
             self.records.setdefault(record["kind"], []).append(record)
-        self._zero -= max((record["wall_clock_s"] for record in records), default=0.0)
-        of_one_seed = [record for record in records if record["seed"] == self.config.first_seed]
-        for name in self.timings:
-            self.timings[name] += sum(record.get(name, 0.0) for record in of_one_seed)
+        self.clock.take_up(records, self.config.first_seed)
         self.say(f"continuing after iteration {self.iteration}")
         return state
 
@@ -133,8 +126,7 @@ class Run:
             self.state, metrics = self.programs.iterate(self.state)
             metrics = jax.device_get(metrics)
         self._is_compiled = True
-        elapsed = time.perf_counter() - before
-        self.timings["training_s"] += elapsed
+        elapsed = self.clock.add("training_s", before)
         self.iteration += 1
         self._record("train", metrics, {"training_s": elapsed})
         self._look()
@@ -156,8 +148,7 @@ class Run:
         assert self.programs.measure is not None
         before = time.perf_counter()
         drift = jax.device_get(self.programs.measure(self.state))
-        elapsed = time.perf_counter() - before
-        self.timings["measuring_s"] += elapsed
+        elapsed = self.clock.add("measuring_s", before)
         self._record("drift", {f"drift/{name}": values for name, values in drift.items()}, {"measuring_s": elapsed})
 
     def _control_beta(self) -> None:
@@ -179,15 +170,14 @@ class Run:
         """Evaluate every seed on held-out problems; record and print the accuracy."""
         before = time.perf_counter()
         found: Accuracy = jax.device_get(self.programs.evaluate(self.state, self.problems))
-        elapsed = time.perf_counter() - before
-        self.timings["evaluation_s"] += elapsed
+        elapsed = self.clock.add("evaluation_s", before)
         means = {name: values.mean(1) for name, values in found._asdict().items()}
         count = {"num_problems": len(self.problems.prompt), "evaluation_s": elapsed}
         self._record("evaluation", {**means, "return_mean": means["reward"]}, count)
         drift = self._last("drift")
         gap = f"  gap {np.mean([record['drift/gap'] for record in drift]):6.3f}" if drift else ""
         self.say(
-            f"{self.wall_clock_s:7.1f} s  iteration {self.iteration:4d}  "
+            f"{self.clock.wall_clock_s:7.1f} s  iteration {self.iteration:4d}  "
             f"greedy {_shown(means['greedy'])}  sampled {_shown(means['sampled'])}  "
             f"random order {_shown(means['random_order'])}{gap}"
         )
@@ -264,8 +254,8 @@ class Run:
             "iterations": self.iteration,
             "samples": self.samples,
             "pretrained": str(config.pretrained or folder),
-            "wall_clock_s": self.wall_clock_s,
-            **self.timings,
+            "wall_clock_s": self.clock.wall_clock_s,
+            **self.clock.timings,
             "final_return": _summary([record["reward"] for record in last]),
             "before": of(first, Accuracy._fields) if first else {},
             "final": final,
@@ -303,7 +293,7 @@ class Run:
             if seed in there:
                 continue
             head = {"kind": kind, "seed": seed, "iteration": self.iteration, "env_steps": self.samples}
-            clock = {"wall_clock_s": round(self.wall_clock_s, 3)}
+            clock = {"wall_clock_s": round(self.clock.wall_clock_s, 3)}
             record = head | clock | {name: float(values[index]) for name, values in metrics.items()} | shared
             self.folder.append_metrics(record)
             self.records.setdefault(kind, []).append(record)

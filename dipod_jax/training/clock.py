@@ -10,12 +10,13 @@ from typing import Any
 class Clock:
     """Seconds since the command started, those of earlier sessions included, and what took them."""
 
-    def __init__(self, started: float):
+    def __init__(self, started: float, *names: str):
         """Args:
         started: `time.perf_counter()` at which the command began.
+        names: of the timings; `training_s` is one of them.
         """
         self._started = self._zero = started
-        self.timings = {"setup_s": 0.0, "compile_s": 0.0, "training_s": 0.0, "evaluation_s": 0.0}
+        self.timings = dict.fromkeys(names, 0.0)
         self._timed_iterations = 0
 
     @property
@@ -38,7 +39,7 @@ class Clock:
         """Go on where the records of earlier sessions end; times are in those of every seed, and read of one."""
         self._zero -= max((r["wall_clock_s"] for r in records), default=0.0)
         of_one_seed = [r for r in records if r["seed"] == seed]
-        for name in ("training_s", "evaluation_s"):
+        for name in self.timings:
             self.timings[name] += sum(r.get(name, 0.0) for r in of_one_seed)
         self._timed_iterations = sum("training_s" in r for r in of_one_seed)
 

@@ -92,7 +92,7 @@ class Run:
         self.folder.say = self.progress.line
         if self.folder.taken_over_from is not None:
             self.progress.line(f"continuing for {self.folder.taken_over_from}")
-        self.clock = Clock(started)
+        self.clock = Clock(started, "setup_s", "compile_s", "training_s", "evaluation_s")
         self.records = Records(config, self.folder, self.clock)
         self.iteration = 0
         self._last_return: float | None = None

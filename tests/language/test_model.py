@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +21,7 @@ from dipod_jax.language.pretrain import (
     masked_loss,
     pretrained,
 )
-from dipod_jax.runs import CheckpointError
+from dipod_jax.runs import CheckpointError, save_checkpoint
 
 SMALL = MaskedTransformer(length=16, vocab_size=4, width=16, num_layers=2, num_heads=2)
 BRIEF = PretrainOptions(steps=3, batch_size=4)
@@ -135,9 +136,10 @@ def test_the_hash_is_of_task_network_and_options():
 
 
 def test_parameters_of_another_network_are_refused(tmp_path):
-    made = pretrained(Sudoku(), SMALL, BRIEF, tmp_path, lambda line: None)
+    shapes = jax.eval_shape(partial(init_params, SMALL), jax.random.key(0))
+    save_checkpoint(tmp_path, 0, jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes))
     with pytest.raises(CheckpointError, match="holds state"):
-        load_params(made.path, dataclasses.replace(SMALL, width=32))
+        load_params(tmp_path, dataclasses.replace(SMALL, width=32))
     with pytest.raises(CheckpointError, match="holds no checkpoint"):
         load_params(tmp_path / "nothing", SMALL)
 
