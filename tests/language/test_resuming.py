@@ -263,7 +263,7 @@ def test_a_control_run_and_a_language_run_are_not_taken_for_each_other(begun, tm
 
 
 @pytest.mark.slow
-def test_ten_kills_of_the_command_at_random_instants_end_in_the_same_bits(tmp_path):
+def test_ten_kills_and_signals_at_random_instants_end_in_the_same_bits(tmp_path):
     options = "--problems.blanks 3 --pretraining.steps 20 --learning.num-iterations 40 --learning.num-prompts 2 "
     options += f"--measure.drift-interval 10 --network.width 16 --checkpoint-interval 0 --cache {tmp_path / 'cache'}"
     command = [sys.executable, "-m", "dipod_jax", "language", *options.split(), "--out"]
@@ -275,8 +275,11 @@ def test_ten_kills_of_the_command_at_random_instants_end_in_the_same_bits(tmp_pa
         with contextlib.suppress(subprocess.TimeoutExpired):
             said, _ = process.communicate(timeout=instants.uniform(2.0, 14.0))
             assert process.returncode == 0, said.decode()
-        process.kill()
-        process.wait()
+            break  # it was finished before its signal came
+        process.send_signal(number := instants.choice((signal.SIGKILL, signal.SIGTERM)))
+        said, _ = process.communicate(timeout=30)
+        ended = (143, -15) if number == signal.SIGTERM else (-9,)  # -15: before the command has begun to listen
+        assert process.returncode in ended, said.decode()
     subprocess.run([*command, str(killed), "--resume"], check=True, capture_output=True)
     of = lambda path: (RunFolder.open(path).read_metrics(), load_run(path).params)
     (records, params), (records_, params_) = of(killed), of(tmp_path / "whole")
