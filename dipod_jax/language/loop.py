@@ -206,7 +206,7 @@ class Run:
 
     def finish(self) -> dict[str, Any]:
         """Write the result, the picture and the report; a result that stands already is left as it is."""
-        result = self.folder.read_result()
+        result = self.folder.standing_result("before", "final")
         if result is None:
             result = self.result()
             self.folder.write_result(result)
@@ -237,7 +237,8 @@ class Run:
     def result(self) -> dict[str, Any]:
         """The content of `result.json`; `pretraining_s` is that of the last session, other times of all."""
         config = self.config
-        first, last = self._at("evaluation", 0), self._last("evaluation")
+        first = [record for record in self.records["evaluation"] if record["iteration"] == 0]
+        last = self._last("evaluation")
         of = lambda records, names: {name: _summary([record[name] for record in records]) for name in names}
         final = of(last, Accuracy._fields)
         if drift := self._last("drift"):
@@ -274,21 +275,21 @@ class Run:
         ]
         return {name: [float(getattr(one, name).mean()) for one in found] for name in Accuracy._fields}
 
-    def _at(self, kind: str, iteration: int) -> list[dict[str, Any]]:
-        """The records of a kind after an iteration, one a seed."""
-        return [record for record in self.records.get(kind, ()) if record["iteration"] == iteration]
-
     def _last(self, kind: str) -> list[dict[str, Any]]:
         """The last records of a kind, one a seed; none where there is none."""
         return self.records.get(kind, [])[-len(self.config.all_seeds) :]
 
     def _has(self, kind: str) -> bool:
         """Whether every seed has a record of this kind after this iteration."""
-        return len(self._at(kind, self.iteration)) == len(self.config.all_seeds)
+        return len(self._seeds_with(kind)) == len(self.config.all_seeds)
+
+    def _seeds_with(self, kind: str) -> set[int]:
+        """The seeds that have a record of this kind after this iteration."""
+        return {record["seed"] for record in self._last(kind) if record["iteration"] == self.iteration}
 
     def _record(self, kind: str, metrics: dict[str, np.ndarray], shared: dict[str, float]) -> None:
         """One line for each seed that has none yet, as a kill may have left some of them; `metrics` (S,)."""
-        there = {record["seed"] for record in self._at(kind, self.iteration)}
+        there = self._seeds_with(kind)
         for index, seed in enumerate(self.config.all_seeds):
             if seed in there:
                 continue

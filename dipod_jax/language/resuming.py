@@ -11,14 +11,7 @@ import jax.numpy as jnp
 from dipod_jax.language.config import LanguageConfig, to_json
 from dipod_jax.language.post_training import Programs, RunState, Tunables
 from dipod_jax.language.pretrain import init_params
-from dipod_jax.runs import (
-    RunFolder,
-    checkpoint_step,
-    find_holes,
-    latest_checkpoint,
-    restore_checkpoint,
-    set_newer_aside,
-)
+from dipod_jax.runs import RunFolder, find_holes, latest_checkpoint, restore_checkpoint
 
 
 class Resumed(NamedTuple):
@@ -46,20 +39,15 @@ def resume(config: LanguageConfig, folder: RunFolder, programs: Programs, say: C
     """
     checkpoint = latest_checkpoint(folder.checkpoints, say=say)
     if checkpoint is None:
-        folder.update_config(to_json(config))
-        if (kept := folder.set_metrics_aside()) is not None:
-            say(f"no checkpoint to continue from: post-training starts again; earlier metrics are in {kept}")
+        folder.begin_again(to_json(config), say)
         return Resumed(None, [])
     state = RunState(**restore_checkpoint(checkpoint, abstract_state(config, programs)._asdict()))
     iteration = int(state.iteration[0])
     seen = [record for record in folder.read_metrics() if record["iteration"] <= iteration]
     if (holes := find_holes(seen, config.all_seeds, _expected(config, iteration))) is not None:
         say(f"warning: {folder.path / 'metrics.jsonl'} lacks {holes}: curves and times have a hole there")
-    folder.update_config(to_json(config))
-    if iteration < config.learning.num_iterations:
-        folder.set_result_aside()
-    set_newer_aside(folder.checkpoints, checkpoint_step(checkpoint))
-    folder.truncate_metrics(after_iteration=iteration)
+    is_finished = iteration >= config.learning.num_iterations
+    folder.go_on_from(checkpoint, iteration, to_json(config), is_finished=is_finished)
     return Resumed(state, seen)
 
 

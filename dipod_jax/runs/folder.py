@@ -14,6 +14,7 @@ from dipod_jax.runs.metrics import MetricsWriter, read_metrics, truncate_metrics
 from dipod_jax.runs.places import CONFIG, METRICS, check_unused, remove_beginnings, remove_leftovers
 from dipod_jax.runs.provenance import provenance
 from dipod_jax.runs.schema import check_origin, check_result, read_json
+from dipod_jax.runs.shelf import checkpoint_step, set_newer_aside
 
 RESULT = "result.json"
 MAX_CONFIG_BYTES, MAX_RESULT_BYTES = 2**20, 2**24
@@ -210,6 +211,36 @@ class RunFolder:
         if result is not None:
             reached = result.get("env_steps", result.get("samples", 0))
             (self.path / RESULT).rename(self.path / f"result-{reached}.json")
+
+    def standing_result(self, *needed: str) -> dict[str, Any] | None:
+        """What `result.json` holds; None where there is none, or none that can be read and has the fields `needed`."""
+        try:
+            result = self.read_result()
+        except RunFolderError:
+            return None
+        return result if set(needed) <= set(result or ()) else None
+
+    def begin_again(self, config: dict[str, Any], say: Callable[[str], None]) -> None:
+        """Make room for a run that has no checkpoint to go on from, and say so where it had records."""
+        self.update_config(config)
+        self.set_result_aside()
+        if (kept := self.set_metrics_aside()) is not None:
+            say(f"no checkpoint to continue from: training starts again; earlier metrics are in {kept}")
+
+    def go_on_from(self, checkpoint: Path, iteration: int, config: dict[str, Any], *, is_finished: bool) -> None:
+        """Bring everything to where `checkpoint` stands: what is newer is set aside or, of the records, dropped.
+
+        Args:
+            checkpoint: one of `checkpoints`.
+            iteration: iterations done there.
+            config: may reach further than the one in the folder.
+            is_finished: whether nothing is left to train; otherwise the result is set aside.
+        """
+        self.update_config(config)  # one that reaches further must outlive the next kill
+        if not is_finished:
+            self.set_result_aside()
+        set_newer_aside(self.checkpoints, checkpoint_step(checkpoint))
+        self.truncate_metrics(after_iteration=iteration)
 
     def close(self) -> None:
         """Close `metrics.jsonl` and release the lock: this process has written into the folder."""

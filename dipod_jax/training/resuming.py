@@ -13,11 +13,9 @@ from dipod_jax.config import Config
 from dipod_jax.runs import (
     RunFolder,
     RunFolderError,
-    checkpoint_step,
     find_holes,
     latest_checkpoint,
     restore_checkpoint,
-    set_newer_aside,
 )
 from dipod_jax.runs.silent import SilentFolder
 from dipod_jax.serialisation import to_json
@@ -103,9 +101,7 @@ def _read(config: Config, folder: RunFolder, programs: Programs, say: Callable[[
     strict = config.strict_resume
     checkpoint = latest_checkpoint(folder.checkpoints, strict=strict, say=say)
     if checkpoint is None:
-        _adopt_config(config, folder, 0)
-        if (kept := folder.set_metrics_aside()) is not None:
-            say(f"no checkpoint to continue from: training starts again; earlier metrics are in {kept}")
+        folder.begin_again(to_json(config), say)
         return Resumed(None, [], None)
     abstract = programs.abstract_state()
     if jax.process_count() > 1:
@@ -113,11 +109,10 @@ def _read(config: Config, folder: RunFolder, programs: Programs, say: Callable[[
     state = restore_checkpoint(checkpoint, abstract)
     iteration = int(to_host(state.learner.iteration)[0])
     holes = _find_holes(config, folder, iteration, strict, say)
-    _adopt_config(config, folder, iteration)
     if (begun := _devices_at_the_start(folder)) not in (None, jax.device_count()):
         say(f"begun on {begun} devices, going on with {jax.device_count()}: the same run but for rounding")
-    set_newer_aside(folder.checkpoints, checkpoint_step(checkpoint))
-    folder.truncate_metrics(after_iteration=iteration)
+    is_finished = iteration >= config.num_iterations
+    folder.go_on_from(checkpoint, iteration, to_json(config), is_finished=is_finished)
     return Resumed(state, folder.read_metrics(), holes)
 
 
@@ -140,17 +135,9 @@ def evaluation_is_due(config: Config, iteration: int) -> bool:
 
 def standing_result(folder: RunFolder | SilentFolder) -> dict[str, Any] | None:
     """What `result.json` holds, None where none can be read; one of a shorter run was set aside before."""
-    try:
-        result = folder.read_result()
-    except RunFolderError:
+    if isinstance(folder, SilentFolder):
         return None
-    return result if {"final_return", "final_return_zero_noise", "env_steps_per_s"} <= set(result or ()) else None
-
-
-def _adopt_config(config: Config, folder: RunFolder, iteration: int) -> None:
-    folder.update_config(to_json(config))  # a longer --total-steps must outlive the next kill
-    if iteration < config.num_iterations:
-        folder.set_result_aside()
+    return folder.standing_result("final_return", "final_return_zero_noise", "env_steps_per_s")
 
 
 def _find_holes(

@@ -5,6 +5,7 @@ import dataclasses
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -209,6 +210,24 @@ def test_lost_records_are_named(config, programs, tmp_path):
     path.write_text("".join(line for line in lines if not ('"train"' in line and '"iteration": 2' in line)))
     said = go_on(config, programs, tmp_path)
     assert any("lacks 1 train records of seed 0 (iterations 2), 1 train records of seed 1" in line for line in said)
+
+
+def test_a_result_that_cannot_be_read_is_written_again(config, programs, whole, tmp_path):
+    shutil.copytree(whole, tmp_path / "copy")
+    (tmp_path / "copy/result.json").write_text("{")
+    go_on(config, programs, tmp_path / "copy")
+    assert_same_run(tmp_path / "copy", whole)
+
+
+def test_without_a_checkpoint_the_run_begins_again_and_keeps_its_older_result_and_records(
+    config, programs, whole, tmp_path
+):
+    shutil.copytree(whole, tmp_path / "copy")
+    shutil.rmtree(tmp_path / "copy/checkpoints")
+    said = go_on(config, programs, tmp_path / "copy")
+    assert any("training starts again" in line for line in said)
+    assert (tmp_path / "copy/result-640.json").exists() and (tmp_path / "copy/metrics-1.jsonl").exists()
+    assert_same_run(tmp_path / "copy", whole)
 
 
 @pytest.mark.slow
