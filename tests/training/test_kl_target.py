@@ -126,10 +126,7 @@ def test_a_run_that_goes_on_takes_the_rate_that_it_had_come_to(monkeypatch, targ
     for name, value in (
         ("latest_checkpoint", "somewhere"),
         ("restore_checkpoint", state),
-        ("checkpoint_step", 3),
-        ("set_newer_aside", None),
         ("_find_holes", None),
-        ("_adopt_config", None),
     ):
         monkeypatch.setattr(resuming, name, lambda *args, value=value, **options: value)
     monkeypatch.setattr(resuming, "RunFolder", SimpleNamespace)
@@ -137,8 +134,7 @@ def test_a_run_that_goes_on_takes_the_rate_that_it_had_come_to(monkeypatch, targ
     programs = SimpleNamespace(
         abstract_state=lambda: None, with_tunables=lambda _, tunables: taken.append(tunables) or state
     )
-    folder = SimpleNamespace(
-        checkpoints=None, provenance={}, truncate_metrics=lambda after_iteration: None, read_metrics=list
-    )
+    go_on_from = lambda *args, **options: None
+    folder = SimpleNamespace(checkpoints=None, provenance={}, go_on_from=go_on_from, read_metrics=list)
     resuming.resume(config, folder, programs, print)
     assert_allclose([taken[0].learning_rate, taken[0].final_learning_rate], rate, rtol=1e-6)
