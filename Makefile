@@ -41,7 +41,7 @@ ballincup: $(READY)
 	$(BIN)/python -m experiments.ballincup $(if $(BETA),--beta $(BETA)) --seeds $(SEEDS) $(ARGS)
 
 test: $(DEVELOPER)
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder -m "not slow" $(ARGS)
 
 test-all: $(DEVELOPER)
 	$(BIN)/python -m pytest -n $(JOBS) $(ARGS)

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+
+@functools.cache
+def type_hints(cls: type) -> Mapping[str, Any]:
+    """The types of a class's fields by name; reading them is most of what it takes to check a config."""
+    return get_type_hints(cls)
 
 
 def require(allowed: bool, flag: str, value: Any, what: str) -> None:
@@ -70,7 +77,7 @@ class Checked:
 
     def choices(self) -> None:
         """Every `Literal` field holds one of its words: a misspelt choice must not be read as another."""
-        for name, hint in get_type_hints(type(self.options)).items():
+        for name, hint in type_hints(type(self.options)).items():
             if get_origin(hint) is Literal:
                 check_choice(flag_of(self.group, name), getattr(self.options, name), get_args(hint))
 

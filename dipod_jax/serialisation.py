@@ -6,9 +6,9 @@ import dataclasses
 import types
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
 
-from dipod_jax.checks import require
+from dipod_jax.checks import require, type_hints
 from dipod_jax.config import Config, stored_fields
 from dipod_jax.objectives import OBJECTIVES
 from dipod_jax.policies import POLICIES
@@ -104,7 +104,7 @@ def read_options(template: Any, values: Any, where: str = "") -> Any:
     for what, names in (("lacks", set(fields) - set(values)), ("holds unknown", set(values) - set(fields))):
         if names:
             raise ValueError(f"config.json {what} options ({', '.join(where + n for n in sorted(names))}): {WAY_OUT}")
-    hints = get_type_hints(type(template))
+    hints = type_hints(type(template))
     return type(template)(**{name: _field(hints[name], fields[name], values[name], where + name) for name in fields})
 
 

@@ -5,6 +5,7 @@ is left out, and so are its fusion emitters where a flag says so (jaxlib before 
 does not know). The results are the same up to rounding; processes that tests start inherit this.
 """
 
+import gc
 import os
 from importlib.metadata import version
 
@@ -15,5 +16,9 @@ if tuple(map(int, version("jaxlib").split(".")[:2])) < (0, 11):
 import jax
 
 jax.config.update("jax_num_cpu_devices", 2)
+# Tracing makes objects by the million and almost no cycles: looking for these as often as Python does takes a tenth of
+# the time.
+gc.freeze()
+gc.set_threshold(100_000, 50, 100)
 if os.environ.get("JAX_COMPILATION_CACHE_DIR"):
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
