@@ -25,7 +25,8 @@ def write_film(runs: list[Path], path: Path) -> None:
     frames = [Image.fromarray(np.concatenate(tiles, axis=1)) for tiles in zip(*halves, strict=True)]
     size = WIDTH, round(WIDTH * frames[0].height / frames[0].width)
     first, *rest = [frame.resize(size, Image.Resampling.LANCZOS) for frame in frames]
-    first.save(path, save_all=True, append_images=rest, duration=round(1000 * stride / fps[0]), loop=0, quality=55, method=6)
+    frame_ms = round(1000 * stride / fps[0])
+    first.save(path, save_all=True, append_images=rest, duration=frame_ms, loop=0, quality=55, method=6)
 
 
 if __name__ == "__main__":
