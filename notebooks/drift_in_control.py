@@ -24,7 +24,8 @@
 # 2. then the gradient leaves the policy gradient, and the return falls;
 # 3. with `beta * ELBO` on the same samples neither happens.
 #
-# Some five minutes on two cores.
+# Some five minutes on two cores. The saved output is from a machine that was busy with other work and took longer; its
+# progress lines are left out.
 
 # %%
 # Installs the package where it is missing (Colab); does nothing in a checkout.

@@ -172,7 +172,8 @@ def test_a_folder_with_a_name_too_long_is_one_line(capsys):
 
 def test_help_of_a_sweep_says_that_it_resumes_by_itself(capsys):
     sweep.main(["--help"])
-    assert "so a sweep that was stopped goes on with the same command" in capsys.readouterr().out
+    said = " ".join(capsys.readouterr().out.split())
+    assert "To continue a sweep that was stopped, give the same command again" in said
 
 
 def run_folder(path, beta: float, returns: dict[int, list[float]]) -> None:
