@@ -34,8 +34,8 @@ tasks or objectives with the same DIR.
                           passed as several words: --grid policy.hidden-sizes 64,64 32,32,32
   --launcher              local (default): processes on this machine; ray: an existing cluster
                           (pip install 'dipod-jax[ray]'); slurm, kubernetes: writes a script for you to submit
-  --workers               number of processes on this machine, or of jobs in a script; default: one process per core or
-                          accelerator, one job per run
+  --workers               number of processes on this machine, or of jobs in a script; default: one process per core
+                          (a single one on an accelerator), one job per run
   --shard i/n             train only runs i, i + n, i + 2n, ... of the plan, 0 <= i < n; without a value, i and n are
                           those of the Slurm array or the indexed Kubernetes job in which the command runs
   --ray-address           address of the Ray cluster; default: the one that Ray finds
