@@ -97,6 +97,10 @@ def check_resumable(path: Path) -> None:
     """Raise ValueError with one clear line unless the run in `path` can be written into, as `check_writable` does."""
     for folder in (path, path / CHECKPOINTS):
         check_writable(folder)
+    for name in (CONFIG, METRICS):
+        if (path / name).exists() and not os.access(path / name, os.W_OK):
+            allowed = f"a folder whose {name} can be written, such as a copy of it"
+            raise ValueError(f"--out: value {str(path)[:200]!r}; allowed: {allowed}")
 
 
 def _holds_something(path: Path) -> bool:
