@@ -80,7 +80,7 @@ clean:
 # A run's folder; one that was begun is continued, so that a target that was stopped goes on.
 run = --out $(1)$(if $(wildcard $(1)/config.json), --resume)
 
-# The README's figure: three seeds, one after the other, then drawn as one curve (six minutes on two cores).
+# BallInCup's figure in docs/results.md: three seeds, one after the other, then drawn as one curve (six minutes on two cores).
 FIGURE_SEEDS := 4 5 6
 FIGURE_RUNS := $(addprefix runs/figure/seed,$(FIGURE_SEEDS))
 .PHONY: figure
@@ -128,7 +128,7 @@ beta: $(READY)
 	  --labels "beta 0.05" "beta 0" \
 	  --title "$(BETA_TASK), the recipe and the same with beta 0" --out $(BETA_RUNS)
 
-# The README's third figure: plain PPO clip at a constant rate, with four betas, one that sets itself, and Algorithm 1.
+# The README's figure: plain PPO clip at a constant rate, with four betas, one that sets itself, and Algorithm 1.
 DRIFT := runs/drift/ballincup
 CLIP := --objective.negative-advantages clip --objective.clip-epsilon 0.05 --objective.negative-loss-clamp None
 CONSTANT_RATE := --learning.learning-rate 0.001 --learning.final-learning-rate None

@@ -51,8 +51,8 @@ def make_config(
 def train(config: Config) -> Path:
     """Train as `config` says.
 
-    It prepares JAX first: on a CPU one device per core, single precision, and a cache of compiled programs. Where JAX
-    was used before, its devices are what there is.
+    It prepares JAX first: on a CPU one device per core, single precision, and a cache of compiled programs. If JAX has
+    been used before, its devices stay as they are.
 
     Returns:
         The run folder: `config.json`, `metrics.jsonl`, `result.json`, checkpoints, pictures, a film, `report.html`.
@@ -78,7 +78,7 @@ def train(config: Config) -> Path:
 
 
 def default_folder(config: Config) -> Path:
-    """runs/<task>/<objective>-beta<beta>/<time>-<process>, where a run goes that names no folder."""
+    """The folder of a run that names none: runs/<task>/<objective>-beta<beta>/<time>-<process>."""
     return config.default_out / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
 
 
@@ -103,11 +103,11 @@ def evaluate(
         evaluation_seed: of the start states and the base noise.
         backend: physics; auto takes mjx on an accelerator, else native.
         video: a file for a film of a few episodes, `.mp4`; None films nothing.
-        say: takes one line where the film cannot be made.
+        say: called with one line if the film cannot be made.
 
     Returns:
         `return` and `return_zero_noise`, each with `mean`, `ci95`, `ci95_over` and `per_seed`, beside what was
-        evaluated and how, and `note`, what one must know to read them (None: nothing).
+        evaluated and how, and `note`, a caution about how to read them, or None.
 
     Raises:
         RunFolderError, CheckpointError: not a run folder, or no checkpoint that is whole.

@@ -99,16 +99,16 @@ class Config:
     keep_checkpoints: int = 2
     """how many of the newest checkpoints to keep, >= 1; the best policy is kept as well, in checkpoints/best"""
     strict_resume: bool = False
-    """with --resume: stop instead of falling back to an older checkpoint if the newest is damaged, or continuing from
-    incomplete records"""
+    """with --resume: stop if the newest checkpoint is damaged, instead of falling back to an older one, or if records
+    are missing, instead of continuing without them"""
     distributed: bool = field(default=False, metadata=UNSTORED)
-    """make one run of several processes, each started with the same options: docs/scaling.md"""
+    """run as one of several processes of a single run, all started with the same options (docs/scaling.md)"""
     coordinator: str | None = field(default=None, metadata=UNSTORED)
-    """with --distributed: HOST:PORT of process 0; none: as Slurm, Open MPI, Kubernetes or the TPU pod has it"""
+    """with --distributed: HOST:PORT of process 0; none: as Slurm, Open MPI, Kubernetes or the TPU pod says"""
     num_processes: int | None = field(default=None, metadata=UNSTORED)
-    """with --coordinator: how many processes, >= 1"""
+    """with --coordinator: number of processes, >= 1"""
     process_id: int | None = field(default=None, metadata=UNSTORED)
-    """with --coordinator: which of them this is, 0 <= id < num-processes; 0 alone has the folder"""
+    """with --coordinator: number of this process, 0 <= id < num-processes; only process 0 uses the run folder"""
     regularisers: Regularisers = field(default_factory=Regularisers)
     critic: CriticOptions = field(default_factory=CriticOptions)
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
@@ -275,7 +275,7 @@ def differences(a: Any, b: Any, prefix: str = "") -> dict[str, tuple[Any, Any]]:
 
 
 def check_unchanged(stored: Any, given: Any, changeable: Collection[str]) -> None:
-    """Refuse to resume a run with an option that is not its own; `changeable` ones, by command-line name, may differ.
+    """Refuse to resume a run with other options than it has stored, except those in `changeable`, by command-line name.
 
     Raises:
         ValueError: one line.

@@ -20,7 +20,7 @@ class RolloutConfig:
     episode_length: int = 1000
     """steps after which a training episode is truncated, >= 1 and < 2^31 - 1; evaluation always takes 1000"""
     stagger: bool = False
-    """start the environments at clock times spread over an episode"""
+    """start the environments at different times of an episode, so that they are not all reset at once"""
     observation_clip: float | None = None
     """bound on the absolute value of a normalised observation, in standard deviations, > 0; none: unbounded, as in the
     FPO code; 10 is common elsewhere and protects from outliers, but also cuts off sensors that are rarely active"""
@@ -64,12 +64,12 @@ class LearningConfig:
     critic_gradient_clip: float | None = None
     """bound on the critic gradient's global norm, > 0; none: unbounded"""
     kl_target: float | None = None
-    """KL of the present to the acting policy, mean over a minibatch, as the objective measures it
-    (`Objective.divergence`), to which the learning rate is adapted: times 1.5 under half of it, by 1.5 over twice, from
-    1e-5 to 1e-2; > 0; none: the rate is as scheduled"""
+    """target for the KL from the acting to the current policy, as the objective measures it (`Objective.divergence`),
+    mean over a minibatch, > 0. The learning rate is multiplied by 1.5 if the KL is below half the target and divided by
+    1.5 if it is above twice the target, within [1e-5, 1e-2]. None: the rate follows its schedule"""
     reference_decay: float = 1.0
-    """for objectives and regularisers with a reference policy, a running average of the policy: the weight of the old
-    average at each iteration, in [0, 1]; 1 keeps the initial policy, 0 uses that of the last iteration"""
+    """decay of the reference policy, a running average of the policy that some objectives and regularisers use, in [0,
+    1]: 1 keeps the initial policy, 0 takes that of the last iteration"""
 
     def __post_init__(self):
         check = Checked(self, "learning")
@@ -118,7 +118,7 @@ class DistillationConfig:
     """Self-distillation phases (DiPOD, Algorithm 1), with beta or instead of it."""
 
     interval: int = 0
-    """iterations between phases, each on a rollout before the update learns from it, >= 0; 0: none"""
+    """iterations between phases, >= 0; 0: none. A phase uses a rollout before the update learns from it"""
     num_steps: int = 64
     """Adam steps of a phase, >= 1"""
     initial_iterations: int = 0

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from dipod_jax.studies.published import BEST
+
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 MADE = {"api", "_build"}  # by `make docs`
@@ -36,6 +38,16 @@ def test_the_readme_is_read_in_three_minutes_and_new_pages_in_two():
     assert words(ROOT / "README.md") < 700
     for folder in ("concepts", "howto"):
         assert {page.name: words(page) for page in (DOCS / folder).glob("*.md") if words(page) > 500} == {}
+
+
+def test_the_readme_and_the_results_give_the_best_published_returns_that_reports_show():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    results = (DOCS / "results.md").read_text(encoding="utf-8")
+    given = re.findall(r"^\| (\w+) \| \d+M \|.*\| (\d+) \|$", readme, re.MULTILINE)
+    assert {task: BEST[task].mean for task, _ in given} == {task: int(best) for task, best in given} != {}
+    for table in re.findall(r"^\| .* \| best published \|\n\|[-|]+\n((?:\|.*\n)+)", results, re.MULTILINE):
+        for task, best in re.findall(r"^\| (\w+) \|.*\| (\d+)(?: \(\w+\))? \|$", table, re.MULTILINE):
+            assert BEST[task].mean == int(best), task
 
 
 @pytest.mark.parametrize(

@@ -14,11 +14,11 @@ from dipod_jax.studies.arms import run_arms
 STARTED = time.perf_counter()
 USAGE = f"""usage: dipod ablation [--parts PART [PART ...]] [--out DIR] [options of dipod train]
 
-Train the `cpu` preset and the same with one part removed or replaced, each into DIR/<part>, one after the other, then
-draw DIR/returns.png and DIR/drift.png. Parts, by default all that change the task's recipe:
+Train the `cpu` preset, and the same with one part at a time removed or replaced, each into DIR/<part>. Then draw
+DIR/returns.png and DIR/drift.png. The parts, by default all those that differ from the task's recipe:
 {", ".join(PARTS)}.
-A run that is finished is left as it is and one that is not is continued. `dipod train --help` lists the
-other options.
+To continue an ablation that was stopped, give the same command again: finished runs are kept, the others are continued.
+`dipod train --help` lists the other options.
 """
 
 

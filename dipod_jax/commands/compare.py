@@ -16,17 +16,16 @@ from dipod_jax.runs import RunFolder, check_writable
 
 @dataclass(frozen=True)
 class CompareConfig:
-    """Draw returns.png and drift.png of several runs, one colour each, and print a table."""
+    """Draw returns.png and drift.png with one colour per run, and print a table of returns."""
 
     run_dirs: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """run folders, one or more"""
+    """one or more run folders"""
     out: Path = Path("runs/comparison")
     """folder for the pictures"""
     labels: tuple[str, ...] | None = None
-    """a name for each run, by default its objective and beta; runs with the same name are drawn as seeds of one
-    curve"""
+    """one name per run, by default its objective and beta; runs with the same name are drawn as seeds of one curve"""
     title: str | None = None
-    """heading; none: the task"""
+    """heading of the pictures; none: the name of the task"""
     x: Literal["wall_clock_s", "env_steps"] = "env_steps"
     """horizontal axis of returns.png"""
 

@@ -37,7 +37,7 @@ def parse(arguments: list[str]) -> LanguageConfig:
     start, rest = _starting_config(arguments)
     methods = " ".join(f"[{name}]" if name == start.method else name for name in available_methods())
     description = (
-        f"Post-train a masked diffusion. --task sudoku|countdown; --objective NAME, one of: {methods}. "
+        f"Post-train a masked-diffusion language model. --task sudoku|countdown; --objective NAME, one of: {methods}. "
         "Options and defaults below are those of the task and the objective named on the command line."
     )
     config = parse_options(LanguageConfig, rest, default=start, prog=command_name("language"), description=description)

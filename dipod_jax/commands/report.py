@@ -20,13 +20,15 @@ DEFAULT_OUT = Path("runs/report")
 
 @dataclass(frozen=True)
 class ReportConfig:
-    """Write report.html: of a run from its config, result, pictures and film; of a study (a folder with units/) or of
-    several runs with their statistics, and with figure2.png, figure2.pdf, results.csv and curves.parquet beside it."""
+    """Write report.html. For one run it shows the config, the result, the pictures and the film. For a study (a folder
+    with units/) or several runs it shows statistics; figure2.png, figure2.pdf, results.csv and curves.parquet are
+    written beside it."""
 
     folders: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """a run folder, a study's folder, or several run folders"""
     out: Path | None = None
-    """folder for the page of several runs; none: runs/report. The page of a run or a study goes into its own folder"""
+    """folder for the report of several runs; none: runs/report. The report of one run or study goes into its own
+    folder"""
 
     def __post_init__(self):
         if not self.folders:

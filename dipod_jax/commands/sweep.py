@@ -23,22 +23,23 @@ USAGE = """usage: dipod sweep [--tasks TASK ...] [--objectives NAME ...] [--beta
                    [--out DIR] [--launcher LAUNCHER] [--workers N] [--shard [i/n]] [--ray-address ADDRESS]
                    [--dry-run] [options of dipod train]
 
-Train a run for every task, objective, beta (a number, or auto) and value of a grid, each with all its seeds, into
-DIR/units, then write DIR/report.html. DIR/plan.csv lists the runs. One that is finished is left as it is and one
-that is not is continued, so a sweep that was stopped goes on with the same command; more betas, tasks or objectives
-with the same DIR extend it.
+Train one run for every combination of task, objective, beta (a number, or auto) and grid value, each with all its
+seeds, into DIR/units, then write DIR/report.html. DIR/plan.csv lists the runs. To continue a sweep that was stopped,
+give the same command again: finished runs are kept, the others are continued. To extend a sweep, give more betas,
+tasks or objectives with the same DIR.
 
-  --tasks, --objectives   by default BallInCup and fpo; --task and --objective are the same
-  --betas                 by default the preset's
+  --tasks, --objectives   default: BallInCup and fpo; --task and --objective mean the same
+  --betas                 default: the preset's beta
   --grid OPTION VALUE ... an option of dipod train and its values; may be given several times. A value with commas is
-                          several words: --grid policy.hidden-sizes 64,64 32,32,32
-  --launcher              local (default): processes here; ray: an existing cluster (pip install 'dipod-jax[ray]');
-                          slurm, kubernetes: a script to submit
-  --workers               how many processes here, or jobs of a script; by default one a core or accelerator, one a run
-  --shard i/n             only runs i, i + n, ... of the sweep, 0 <= i < n; without a value, in a Slurm array or an
-                          indexed job of Kubernetes, as that says
-  --ray-address           of the cluster; by default the one that Ray finds
-  --dry-run               show the plan, write nothing
+                          passed as several words: --grid policy.hidden-sizes 64,64 32,32,32
+  --launcher              local (default): processes on this machine; ray: an existing cluster
+                          (pip install 'dipod-jax[ray]'); slurm, kubernetes: writes a script for you to submit
+  --workers               number of processes on this machine, or of jobs in a script; default: one process per core or
+                          accelerator, one job per run
+  --shard i/n             train only runs i, i + n, i + 2n, ... of the plan, 0 <= i < n; without a value, i and n are
+                          those of the Slurm array or the indexed Kubernetes job in which the command runs
+  --ray-address           address of the Ray cluster; default: the one that Ray finds
+  --dry-run               show the plan and write nothing
 
 `dipod train --help` lists the other options. Exit status 1: some runs failed; the same command tries them again.
 """

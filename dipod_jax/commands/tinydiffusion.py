@@ -23,10 +23,11 @@ _RUNS_PER_SEED = {"compare": 5, "length": 5, "monotone": 4, "interleave": 8, "be
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Masked diffusion over all sequences of V^L with exact likelihoods: one table and one figure for each study."""
+    """Study masked diffusion over all V^L sequences with exact likelihoods; each study writes a table and a figure."""
 
     length: int = 4
-    """Number of tokens L, 2 to 6 on a laptop; up to 12 if --memory-limit allows. The study `length` runs 2 ... L."""
+    """Number of tokens L, 2 to 6 on a laptop; up to 12 if --memory-limit allows. The study `length` runs every length
+    from 2 to L."""
     vocab: int = 2
     """Number of tokens V in the vocabulary, 2 to 4 on a laptop; more if --memory-limit allows."""
     study: tuple[StudyName, ...] = ("compare",)
@@ -36,7 +37,7 @@ class Config:
     steps: int = 3000
     """Gradient steps of each run, >= 4."""
     learning_rate: float = 2.0
-    """Step size of plain gradient ascent, > 0. (The toy's 0.1 on log-odds is 0.05 here.)"""
+    """Step size of plain gradient ascent, > 0. (The step 0.1 of `dipod twotoken`, on log-odds, is 0.05 here.)"""
     beta: float = 0.2
     """Weight of DiPOD's regulariser in studies that do not sweep it, >= 0; rewards lie in [0.7, 1]."""
     seeds: int = 5
@@ -44,11 +45,12 @@ class Config:
     baseline: Baseline = "on-policy"
     """Advantage: on-policy, uniform, none or group-std (the study beta compares two of its own)."""
     eubo: Eubo = "spg"
-    """Upper bound that SPG lowers: spg or renyi (the study monotone uses renyi of order 2)."""
+    """Upper bound that SPG lowers for sequences with advantage <= 0: spg or renyi (the study monotone uses renyi of
+    order 2)."""
     eubo_order: float = 1.5
     """Order of that bound, >= 1."""
     estimator: Estimator = "exact"
-    """Bounds as the method sees them: exact, uniform, antithetic, gdpo, gdpo-bernoulli."""
+    """How the method computes its bounds: exact, or from random masks: uniform, antithetic, gdpo, gdpo-bernoulli."""
     num_draws: int = 1
     """Masks per sequence and step of a Monte-Carlo estimator, >= 1; even for antithetic."""
     memory_limit: float = 4.0

@@ -24,7 +24,7 @@ COUNTED_BYTES = 2**100  # a float holds no more than 2^1024
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """The exact two-token toy (DiPOD section 4.1): the gap, the gradient's cosine and the reward over steps."""
+    """Run the exact two-token toy (DiPOD, section 4.1) and record its gap, gradient cosine and reward at every step."""
 
     methods: tuple[Method, ...] = PAPER_METHODS
     """Methods, one or more of: policy-gradient fpo spg policy-gradient+dipod fpo+dipod spg+dipod."""

@@ -44,9 +44,9 @@ class ChainLikelihood(NamedTuple):
     """log p(a | s) of a chain's final action, bracketed by two estimates."""
 
     lower: Array
-    """(B,) its mean over actions is at most the true mean"""
+    """(B,) an estimate whose mean over actions is at most the true mean"""
     upper: Array
-    """(B,) its mean over actions is at least the true mean"""
+    """(B,) an estimate whose mean over actions is at least the true mean"""
     found: Array
     """(M + 1, B) whether a state was found that leads to the action under a draw of the rest"""
 

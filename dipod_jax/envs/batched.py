@@ -160,7 +160,7 @@ class BatchedEnv:
         return next_state, result
 
     def on_one_device(self) -> BatchedEnv:
-        """The same, of any number of environments, none of which is spread over devices."""
+        """The same task for any number of environments, all on one device."""
         return BatchedEnv(self._task, self.episode_length)
 
     @property

@@ -14,7 +14,7 @@ class ExportError(RunFolderError):
 
 
 def check_formats(formats: Sequence[str]) -> None:
-    """Raise ValueError for a format that there is not, or whose packages are not installed."""
+    """Raise ValueError for an unknown format, or one whose packages are not installed."""
     check_selection("formats", formats, FORMATS)
     there = "onnx" not in formats or (find_spec("onnx") and find_spec("onnxruntime"))
     require(bool(there), "formats", " ".join(formats), 'without pip install "dipod-jax[export]"; or take stablehlo')

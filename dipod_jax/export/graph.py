@@ -48,7 +48,7 @@ class Graph:
         """A shape as a tensor of int64: known, or with the batch read off the input when the graph is run.
 
         Raises:
-            ExportError: an axis of the batch's length times or plus something.
+            ExportError: an axis whose length is a multiple of the batch's, or the batch's plus a number.
         """
         if all(isinstance(n, int) for n in dimensions):
             return np.array(dimensions, np.int64)

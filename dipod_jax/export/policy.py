@@ -50,7 +50,7 @@ def export_policy(
         The folder.
 
     Raises:
-        ValueError: a format that there is not, or whose packages are missing; as `restore_policy`.
+        ValueError: an unknown format, or one whose packages are missing; or as `restore_policy`.
         RunFolderError, CheckpointError: as `restore_policy`.
         ExportError: a policy with an operation that has no ONNX form here.
     """

@@ -35,11 +35,11 @@ class NetworkOptions:
     """The transformer (`dipod_jax.language.model`)."""
 
     width: int = 64
-    """of the residual stream, >= 1 and divisible by `num_heads`"""
+    """width of the residual stream, >= 1 and divisible by `num_heads`"""
     num_layers: int = 2
-    """blocks, >= 1"""
+    """number of blocks, >= 1"""
     num_heads: int = 2
-    """attention heads, >= 1"""
+    """number of attention heads, >= 1"""
 
     def validate(self) -> None:
         """Refuse options out of range, with one line."""
@@ -55,13 +55,13 @@ class LearningOptions:
     num_iterations: int = 90
     """rounds of sampling and learning, >= 1"""
     num_prompts: int = 16
-    """prompts of an iteration, >= 1"""
+    """number of prompts in an iteration, >= 1"""
     samples_per_prompt: int = 8
-    """answers to each prompt, a group, >= 2"""
+    """number of answers to each prompt, which form a group, >= 2"""
     inner_updates: int = 4
     """mu, gradient steps on the samples of an iteration, >= 1"""
     learning_rate: float = 3e-4
-    """of Adam (.9, .99), > 0"""
+    """step size of Adam (.9, .99), > 0"""
     gradient_clip: float = 0.2
     """bound on the gradient's norm, > 0"""
     fresh_masks: bool = False
@@ -94,7 +94,7 @@ class MeasureOptions:
     drift_interval: int = 10
     """iterations between measurements of the exact drift, >= 0; 0: none"""
     drift_prompts: int = 2
-    """prompts of a measurement, each with a group of samples, >= 1"""
+    """number of prompts of a measurement, each with a group of samples, >= 1"""
     evaluation_interval: int = 10
     """iterations between evaluations, >= 1; start and end are always evaluated"""
     num_problems: int = 512
@@ -116,18 +116,18 @@ class LanguageConfig:
     problems: AnyTask
     """the task's problems; chosen by --task NAME"""
     policy: MaskedOptions
-    """how the policy acts and how it is scored"""
+    """How the policy acts, and how its scores are computed."""
     pretraining: PretrainOptions
-    """the pretraining that it starts from"""
+    """Pretraining of the model that post-training starts from."""
     learning: LearningOptions
-    """how the policy learns"""
+    """How an iteration learns from its samples."""
     task: Annotated[str, tyro.conf.Suppress] = "sudoku"
     """sudoku or countdown"""
     method: Annotated[str, tyro.conf.Suppress] = "fpo"
     """name of the objective with its defaults on tokens (`dipod_jax.language.methods`)"""
     beta: float | Literal["auto"] = 0.0
-    """DiPOD's weight of the negative ELBO of the policy's own samples, divided by the length if the scores are; auto
-    adjusts it to the measured gap"""
+    """DiPOD's weight of the negative ELBO of the policy's own samples, >= 0; the ELBO is divided by the length if the
+    scores are. auto adjusts the weight to the measured gap"""
     seeds: int = 1
     """number of seeds, >= 1; they share the pretrained model"""
     first_seed: int = 0

@@ -1,6 +1,7 @@
 """The exact likelihood of the decoder that acts, where it can be had.
 
-A decoder's step depends on the tokens that stand and on noise of its own, and never on how they came to stand. So the
+A decoder's step depends on the tokens filled so far and on fresh noise, never on the order in which they were filled.
+So the
 subset of revealed blanks is the state of a Markov chain that runs inside the sequence x, and
 
     F(S + R) = sum over R of F(S) P(R is filled, with x_R | x_S)

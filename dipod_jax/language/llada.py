@@ -5,8 +5,8 @@ A folder with the published weights becomes a policy that scores and samples lik
     policy, params = load_policy(Path("LLaDA-8B-Instruct"), length=512, num_blanks=256)
 
 Tokens here are 0 for a blank and id + 1 for a word of the tokenizer (`to_tokens`, `to_ids`). docs/language.md works out
-the memory and the time. Nobody here has run the 8 billion: the forward pass is tested on small random weights, the
-shapes against the published configuration.
+the memory and the time. The model of 8 billion parameters has not been run: the forward pass is tested on small random
+weights, the shapes against the published configuration.
 """
 
 from __future__ import annotations

@@ -189,7 +189,7 @@ class Run:
         self._saver.save(self.iteration, self.state._asdict(), required=required)
 
     def leave_saved(self) -> None:
-        """End in the course of training."""
+        """End during training."""
         self.save(required=True)
         self._check_records()
         self._leave("stopped and saved")
@@ -206,7 +206,7 @@ class Run:
         self._leave("stopped while drawing: the run is finished and its result written")
 
     def finish(self) -> dict[str, Any]:
-        """Write the result, the picture and the report; a result that stands already is left as it is."""
+        """Write the result, the picture and the report; an existing result is left as it is."""
         result = self.folder.standing_result("before", "final")
         if result is None:
             result = self.result()

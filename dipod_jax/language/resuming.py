@@ -1,4 +1,4 @@
-"""Taking a language run up again where its folder says it stands."""
+"""Continuing a language run from what its folder holds."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from dipod_jax.runs import RunFolder, find_holes, latest_checkpoint, restore_che
 
 
 class Resumed(NamedTuple):
-    """What a run goes on from."""
+    """What a resumed run continues from."""
 
     state: RunState | None
-    """None where the run begins again"""
+    """None if the run starts again"""
     records: list[dict[str, Any]]
     """of `metrics.jsonl`, up to the checkpoint"""
 
 
 def resume(config: LanguageConfig, folder: RunFolder, programs: Programs, say: Callable[[str], None]) -> Resumed:
-    """Go on from the newest whole checkpoint, or begin again where there is none.
+    """Continue from the newest whole checkpoint, or start again if there is none.
 
-    Nothing is changed in the folder before everything is found fit.
+    The folder is not changed until everything has been checked.
 
     Args:
-        config: the run's own, but for how far it goes.
+        config: of the run; only its length may differ.
         folder: locked.
         programs: of `config`.
-        say: told, a line each, what is not as it was left.
+        say: called with one line for each thing that is not as it was left.
 
     Raises:
-        CheckpointError, RunFolderError: nothing to go on from.
+        CheckpointError, RunFolderError: nothing to continue from.
     """
     checkpoint = latest_checkpoint(folder.checkpoints, say=say)
     if checkpoint is None:

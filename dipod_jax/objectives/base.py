@@ -34,9 +34,10 @@ class Objective:
     """whether its score is only defined for the action exactly as the policy drew it, not for a clipped or perturbed
     one"""
     trust_region: ClassVar[tuple[str, ...]] = ("clip_epsilon",)
-    """its options that bound how far one rollout carries, numbers in every preset: what a grid over methods scales"""
+    """options that bound how far the policy moves on one rollout; they are numbers in every preset, so that a study can
+    scale them"""
     has_divergence: ClassVar[bool] = True
-    """whether it compares with the acting policy, so that `--learning.kl-target` has something to hold"""
+    """whether it measures a KL to the acting policy, which `--learning.kl-target` needs"""
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """the options it changes in a preset: {"cpu": {"objective.clip_epsilon": 0.15, "beta": 0.05}}; `smoke` uses those
     of `cpu`"""
@@ -67,11 +68,12 @@ class Objective:
         raise NotImplementedError
 
     def divergence(self, new: Scores, old: Scores) -> jax.Array:
-        """(...) KL(acting || present) of each action, as this method measures it: what `--learning.kl-target` holds.
+        """(...) KL(acting || current) of each action, as this method measures it; `--learning.kl-target` is a target
+        for it.
 
-        Where the policy acts by Gaussian steps, in closed form: that of the path, sum_k KL(N_old_k || N_new_k), in
-        nats. Else k3 = rho - 1 - log rho, log rho = mean_n l_old - mean_n l_new, in the scores' own unit, which is
-        never negative; over likelihoods its mean is the KL, the actions being the acting policy's.
+        If the policy acts by Gaussian steps, it is the KL of the path in closed form, sum_k KL(N_old_k || N_new_k), in
+        nats. Otherwise it is k3 = rho - 1 - log rho with log rho = mean_n l_old - mean_n l_new, never negative, in the
+        unit of the scores. If the scores are likelihoods, its mean over the acting policy's actions is the KL.
         """
         if new.steps is not None and old.steps is not None:
             return jnp.where(new.known, old.steps.divergence(new.steps), 0.0).sum(-1)

@@ -65,5 +65,5 @@ class D1(Objective):
         return loss + self.kl_weight * kl, metrics | {"reference_kl": kl}
 
     def divergence(self, new: Scores, old: Scores) -> jax.Array:
-        """(...) k3 of each ratio, in a mean over them."""
+        """(...) k3 of each ratio, averaged over the ratios."""
         return kl_estimate(new.loss - old.loss, "k3") @ new.weight

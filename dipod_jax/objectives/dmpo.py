@@ -85,7 +85,7 @@ class Dmpo(Objective):
 def weighted_loss(
     weight: jax.Array, new: Scores, old: Scores, negative_loss_clamp: ArrayLike | None
 ) -> tuple[jax.Array, Metrics]:
-    """sum_B weight (...) * mean_n l_new, a sample of negative weight whose loss is above the clamp counting as it."""
+    """sum_B weight (...) * mean_n l_new; the loss of a sample with negative weight is capped at the clamp."""
     loss = new.mean()
     if negative_loss_clamp is not None:
         loss = jnp.where(weight < 0.0, jnp.minimum(loss, negative_loss_clamp), loss)

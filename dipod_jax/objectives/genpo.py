@@ -21,8 +21,8 @@ class Genpo(Objective):
     a penalty on their distance.
 
     The Jacobian of its coupled sampler is constant, so none is computed, where published code takes a determinant. That
-    code adapts the rate to a KL (`--learning.kl-target .01`), in an estimate of both signs where k3 is taken here; the
-    weight of its entropy is 0 and left out here.
+    code adapts the learning rate to a KL (`--learning.kl-target .01`), estimated by a quantity that can be negative
+    where k3 is used here; its entropy bonus has weight 0 and is left out.
     """
 
     policy: ClassVar[str] = "coupled-flow"

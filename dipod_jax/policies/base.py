@@ -148,8 +148,8 @@ class PolicyOptions:
         require(0.0 <= rho < 1.0, "policy.noise-correlation", rho, "at least 0 and less than 1")
 
     def offers(self, need: str) -> bool:
-        """Whether scores come with what a regulariser `needs`: a prediction of the action with every velocity, and a
-        reference's scores from every family."""
+        """Whether the scores hold what a regulariser `needs`. Every family with velocities also predicts actions, and
+        every family can be scored under a reference policy."""
         return {"denoised": self.has_velocity, "reference": True}.get(need) or getattr(self, f"has_{need}", False)
 
     def check_exact_action(self) -> None:

@@ -39,11 +39,11 @@ def knn_entropy(points: jax.Array, neighbour: int) -> jax.Array:
 @register_regulariser("knn")
 @dataclass(frozen=True)
 class KnnEntropy(Regulariser):
-    """-weight * mean of `knn_entropy` of the N denoised predictions x_t - t v that the bound's draws make of one action
-    (FPO++'s code, whose weight is 0 but on one task, with N = 256).
+    """-weight * mean of `knn_entropy` of the N predictions x_t - t v that the network makes of one action at the
+    bound's draws (FPO++'s code, which uses it on one task, with N = 256).
 
-    It pushes the predictions for one action apart. It is not the policy's entropy: the predictions are no samples of
-    the policy. With few draws it is noise mostly, and its cost grows with their square.
+    It pushes the predictions for one action apart. This is not the policy's entropy, since the predictions are not
+    samples of the policy. With few draws it is mostly noise; its cost grows with the square of their number.
     """
 
     needs: ClassVar[Need | None] = "denoised"

@@ -1,4 +1,4 @@
-"""HTML reports: a run's, which computes nothing, and a study's, which stands on `dipod_jax.studies`."""
+"""HTML reports: of a run, which computes nothing, and of a study, which uses `dipod_jax.studies`."""
 
 from typing import TYPE_CHECKING, Any
 

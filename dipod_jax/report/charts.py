@@ -1,4 +1,4 @@
-"""The charts of a study as JSON: lines, bands and seeds on one grid of x a chart. `static/study.js` draws them."""
+"""The charts of a study as JSON: lines, bands and seeds on one x grid per chart. `static/study.js` draws them."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""A study's numbers as files: `results.csv`, a row a seed, and `curves.parquet`, a row a point."""
+"""A study's numbers as files: `results.csv`, one row per seed, and `curves.parquet`, one row per point."""
 
 from pathlib import Path
 

@@ -75,7 +75,7 @@ def sources(study: Study) -> list[str]:
 
 
 def shown_return(value: float | None, sign: str = "") -> str:
-    """A return: whole where it is large."""
+    """A return as text, rounded to a whole number if it is large."""
     if value is None:
         return "-"
     return f"{value:{sign}.0f}" if abs(value) >= 10 else f"{value:{sign}.2g}"

@@ -48,7 +48,7 @@ def write_study_report(folder: Path) -> Path:
 
 
 def write_runs_report(run_dirs: Sequence[Path], out: Path) -> Path:
-    """The same of any list of run folders, written into the folder `out`, which is made.
+    """The same report for any list of run folders, written into the folder `out`, which is created.
 
     Raises:
         RunFolderError: one is no run folder or cannot be read, none has an evaluation, or two hold the same seed.

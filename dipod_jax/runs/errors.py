@@ -10,7 +10,7 @@ class CheckpointError(Exception):
 
 
 class MachineError(Exception):
-    """This machine has not what was asked for, or the processes of one run cannot do it together."""
+    """This machine lacks what was asked for, or the processes of one run cannot work together."""
 
 
 class TaskError(ValueError):

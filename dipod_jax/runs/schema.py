@@ -38,7 +38,7 @@ def read_json(path: Path, limit: int) -> dict[str, Any]:
 
 @contextmanager
 def whole(path: Path, way_out: str) -> Iterator[None]:
-    """Say of what does not fit inside, in one RunFolderError, that `path` is damaged, and the way out."""
+    """Turn an error inside into one RunFolderError, which says that `path` is damaged, and the way out."""
     try:
         yield
     except RunFolderError as error:

@@ -1,4 +1,4 @@
-"""Runs that are compared with each other: one folder an arm, none run twice, pictures of all at the end."""
+"""Runs that are compared with each other: one folder per arm, none trained twice, pictures of all at the end."""
 
 from collections.abc import Callable, Mapping
 

@@ -86,7 +86,7 @@ class SeedRun:
     """the same with base noise 0"""
     env_steps: int
     seconds: float
-    """wall-clock time so far of the run that it is of; seeds of one run share it"""
+    """wall-clock seconds so far of its run, which seeds of one run share"""
 
     @property
     def identity(self) -> tuple[str, Arm, int]:
@@ -114,7 +114,7 @@ class Study(NamedTuple):
     seeds: list[SeedRun]
     """those with an evaluation, by task, arm and seed"""
     left_out: dict[str, str]
-    """a unit, or a seed of one -> why it is not among them"""
+    """a unit, or a seed of one -> why it is left out"""
 
     @property
     def tasks(self) -> list[str]:

@@ -19,7 +19,7 @@ def compare(
     title: str | None = None,
     x: Literal["wall_clock_s", "env_steps"] = "env_steps",
 ) -> str:
-    """Draw `out`/returns.png and `out`/drift.png, a colour a label, and return a table of the returns.
+    """Draw `out`/returns.png and `out`/drift.png, one colour per label, and return a table of the returns.
 
     Args:
         run_dirs: run folders, one or more.

@@ -1,4 +1,4 @@
-"""Of each seed the policy that its evaluations liked best, kept beside the newest checkpoints."""
+"""The policy of each seed with its highest evaluation return, kept beside the newest checkpoints."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from dipod_jax.training.state import TrainState
 
 
 class Best(NamedTuple):
-    """What acting needs, under the names that a whole state has, and where it is from; leading axis (S,)."""
+    """The parts of a state that acting needs, under their names in a whole state, and their origin; leading axis
+    (S,)."""
 
     learner: Any
     """of a `LearnerState`: the policy's parameters and the observation statistics"""
@@ -30,8 +31,8 @@ class Best(NamedTuple):
 class BestKeeper:
     """The best policy of each seed so far, in memory, and on the disk when `save` was called.
 
-    Best is by the mean return with random base noise of one evaluation, among many: it is chosen for being high, so
-    evaluate it afresh before you report it.
+    The best of many evaluations, by mean return with random base noise, is high partly by chance: evaluate the policy
+    again before you report it.
     """
 
     def __init__(self, folder: Path, say: Callable[[str], None]) -> None:
@@ -41,7 +42,7 @@ class BestKeeper:
         self._unsaved = self._failing = False
 
     def take_up(self, state: TrainState) -> None:
-        """Go on with what an earlier session saved; `state` is one of the run's, for its shapes."""
+        """Continue with what an earlier session saved; `state` is a state of the run, read for its shapes."""
         of_state = _of(state, 0, np.zeros(len(state.learner.iteration)))
         if not is_first():
             return
@@ -54,7 +55,7 @@ class BestKeeper:
             self._say(f"warning: the best policy so far cannot be read, and is sought anew: {reason_of(error)}")
 
     def offer(self, state: TrainState, iteration: int, score: np.ndarray) -> None:
-        """Take over the policy of each seed whose `score` (S,) is higher than all before. nan never is."""
+        """Keep the policy of each seed whose `score` (S,) is higher than all before; nan never is."""
         offered = _of(state, iteration, score)
         if self._best is None:
             self._best, self._unsaved = offered._replace(score=np.nan_to_num(offered.score, nan=-np.inf)), True
@@ -65,7 +66,7 @@ class BestKeeper:
             self._best, self._unsaved = jax.tree.map(pick, offered, self._best), True
 
     def save(self) -> None:
-        """Write it, if it is not written; where the disk refuses, say so once and let the next save try again."""
+        """Write it unless it is written already. If the disk refuses, warn once; the next save tries again."""
         if self._best is None or not self._unsaved or not is_first():
             return
         try:

@@ -25,7 +25,7 @@ class Clock:
         return time.perf_counter() - self._zero
 
     def note_setup(self) -> None:
-        """Set-up, which began with the command, ends now."""
+        """Note that set-up, which began with the command, ends now."""
         self.timings["setup_s"] = time.perf_counter() - self._started
 
     def add(self, name: str, since: float) -> float:
@@ -36,7 +36,8 @@ class Clock:
         return elapsed
 
     def take_up(self, records: Sequence[dict[str, Any]], seed: int) -> None:
-        """Go on where the records of earlier sessions end; times are in those of every seed, and read of one."""
+        """Continue where the records of earlier sessions end; the records of every seed hold the times, those of `seed`
+        are read."""
         self._zero -= max((r["wall_clock_s"] for r in records), default=0.0)
         of_one_seed = [r for r in records if r["seed"] == seed]
         for name in self.timings:

@@ -36,7 +36,7 @@ def distil(
     own optimiser stay as they are. With the target `pre-image`, eps is the base noise that the sampler turned into the
     action, and x_t lies on the straight line between the two. That keeps the spread which fresh noise loses to a
     sampler of few steps, but fits no conditional mean: the bound loosens (docs/bounds.md). A sampler of second order
-    (`PolicyConfig.sampler`) keeps both. Transitions that are not sound (`soundness`) are not taken, and a phase
+    (`FlowOptions.sampler`) keeps both. Transitions that are not sound (`soundness`) are not taken, and a phase
     whose parameters end up non-finite is left out.
 
     Args:

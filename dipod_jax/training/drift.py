@@ -35,11 +35,11 @@ def measure_drift(
     Returns:
         Scalars named `drift/...` (see `diagnostics.drift_metrics`). Transitions that are not sound
         (`soundness`) are taken only where there are no others. The gradient compared with the true one is the
-        objective's alone, without the regularisers, and both have the advantages of the whole rollout
-        (`Learner.advantages`), also where training computes them in each minibatch. With the loss form `elbo`, the CFM
+        objective's alone, without the regularisers, and both use the advantages of the whole rollout
+        (`Learner.advantages`), even if training computes them in each minibatch. With the loss form `elbo`, the CFM
         losses are the velocity's. A policy that acts otherwise than by the deterministic flow of its velocity is
-        measured as this flow, at the actions that were taken (`FieldPolicy.ends`); what else there is to say of it is
-        in `diagnostics.chain`.
+        measured as this flow, at the actions that were taken (`FieldPolicy.ends`); `diagnostics.chain` measures the
+        rest.
     """
     rows_key, draws_key, prepare_key, meter_key, chain_key = jax.random.split(key, 5)
     advantage = learner.advantages(state, rollout)
@@ -80,7 +80,7 @@ def control_beta(beta: jax.Array, gap: jax.Array, config: BetaControlConfig, act
     """The next beta: times gap / target, within [1 / `release`, `rise`] and [minimum, maximum].
 
     Args:
-        beta: (S,) present values.
+        beta: (S,) current values.
         gap: (S,) measured mean of log pi - ELBO, nats per action.
         config: target in nats per action dimension.
         action_size: d.

@@ -20,7 +20,7 @@ def is_first() -> bool:
 
 
 def to_host(tree: Any) -> Any:
-    """Every leaf whole on this host; as `jax.device_get`, also where other processes hold parts of it."""
+    """Every leaf, whole, on this host: `jax.device_get` that also gathers the parts that other processes hold."""
     if jax.process_count() == 1:
         return jax.device_get(tree)
     return jax.tree.map(_whole, tree)

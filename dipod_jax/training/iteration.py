@@ -16,7 +16,7 @@ from dipod_jax.training.state import INITIAL_DISTILLATION, TrainState
 
 
 class Advanced(NamedTuple):
-    """What an iteration leaves; metrics are (S,), on the host."""
+    """The result of one iteration; metrics are (S,), on the host."""
 
     state: TrainState
     drift: dict[str, np.ndarray]
@@ -27,7 +27,8 @@ class Advanced(NamedTuple):
 
 
 def advance(config: Config, programs: Programs, state: TrainState, iteration: int) -> Advanced:
-    """Act, measure, control and distil what is due after `iteration` iterations, learn."""
+    """One iteration: act; measure the drift, adjust beta and distil if that is due after `iteration` iterations;
+    learn."""
     learner, actor = state
     actor, transitions = programs.act(learner, actor)
     drift = {}
@@ -53,7 +54,7 @@ def distil_initially(config: Config, programs: Programs, state: TrainState, chec
     Their env steps are no training steps; `result.json` gives them apart, as `initial_distillation_env_steps`.
 
     Args:
-        check: called before each phase; what it raises ends them.
+        check: called before each phase; it ends the phases by raising.
     """
     learner, actor = state
     teacher, key = jax.tree.map(lambda x: x.copy(), learner), learner.key

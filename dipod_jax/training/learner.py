@@ -24,8 +24,8 @@ RATE_FACTOR, RATE_RANGE = 1.5, (1e-5, 1e-2)  # of `--learning.kl-target`
 
 
 class Batch(NamedTuple):
-    """What a gradient step is computed from; leading axes (M,), or (M, U), M segments, where advantages are computed in
-    it. M comes first, so that it stays spread over devices where a network flattens the axes."""
+    """The data of one gradient step; leading axes (M,), or (M, U) for M segments if advantages are computed in the
+    minibatch. M comes first, so that it stays spread over devices where a network flattens the axes."""
 
     segment: Segment  # observations normalised, rewards scaled
     sound: jax.Array  # (...) bool; the others have finite numbers and no weight
@@ -39,9 +39,9 @@ class Batch(NamedTuple):
 
 
 def make_optimizer(options: LearningConfig) -> optax.GradientTransformation:
-    """Adam for policy and critic, each behind the clip of its own gradient's norm; a gradient that is not finite would
-    end the run, so that step is left out, and counted. The rate is applied by the caller. Policy and critic are one
-    vector each: an operation for each small array would be a tenth of a step."""
+    """Adam for policy and critic, each after a clip of its own gradient's norm. A step whose gradient is not finite is
+    left out and counted, since it would end the run. The caller applies the learning rate. Policy and critic are one
+    vector each, because one operation for every small array would cost a tenth of a step."""
 
     def one(bound: float | None) -> optax.GradientTransformation:
         clip = optax.identity() if bound is None else optax.clip_by_global_norm(bound)
@@ -189,8 +189,8 @@ class Learner:
         return jax.tree.map(_swap, self._estimate(self.estimator, critic_params, *time_first))
 
     def advantages(self, state: LearnerState, rollout: Transition) -> jax.Array:
-        """(T, B) standardised advantages of a whole rollout under the present critic, bootstrapped from the true next
-        observation whatever training's estimator is: what the drift meter weighs both gradients by."""
+        """(T, B) standardised advantages of a whole rollout under the current critic, bootstrapped from the true next
+        observation whichever estimator training uses. The drift meter weighs both of its gradients by them."""
         kept, sound = keep_sound(rollout, state.obs_statistics)
         segment, critic = self._segment(state, kept), state.params["critic"]
         value = self.critic.value(critic, segment.obs)
@@ -259,8 +259,8 @@ class Learner:
 
 
 def shuffled(key: jax.Array, size: int) -> jax.Array:
-    """(size,) a random order of 0 .. size - 1, by one sort. `jax.random.permutation` sorts twice, against ties; here a
-    tie, which comes once in several updates, leaves two rows in their order."""
+    """(size,) a random order of 0 .. size - 1, by one sort. `jax.random.permutation` sorts twice to rule out ties; here
+    a tie, which occurs once in several updates, leaves two rows in order."""
     return jnp.argsort(jax.random.bits(key, (size,)))
 
 
@@ -272,11 +272,12 @@ def learning_rate(state: LearnerState) -> jax.Array:
 
 
 def adapted_rate(rate: jax.Array, kl: jax.Array, target: float) -> jax.Array:
-    """The rate of the next step: divided by 1.5 where the KL is over twice the target, times 1.5 where it is under half
-    of it and not 0, as it is at an iteration's first step; within [1e-5, 1e-2] (rsl_rl's rule; arXiv 2109.11978).
+    """The learning rate of the next step: divided by 1.5 if the KL is over twice the target, multiplied by 1.5 if it is
+    under half the target but not 0 (as at an iteration's first step), and kept in [1e-5, 1e-2] (rsl_rl's rule; arXiv
+    2109.11978).
 
     Args:
-        rate: () present step size.
+        rate: () current step size.
         kl: () >= 0, mean over the minibatch; NaN changes nothing.
         target: > 0, in the KL's unit, which is not the same for all methods.
     """

@@ -47,8 +47,8 @@ def restore_policy(run_dir: str | Path, seed: int | None = None, which: str = "l
     Args:
         run_dir: a run folder.
         seed: which of the run's seeds; its first where None.
-        which: "latest", or "best" for the one that the seed's evaluations liked best. It was chosen for being high:
-            evaluate it afresh before you report it.
+        which: "latest", or "best" for the one with the seed's highest evaluation return. That return is high partly by
+            chance: evaluate the policy again before you report it.
 
     Raises:
         RunFolderError, CheckpointError: not a run folder, or no checkpoint that is whole.

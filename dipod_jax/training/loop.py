@@ -52,10 +52,11 @@ def train(
         RunFolderError, CheckpointError: the folder cannot be used.
         TaskError: a task of the user's own that cannot be run; nothing is written.
         StorageError: what the run must leave behind cannot be written any more.
-        NumbersError: every seed's last updates were skipped, as their gradients were not finite; or those of some, and
-            the others' training is finished.
-        Stopped: on SIGINT, SIGTERM or SIGHUP, after the running iteration was saved. Where one comes in a compilation,
-            an evaluation or the drawing of pictures, the process ends instead, as saved; a second one ends it at once.
+        NumbersError: the last updates of every seed were skipped because their gradients were not finite; or those of
+            some seeds, raised when the others have finished.
+        Stopped: on SIGINT, SIGTERM or SIGHUP, after the running iteration was saved. If a signal comes during a
+            compilation, an evaluation or the drawing of pictures, the process saves and ends instead; a second signal
+            ends it at once.
     """
     started = time.perf_counter() if started is None else started
     if programs is None and is_own_task(config.task):
@@ -237,7 +238,7 @@ class Run:
             self._saver.save(self.iteration, state, required=required)
 
     def leave_saved(self) -> None:
-        """End in the course of training."""
+        """End during training."""
         self.save(required=True)
         self.check_records()
         self._leave("stopped and saved; continue with")
@@ -247,7 +248,7 @@ class Run:
         self._leave("stopped before training; start again with")
 
     def leave_finished(self) -> None:
-        """End with the pictures missing."""
+        """End after training, without the pictures."""
         self._leave("stopped while drawing: the run is finished and its result written; draw again with")
 
     def _leave(self, how: str) -> None:
@@ -260,7 +261,7 @@ class Run:
             raise StorageError(f"the last records of {self.folder.path} cannot be written; metrics.jsonl lacks them")
 
     def finish(self) -> dict[str, Any]:
-        """Write the result and the pictures; say where they are. A result that stands already is left as it is."""
+        """Write the result and the pictures; say where they are. An existing result is left as it is."""
         result = standing_result(self.folder)
         if not largest(result is not None):  # the same for all processes, of which the first may have one
             if not hasattr(self, "_returns"):  # stopped between the last iteration and its result

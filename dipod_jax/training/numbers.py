@@ -1,4 +1,5 @@
-"""A seed whose updates are all skipped, as their gradients are not finite, learns no more; why is said in words."""
+"""Seeds that no longer learn, because all their updates are skipped for gradients that are not finite, and why, in
+words."""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ MOST_IN_A_ROW = 10
 
 
 def find_causes(seeds: tuple[int, ...], metrics: dict[str, Any], transitions: Transition | None) -> dict[int, str]:
-    """Of each seed whose last 10 updates or more were skipped, why, in words.
+    """For each seed whose last 10 or more updates were skipped, why, in words.
 
     Args:
         seeds: S of them.
@@ -35,7 +36,7 @@ def find_causes(seeds: tuple[int, ...], metrics: dict[str, Any], transitions: Tr
 
 
 def unless_diverged(before: LearnerState, after: LearnerState) -> LearnerState:
-    """One seed's learner after a program; as before it, but for the iteration, where the seed has diverged.
+    """One seed's learner after a program; if the seed has diverged, the learner before it, with the new iteration.
 
     Its parameters are then those of its last update that was taken.
     """
@@ -64,7 +65,7 @@ def _not_finite(transitions: Transition, index: int) -> list[str]:
 
 
 def stopped_by(cause: str, checkpoints: Path) -> NumbersError:
-    """What to raise: one line with the cause and what there is to go on with."""
+    """The error to raise: one line with the cause, and the checkpoints to continue from."""
     try:
         good = latest_checkpoint(checkpoints)
         kept = "nothing was saved before" if good is None else f"the last good state is {good}"

@@ -1,4 +1,4 @@
-"""The compiled programs of a run, as a value: what one function makes of a config."""
+"""The programs of a run as one value, which one function makes from a config."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ class Programs:
         return jax.tree.map(lambda *x: np.concatenate(x, axis=1)[:, :num_episodes], *chunks)
 
     def compile(self) -> Programs:
-        """The same, every program compiled ahead of its first use; once is enough."""
+        """The same programs, compiled ahead of their first use; call it once."""
         if isinstance(self.act, jax.stages.Compiled):
             return self
         state = self.abstract_state()
@@ -120,7 +120,7 @@ class Programs:
 
 
 def state_shardings(layout: Layout) -> TrainState:
-    """How a state lies on the devices: one sharding for each part whose leaves lie alike."""
+    """The layout of a state on the devices: one sharding for each part."""
     per_seed, per_env = layout.sharding(SEED), layout.sharding(SEED, DATA)
     env = envs.EnvState(per_env, per_seed, per_env, per_env, per_env, per_env, per_env)  # pyright: ignore
     return TrainState(per_seed, ActorState(env, per_env))  # pyright: ignore[reportArgumentType]
@@ -136,7 +136,7 @@ def make_programs(config: Config, seeds: tuple[int, ...], layout: Layout | None 
     Args:
         config: resolved: the backend is not "auto".
         seeds: S of them, each one run.
-        layout: where arrays lie; as the devices and the config have it where None.
+        layout: of arrays on the devices; `Layout.of` the config if None.
     """
     assert config.backend != "auto"
     layout = layout or Layout.of(config, len(seeds))

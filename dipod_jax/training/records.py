@@ -1,4 +1,4 @@
-"""What a run notes as it goes, a line in its folder and the same numbers in its event log; and its result."""
+"""A run's records, each a line in its folder and the same numbers in its event log; and its result."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Records:
         self.evaluations: list[dict[str, Any]] = []
 
     def open_logger(self, iteration: int, progress: Progress) -> None:
-        """Begin the event log, or go on with it from `iteration`: of a run that begins again nothing stays in it."""
+        """Start the event log, or continue it from `iteration`; a run that starts again clears it."""
         config = self._config
         resumed_at = config.steps_per_iteration * iteration if iteration > 0 else -1
         self._logger = make_logger(
@@ -39,15 +39,15 @@ class Records:
         )
 
     def take_up(self, records: list[dict[str, Any]]) -> None:
-        """Go on from what earlier sessions have noted."""
+        """Continue from the records of earlier sessions."""
         self.evaluations = [r for r in records if r["kind"] == "evaluation"]
 
     def is_evaluated(self, iteration: int) -> bool:
-        """Whether an evaluation after `iteration` iterations was noted."""
+        """Whether an evaluation after `iteration` iterations is on record."""
         return any(e["iteration"] == iteration for e in self.evaluations)
 
     def add(self, kind: str, seed: int, iteration: int, scalars: dict[str, Any]) -> None:
-        """Note what was found of a seed after `iteration` iterations."""
+        """Record `scalars` of one seed after `iteration` iterations."""
         env_steps = iteration * self._config.steps_per_iteration
         head = {"kind": kind, "seed": seed, "iteration": iteration, "env_steps": env_steps}
         record = head | {"wall_clock_s": round(self._clock.wall_clock_s, 3)} | scalars

@@ -14,7 +14,7 @@ SINGLE_START_TASKS = ("BallInCup",)
 
 
 def start_note(task: str) -> str | None:
-    """What must be said beside an interval over a task's episodes, None where nothing."""
+    """A caution to show beside an interval over a task's episodes, or None."""
     if task in SINGLE_START_TASKS:
         return f"{task} always starts in the same state: episodes differ by the policy's noise only"
     return None
@@ -35,7 +35,7 @@ def interval95(samples: np.ndarray) -> list[float] | None:
 def summarise(returns: np.ndarray) -> dict[str, Any]:
     """Mean, interval and per-seed means of returns (S, E).
 
-    The interval is over seeds; of a single seed over its episodes, and `ci95_over` says which.
+    The interval is over seeds, or over the episodes of a single seed; `ci95_over` says which.
     """
     per_seed = returns.mean(1)
     several = len(per_seed) > 1
@@ -48,7 +48,8 @@ def summarise(returns: np.ndarray) -> dict[str, Any]:
 
 
 def evaluation_record(random_noise: np.ndarray, zero_noise: np.ndarray) -> dict[str, Any]:
-    """What `metrics.jsonl` keeps of one seed's evaluation: returns (E,) with random base noise and with none."""
+    """One seed's evaluation as kept in `metrics.jsonl`, from returns (E,) with random base noise and with base noise
+    0."""
     bounds = interval95(random_noise)
     return {
         "return_mean": float(random_noise.mean()),
@@ -70,13 +71,13 @@ def seconds_to(evaluations: list[dict[str, Any]], seeds: tuple[int, ...]) -> dic
 
 
 def best_and_last(evaluations: list[dict[str, Any]], seeds: tuple[int, ...]) -> dict[str, list[float]]:
-    """Best and last evaluation return of each seed: how far the last stands under the best shows a collapse."""
+    """Best and last evaluation return of each seed: a last return far below the best shows a collapse."""
     by_seed = [[e["return_mean"] for e in evaluations if e["seed"] == seed] for seed in seeds]
     return {"best": [max(r) for r in by_seed], "last": [r[-1] for r in by_seed]}
 
 
 def evaluation_line(wall_clock_s: float, env_steps: int, returns: Any) -> str:
-    """What is shown of an evaluation, whose `returns` are (S, E)."""
+    """The line that shows an evaluation, whose `returns` are (S, E)."""
     per_seed = returns.random_noise.mean(1)
     return (
         f"{wall_clock_s:7.1f} s  {env_steps / 1e6:6.2f}M env steps  return {returns.random_noise.mean():6.1f}"
@@ -87,7 +88,7 @@ def evaluation_line(wall_clock_s: float, env_steps: int, returns: Any) -> str:
 
 
 def final_line(result: dict[str, Any], path: Path) -> str:
-    """What is shown of a result, as read from its file, in the folder `path`."""
+    """The line that shows a result, as read from its file, of the run in the folder `path`."""
     shown = lambda value: "unknown" if value is None else f"{value:.1f}"
     final, zero = (shown(result[name]["mean"]) for name in ("final_return", "final_return_zero_noise"))
     rate = result["env_steps_per_s"]

@@ -1,4 +1,4 @@
-"""A run's folder, made or taken up again where it says that the run stands."""
+"""Creating a run's folder, or continuing a run from what its folder holds."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from dipod_jax.types import is_key
 
 
 class Resumed(NamedTuple):
-    """What a run goes on from."""
+    """What a resumed run continues from."""
 
     state: TrainState | None
-    """None where the run begins again; never of what `resume` returns"""
+    """None if the run starts again; never None in what `resume` returns"""
     records: list[dict[str, Any]]
     """of `metrics.jsonl`, up to the checkpoint"""
     holes: str | None
-    """the records that it lacks, in words"""
+    """the records that are missing, in words"""
 
 
 def open_folder(config: Config) -> RunFolder | SilentFolder:
@@ -45,18 +45,18 @@ def open_folder(config: Config) -> RunFolder | SilentFolder:
 
 
 def resume(config: Config, folder: RunFolder | SilentFolder, programs: Programs, say: Callable[[str], None]) -> Resumed:
-    """Go on from the newest whole checkpoint, or begin again where there is none.
+    """Continue from the newest whole checkpoint, or start again if there is none.
 
-    Nothing is changed in the folder before everything is found fit.
+    The folder is not changed until everything has been checked.
 
     Args:
-        config: the run's own, but for what may change when a run is resumed.
-        folder: locked; of another process than the first, silent.
+        config: of the run; options that may change when a run is resumed may differ.
+        folder: locked; a `SilentFolder` in every process but the first.
         programs: of `config`.
-        say: told, a line each, what is not as it was left.
+        say: called with one line for each thing that is not as it was left.
 
     Raises:
-        CheckpointError, RunFolderError: nothing to go on from, or `strict_resume`.
+        CheckpointError, RunFolderError: nothing to continue from, or `strict_resume` forbids it.
     """
     found = _read(config, folder, programs, say) if isinstance(folder, RunFolder) else None
     if jax.process_count() > 1:
@@ -128,13 +128,13 @@ def fresh_state(config: Config, programs: Programs) -> TrainState:
 
 
 def evaluation_is_due(config: Config, iteration: int) -> bool:
-    """Whether an evaluation in the course of training belongs after `iteration`; another one ends a run."""
+    """Whether an evaluation during training is due after `iteration`; every run also ends with one."""
     interval, size = config.evaluation.interval, config.steps_per_iteration
     return iteration == 0 or iteration * size // interval > (iteration - 1) * size // interval
 
 
 def standing_result(folder: RunFolder | SilentFolder) -> dict[str, Any] | None:
-    """What `result.json` holds, None where none can be read; one of a shorter run was set aside before."""
+    """The content of `result.json`, None if it cannot be read; a shorter run's result was set aside before."""
     if isinstance(folder, SilentFolder):
         return None
     return folder.standing_result("final_return", "final_return_zero_noise", "env_steps_per_s")

@@ -61,7 +61,7 @@ class Layout:
 
     @classmethod
     def on(cls, devices: np.ndarray) -> Layout:
-        """On an array of devices (seed, data), of which one axis is 1."""
+        """The layout on an array of devices (seed, data), of which one axis is 1."""
         return cls(Mesh(devices, (SEED, DATA), axis_types=(AxisType.Auto, AxisType.Auto)))
 
     @property
@@ -77,11 +77,11 @@ class Layout:
 
     @property
     def env_mesh(self) -> Mesh | None:
-        """What `envs.make` is given: None where a seed's environments lie on one device."""
+        """The mesh for `envs.make`; None if a seed's environments lie on one device."""
         return self.mesh if self.shards > 1 else None
 
     def sharding(self, *axes: str | None) -> NamedSharding:
-        """Of an array whose leading axes are these."""
+        """The sharding of an array with these leading axes."""
         return NamedSharding(self.mesh, PartitionSpec(*axes))
 
     def rows(self, tree: Any) -> Any:

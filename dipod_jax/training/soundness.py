@@ -17,12 +17,12 @@ def keep_sound(rollout: Transition, statistics: RunningStatistics) -> tuple[Tran
 
     A transition is sound where observations, action, trace and reward are numbers of at most 10^10, and the
     observations within 10^5 deviations of those before. In the others such numbers are replaced, observations by
-    the mean, else by 0: whoever learns from the rollout gives them no weight. Where no transition is sound none is
-    replaced and all are to be learned from, so that every update is skipped, and counted.
+    the mean, else by 0: whoever learns from the rollout gives them no weight. If no transition is sound, none is
+    replaced and all are used, so that every update is skipped and counted.
 
     Args:
         rollout: (T, B, ...).
-        statistics: under which it was acted.
+        statistics: those under which the policy acted.
 
     Returns:
         The rollout and a mask (T, B).

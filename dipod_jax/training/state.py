@@ -51,12 +51,12 @@ class Tunables(NamedTuple):
         return jnp.zeros_like(self.learning_rate) if dipod is None else jnp.asarray(dipod.weight)
 
     def with_beta(self, beta: jax.Array) -> Tunables:
-        """The same under another weight of DiPOD."""
+        """The same tunables with another beta."""
         dipod = dataclasses.replace(self.regularisers["dipod"], weight=beta)
         return self._replace(regularisers=self.regularisers | {"dipod": dipod})
 
     def with_rate(self, rate: jax.Array) -> Tunables:
-        """The same under another learning rate, the same in all iterations."""
+        """The same tunables with another learning rate, constant over all iterations."""
         return self._replace(learning_rate=rate, final_learning_rate=rate)
 
 

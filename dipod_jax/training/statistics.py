@@ -45,9 +45,9 @@ class RunningStatistics:
         return jnp.where(self.count > 0, jnp.maximum(jnp.sqrt(variance), MIN_STD), 1.0)
 
     def update(self, batch: jax.Array) -> RunningStatistics:
-        """Merge a batch (..., O). Observations that are not finite, or over 10^10, are left out; a value further from
-        its feature's median than 100 and than 10 deviations, of the batch or of all before, counts as if it stood
-        there."""
+        """Merge a batch (..., O). Observations that are not finite or over 10^10 are left out. Values are clipped to a
+        distance from the feature's median: the largest of 100, 10 deviations of the batch and 10 deviations of all
+        earlier observations."""
         over_rows = tuple(range(batch.ndim - 1))
         measured = is_measured(batch).all(-1, keepdims=True)
         centre, reach = self._plausible(batch)

@@ -1,4 +1,4 @@
-"""Return over env steps, a panel a task, a colour an arm: the mean over seeds with its interval."""
+"""Return over env steps, one panel per task, one colour per arm: the mean over seeds with its interval."""
 
 import math
 from collections.abc import Mapping, Sequence

@@ -11,6 +11,7 @@ import pytest
 from probe_tasks import TargetTask
 from small import TINY, probe_programs
 
+from dipod_jax import viz
 from dipod_jax.config import DistillationConfig, DriftConfig
 from dipod_jax.training import artifacts
 from dipod_jax.training import programs as programs_module
@@ -79,6 +80,8 @@ def keys(tmp_path_factory):
             watch(programs_module, name, f"to {name}", position)
         watch(Learner, "update", "to update", 3)
         patch.setattr(artifacts, "write_policy_video", film(write_down))
+        for name in ("plot_returns", "plot_drift"):
+            patch.setattr(viz, name, lambda *_, **__: None)
         go_through(tmp_path_factory)
         jax.effects_barrier()
     return seen

@@ -41,10 +41,10 @@ def _bytes(sizes: Sizes) -> Parts:
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Pure self-distillation of a two-dimensional flow policy; its standard deviation round by round."""
+    """Self-distil a two-dimensional flow policy, and measure its standard deviation after every round."""
 
     out: Path | None = None
-    """Folder for the results, new or empty; runs/contraction/<time> where not given."""
+    """Folder for the results, new or empty; none: runs/contraction/<time>."""
     arms: tuple[str, ...] = tuple(arm.name for arm in ARMS)
     """Which samplers, one or more of: euler-10 euler-64 euler-10-refined heun-10 midpoint-5 midpoint-10 midpoint-20
     euler-10-own-pairs."""
@@ -61,7 +61,8 @@ class Config:
     target: str = "gaussian"
     """What the initial policy is fitted to: gaussian or two-modes."""
     std: float = 0.3
-    """Standard deviation of the target (of each mode), in (0, 10]; the refined grid is laid out for it."""
+    """Standard deviation of the target (of each mode), in (0, 10]; the time grid of euler-10-refined is designed for
+    it."""
     samples: int = 16384
     """Actions on which a standard deviation is measured, in [256, 1048576]."""
     seed: int = 0

@@ -23,7 +23,7 @@ def row(record: dict[str, Any]) -> dict[str, str]:
 
 
 def plot(records: list[dict[str, Any]], path: Path) -> None:
-    """Draw the standard deviation over its start, round by round, an arm a colour; own pairs dashed."""
+    """Draw the standard deviation over its start, round by round, one colour per arm; arms with own pairs dashed."""
     with figure(path, 8.0, 4.8) as drawing:
         axes = drawing.subplots()
         for index, record in enumerate(records):

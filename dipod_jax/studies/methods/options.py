@@ -20,34 +20,37 @@ WHICH = ("objectives", "tasks", "total_steps", "out")
 
 @dataclass(frozen=True)
 class Config:
-    """Every objective with beta 0 and with the best of some betas, each at its best learning rate and trust region."""
+    """Compare objectives with beta 0 and with their best beta, each at the learning rate and trust region that suit it
+    best."""
 
     objectives: tuple[str, ...] = tuple(OBJECTIVES)
-    """objectives to compare, in this order; by default all there are"""
+    """objectives to compare, in this order; by default all of them"""
     tasks: tuple[str, ...] = tuple(STEPS)
-    """tasks, one after the other, so that each leaves a table of all objectives"""
+    """tasks, trained one after the other; each gets a table of all objectives"""
     total_steps: int | None = None
     """env steps of a seed, >= 1; none: 500k on BallInCup, 1M on any other task"""
     seed_list: tuple[int, ...] = (301, 302, 303)
-    """seeds of what is reported; none of them tunes anything"""
+    """seeds of the reported runs; they are not used for tuning"""
     tuning_seeds: tuple[int, ...] = (311, 312)
-    """seeds that choose rate, trust region and beta; none of those that are reported"""
+    """seeds on which learning rate, trust region and beta are chosen; none may be in --seed-list"""
     tuning_task: str | None = "BallInCup"
-    """task on which a method is tuned for all tasks; none: on each task for itself, at a multiple of the cost"""
+    """task on which every objective is tuned, for all tasks; none: tune on each task separately, which costs that many
+    times more"""
     tuning_share: float = 0.5
-    """length of a tuning run, as a share of a reported one's, in (0, 1]"""
+    """length of a tuning run as a fraction of a reported run's, in (0, 1]"""
     rate_factors: tuple[float, ...] = (0.3, 1.0)
-    """grid of factors on the preset's learning rate, first and last, each > 0"""
+    """factors to try on the preset's initial and final learning rate, each > 0"""
     trust_factors: tuple[float, ...] = (0.5, 1.0, 2.0)
-    """grid of factors on what bounds a step (`Objective.trust_region`), each > 0"""
+    """factors to try on the width of the trust region (`Objective.trust_region`), each > 0"""
     betas: tuple[float, ...] = (0.01, 0.03, 0.1)
-    """betas of which the best is reported beside 0, each > 0; tried at the best rate and trust region of beta 0"""
+    """betas to try at the learning rate and trust region that are best for beta 0, each > 0; the best beta is reported
+    beside 0"""
     preset: Literal["cpu", "smoke"] = "cpu"
-    """where every other option comes from; smoke is for trying the command"""
+    """preset of all other options; smoke only shows that the command works"""
     backend: Backend = "auto"
-    """physics, as of experiments.train"""
+    """physics, as for `dipod train`"""
     out: Path = Path("runs/methods")
-    """folder of the study; the same command in the same folder goes on"""
+    """folder of the study; the same command with the same folder continues it"""
 
     def __post_init__(self) -> None:
         check = Checked(self)

@@ -1,4 +1,4 @@
-"""The study's picture: a panel a task, a row a method, its return without DiPOD and with it."""
+"""The study's picture: one panel per task, one row per method, its return with and without DiPOD."""
 
 from __future__ import annotations
 

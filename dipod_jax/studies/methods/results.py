@@ -1,4 +1,4 @@
-"""What the study leaves: a table a task, every seed's numbers as CSV, and a picture; made of the results there are."""
+"""The study's output: one table per task, every seed's numbers as CSV, and a picture, from the results so far."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ class Unit:
     objective: str
     setting: Setting
     reported: bool
-    """or a tuning run: shorter, on other seeds, without the drift meter"""
+    """False for a tuning run, which is shorter, on other seeds, without the drift meter"""
     config: training.Config
     folder: Path
     tuned_in: str
@@ -185,8 +185,8 @@ def with_betas(options: Config, task: str, objective: str, best: Setting) -> lis
 
 
 def best_of(units: Iterable[Unit]) -> Setting | None:
-    """The setting whose seeds' mean return at the end is the highest; of equals, as where nothing was learned, the one
-    nearest to the preset's, then the first. None: no unit has a return that is a number."""
+    """The setting with the highest final return, averaged over its seeds. Ties, as when nothing was learned, go to the
+    setting nearest to the preset's, then to the first. None if no unit has a return that is a number."""
     scored = [(score, unit.setting) for unit in units if (score := _score(unit.read())) > -math.inf]
     return max(scored, key=lambda x: (x[0], -x[1].distance))[1] if scored else None
 

@@ -11,26 +11,27 @@ TARGETS = ("gaussian", "two-modes")
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Variance of bounds and of their gradients for every placement of the draws, at equal cost."""
+    """Measure the variance of bounds and of their gradients for every placement of the (t, eps) draws, at equal
+    cost."""
 
     run: Path | None = None
     """Run folder of a trained flow policy; without it a small network is fitted to a two-dimensional target."""
     out: Path | None = None
-    """Folder for the result, new or empty; runs/placements/<time> where not given."""
+    """Folder for the result, new or empty; none: runs/placements/<time>."""
     num_draws: int = 8
     """Draws per action N, even and at least 2: the cost of every placement."""
     batch: int = 256
     """On-policy actions, >= 2."""
     redraws: int = 64
-    """Independent redraws behind every variance, >= 8."""
+    """Independent redraws from which each variance is estimated, >= 8."""
     delta: float = 0.05
     """Cut-off of the ELBO, in (0, 1)."""
     target: str = "two-modes"
     """Without --run, what the network is fitted to: gaussian or two-modes."""
     fit_steps: int = 3000
-    """Without --run, Adam steps of that fit, >= 1."""
+    """Without --run, Adam steps of the network's fit to the target, >= 1."""
     seed: int = 0
-    """Seed of everything random here, >= 0."""
+    """Seed of all random numbers, >= 0."""
 
     def __post_init__(self) -> None:
         check = Checked(self)

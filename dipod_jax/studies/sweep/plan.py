@@ -61,7 +61,7 @@ class Unit:
 
     @property
     def logs(self) -> Path:
-        """Where who trains it has its lock, its output and what went wrong."""
+        """The folder with the lock, the output and the errors of whoever trains it."""
         return self.sweep / LOGS / self.id
 
     @property

@@ -1,4 +1,4 @@
-"""What a sweep shows of the runs it has: at its end, and now and then before."""
+"""The report of a sweep, written at its end and from time to time before."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dipod_jax.studies.sweep.plan import Unit, read_plan
 def draw(out: Path, say: Callable[[str], None], *, quiet: bool = False) -> None:
     """Write the report of the sweep `out`, and say where it is unless `quiet`; nothing before the first evaluation.
 
-    What cannot be written is one warning: the runs are what they are.
+    If it cannot be written, one warning says so; the runs are not affected.
     """
     try:
         if any(_is_evaluated(unit) for unit in read_plan(out)):

@@ -1,4 +1,4 @@
-"""How far a sweep is, read from its folder alone: by whoever asks, on any machine, while others train."""
+"""The progress of a sweep, read from its folder alone, on any machine, while others train."""
 
 from __future__ import annotations
 
@@ -41,7 +41,8 @@ def is_done(unit: Unit) -> bool:
 
 
 def state_of(unit: Unit, session: str) -> State:
-    """Done, its pictures too; failed as often as one session tries; had by a process that lives; or waiting for one."""
+    """The unit's state: done, pictures included; failed as often as one session tries; held by a living process; or
+    waiting."""
     if is_done(unit):
         return "running" if is_taken(unit) else "done"  # it draws when its result is written
     if len(failures(unit, session)) >= TRIES:
@@ -59,13 +60,13 @@ def is_taken(unit: Unit) -> bool:
 
 
 def owner_of(unit: Unit) -> int | None:
-    """The process on this machine that has, or had when it ended, the unit."""
+    """The process on this machine that holds the unit, or held it when it ended."""
     owner = read_owner(unit.logs)
     return owner["pid"] if owner is not None and owner["host"] == socket.gethostname() else None
 
 
 def take(unit: Unit) -> FolderLock | None:
-    """The right to train the unit; None where another living process has it."""
+    """The lock that gives the right to train the unit; None if another living process has it."""
     unit.logs.mkdir(parents=True, exist_ok=True)
     try:
         return FolderLock(unit.logs)

@@ -12,20 +12,21 @@ from dipod_jax.studies.table1.arms import GROUPS
 
 @dataclass(frozen=True)
 class Config:
-    """Every diffusion-language objective with and without DiPOD on small tasks, and the controls of docs/table1.md."""
+    """Train every diffusion-language objective with and without DiPOD on small tasks, and the controls of
+    docs/table1.md."""
 
     seeds: int = 3
-    """seeds of every arm, 0 .. seeds - 1, 1 to 1000; they share the pretrained model, and every arm has one before any
-    has the next"""
+    """number of seeds of every arm, 0 .. seeds - 1, 1 to 1000. They share the pretrained model. All arms are trained
+    with one seed before any is trained with the next"""
     tasks: tuple[str, ...] = tuple(TASKS)
     """tasks, one or more of: sudoku countdown"""
     groups: tuple[str, ...] = tuple(GROUPS)
     """which arms, one or more of: table released negatives distillation other-betas shift random-order phases family
     rates longer"""
     num_iterations: int | None = None
-    """iterations of every arm, >= 1; none: the task's own, 90 or 100, twice as many in the group `longer`"""
+    """iterations of every arm, >= 1; none: the task's default, 90 or 100, and twice that in the group `longer`"""
     out: Path = Path("runs/table1")
-    """folder of the study; the same command in the same folder goes on"""
+    """folder of the study; the same command with the same folder continues it"""
     cache: Path = Path("runs/pretrained")
     """folder in which pretrained models are cached"""
 

@@ -1,4 +1,4 @@
-"""The study's figure: accuracy, gap and entropy over the iterations, a column a method, a colour a beta."""
+"""The study's figure: accuracy, gap and entropy over the iterations, one column per method, one colour per beta."""
 
 from __future__ import annotations
 

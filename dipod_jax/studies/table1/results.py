@@ -1,4 +1,4 @@
-"""What the study leaves: tables, every seed's numbers as CSV, and a figure; made of the runs that have ended."""
+"""The study's output: tables, every seed's numbers as CSV, and a figure, from the runs that have ended."""
 
 from __future__ import annotations
 
@@ -138,7 +138,8 @@ def _task_parts(task: str, records: Sequence[Record]) -> list[str]:
 
 
 def table_rows(records: Iterable[Record]) -> list[dict[str, str]]:
-    """The paper's form: a row a method, a column a beta, greedy accuracy in percent; a dash where nothing ended."""
+    """The paper's form: one row per method, one column per beta, greedy accuracy in percent; a dash if no run has
+    ended."""
     found = {(record["method"], record["beta"]): _mean(record["rows"], "greedy") for record in records}
     return [
         {"greedy accuracy, %": method}
