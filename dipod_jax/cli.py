@@ -5,11 +5,12 @@ import dataclasses
 import difflib
 import io
 import os
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TextIO, TypeVar, cast
 
 from dipod_jax.checks import require
 from dipod_jax.runs.errors import (
@@ -21,6 +22,7 @@ from dipod_jax.runs.errors import (
     TaskError,
     reason_of,
 )
+from dipod_jax.runs.terminal import Terminal
 
 Config = TypeVar("Config")
 
@@ -30,7 +32,11 @@ BROKEN_PIPE = 141  # 128 + SIGPIPE
 
 
 def run_cli(
-    parse: Callable[[list[str]], Config], main: Callable[[Config], None], argv: Sequence[str] | None = None
+    parse: Callable[[list[str]], Config],
+    main: Callable[[Config], None],
+    argv: Sequence[str] | None = None,
+    *,
+    lasts: bool = False,
 ) -> None:
     """Parse `argv` with `parse` and hand the configuration to `main`.
 
@@ -46,20 +52,24 @@ def run_cli(
             has succeeded, each line once.
         main: the run itself; imports what it needs.
         argv: arguments; those of the process where None.
+        lasts: `main` works for long and keeps in files what it makes, so that it goes on where standard output is
+            closed, full, or read by nobody any more. Other commands end there: what they print is what they are for.
 
     Raises:
         SystemExit: as above, and with status 0 after `--help`.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    _open_closed_streams()
     if isinstance(sys.stdout, io.TextIOWrapper):
         with contextlib.suppress(OSError, ValueError):  # where it is closed or full, whoever writes is told
             sys.stdout.reconfigure(errors="backslashreplace")  # letters that a terminal lacks must end no command
     try:
         try:
-            main(_parse(parse, arguments))
+            config = _parse(parse, arguments)
+            with _lasting_output() if lasts else contextlib.nullcontext():
+                main(config)
         finally:
-            if sys.stdout is not None:  # None where it was closed before we began
-                sys.stdout.flush()  # here, where a reader that has left is answered, and not at exit
+            sys.stdout.flush()  # here, where a reader that has left is answered, and not at exit
     except BrokenPipeError:  # whoever read our output has left, as `| head` does; Python would complain at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(BROKEN_PIPE)
@@ -68,6 +78,30 @@ def run_cli(
             raise
         print(ended[0], file=sys.stderr)
         sys.exit(ended[1])
+
+
+def _open_closed_streams() -> None:
+    """Let standard streams that were closed lead nowhere: else the next file, a lock or records, would get the number
+    that libraries print to."""
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # takes the lowest number that is free
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115  as long as the process
+
+
+@contextlib.contextmanager
+def _lasting_output() -> Iterator[None]:
+    """Meanwhile, a standard output that no failure to write ends the process by."""
+    terminal = Terminal(sys.stdout)
+    with contextlib.redirect_stdout(cast(TextIO, terminal)):
+        try:
+            yield
+        finally:
+            terminal.flush()
 
 
 def ending(error: BaseException) -> tuple[str, int] | None:
@@ -122,6 +156,12 @@ def command_name(name: str) -> str:
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     in_repository = spec is not None and spec.name.startswith("experiments.")
     return f"python -m experiments.{name}" if in_repository else f"dipod {name}"
+
+
+def resume_command(name: str, folder: Path) -> str:
+    """The command that goes on with the run in `folder`, as a shell takes it whatever the folder's name is."""
+    path = f"./{folder}" if str(folder).startswith("-") else str(folder)
+    return f"{command_name(name)} --resume --out {shlex.quote(path)}"
 
 
 def parse_with_folder(options_class: type[Config], name: str, arguments: Sequence[str]) -> Config:

@@ -7,13 +7,26 @@ import sys
 import textwrap
 import time
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Literal
 
 import pytest
 
-from dipod_jax.cli import parse_options, run_cli
+from dipod_jax.cli import parse_options, resume_command, run_cli
+from dipod_jax.commands import COMMANDS, _arms
 from dipod_jax.runs import CheckpointError, RunFolderError
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """What a command that goes on with a run names."""
+
+    out: Path
+    """the folder"""
+    resume: bool = False
+    """go on"""
+
 
 PRINT = "import sys; from dipod_jax.cli import run_cli; run_cli(lambda words: words[0], print, sys.argv[1:])"
 LONG = "finite and more than 0, which this sentence says at such length that a box of 80 columns has to wrap it"
@@ -257,3 +270,67 @@ def test_bytes_that_are_no_text_are_refused_in_one_line(capsys):
         run_cli(lambda words: words[0], print, ["run\udcff"])
     line = "error: 'run\\udcff' holds bytes that are no text; give names of whole characters\n"
     assert ended.value.code == 2 and capsys.readouterr() == ("", line)
+
+
+LASTING = """
+    import contextlib, os
+    from pathlib import Path
+    from dipod_jax.cli import run_cli
+
+    def main(folder):
+        with open(folder / "records", "w") as file:
+            print("an iteration", flush=True)
+            with contextlib.suppress(OSError):
+                os.write(1, b"a warning of a library")
+            print("another", flush=True)
+            file.write("whole")
+
+    run_cli(lambda words: Path(words[0]), main, lasts=True)
+"""
+GONE = "warning: standard output is gone ({}); the command goes on\n"
+
+
+@pytest.mark.parametrize(
+    "ending, said",
+    [
+        ("> /dev/full", GONE.format("[Errno 28] No space left on device")),
+        ("| true", GONE.format("[Errno 32] Broken pipe")),
+        (">&-", ""),
+        ("<&- >&- 2>&-", ""),
+    ],
+)
+def test_a_command_that_lasts_ends_whole_without_an_output_and_its_files_hold_what_it_wrote(ending, said, tmp_path):
+    (tmp_path / "script.py").write_text(textwrap.dedent(LASTING))
+    words = f"(sleep 0.1; exec {sys.executable} {tmp_path}/script.py {tmp_path}) {ending}"
+    bash = ["bash", "-o", "pipefail", "-c", words]
+    ended = subprocess.run(bash, capture_output=True, text=True, env=environment())
+    assert (ended.returncode, ended.stderr) == (0, said)
+    assert (tmp_path / "records").read_text() == "whole"
+
+
+def test_a_mistake_on_a_command_line_is_status_2_also_where_nobody_can_be_told():
+    code = "from dipod_jax.cli import run_cli; run_cli(lambda words: int(words[0]), print, ['x'])"
+    ended = subprocess.run(["bash", "-c", f'{sys.executable} -c "{code}" >&- 2>&-'], env=environment())
+    assert ended.returncode == 2
+
+
+def test_the_command_that_goes_on_with_a_run_is_one_that_a_shell_takes(monkeypatch, tmp_path):
+    for name in ('-a <b>x</b> "q\'s" é&amp; $(x) `y`', "plain", "~", "two\nlines"):
+        command = resume_command("train", Path(name))
+        words = subprocess.check_output(["bash", "-c", f"set -- {command}; printf '%s\\0' \"$@\""], text=True)
+        program, train, *options = words.split("\0")[:-1]
+        assert (program, train) == ("dipod", "train")
+        assert parse_options(Resumed, options, prog="train") == Resumed(Path(name), resume=True)
+
+
+def test_every_command_that_trains_goes_on_without_standard_output(monkeypatch):
+    short = {"evaluate", "compare", "report", "export"}
+    lasting = {}
+    for name in set(COMMANDS) - short:
+        module = import_module(f"dipod_jax.commands.{name}")
+        shared = module if hasattr(module, "run_cli") else _arms
+        with monkeypatch.context() as patch:
+            note = lambda *arguments, lasts=False, name=name: lasting.update({name: lasts})
+            patch.setattr(shared, "run_cli", note)
+            module.main([])
+    assert lasting == dict.fromkeys(set(COMMANDS) - short, True)

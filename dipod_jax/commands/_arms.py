@@ -24,7 +24,7 @@ def run_command(
     if {"-h", "--help"} & set(arguments):
         run_cli(lambda _: usage, lambda text: print(text, end=""), arguments)
     else:
-        run_cli(parse, main, arguments)
+        run_cli(parse, main, arguments, lasts=True)
 
 
 def parse_known(own: argparse.ArgumentParser, arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:

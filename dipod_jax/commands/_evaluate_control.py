@@ -53,7 +53,7 @@ def parse(arguments: list[str]) -> EvaluateConfig:
 
 
 def evaluate(options: EvaluateConfig) -> None:
-    """Print the result, write it to RUN_DIR/evaluation.json, and film."""
+    """Film, write the result to RUN_DIR/evaluation.json, and print it."""
     from dipod_jax import api
     from dipod_jax.runs import RunFolder
 
@@ -67,5 +67,5 @@ def evaluate(options: EvaluateConfig) -> None:
         backend=options.backend,
         video=video,
     )
-    print(json.dumps(result, indent=1))
     RunFolder.open(options.run_dir).write_json("evaluation.json", result)
+    print(json.dumps(result, indent=1))

@@ -50,7 +50,7 @@ def parse(arguments: list[str]) -> EvaluateConfig:
 
 
 def evaluate(options: EvaluateConfig) -> None:
-    """Print boards and accuracy, and write the accuracy to RUN_DIR/evaluation.json."""
+    """Write the accuracy to RUN_DIR/evaluation.json, and print boards and accuracy."""
     from dipod_jax.language.replay import choose_problems, load_run
     from dipod_jax.runs import RunFolder
     from dipod_jax.training.setup import prepare_devices
@@ -58,10 +58,10 @@ def evaluate(options: EvaluateConfig) -> None:
     prepare_devices()
     run = load_run(options.run_dir, options.seed)
     problems = choose_problems(run.config.problems, options.test_file, options.problems)
-    for prompt in problems.prompt[: options.boards]:
-        print(f"{run.show(prompt)}\n")
     accuracy = run.evaluate(problems, options.evaluation_seed)
     result = {name: float(values.mean()) for name, values in accuracy._asdict().items()}
     result |= {"num_problems": len(problems.prompt)}
-    print(json.dumps(result, indent=1))
     RunFolder.open(options.run_dir).write_json("evaluation.json", result)
+    for prompt in problems.prompt[: options.boards]:
+        print(f"{run.show(prompt)}\n")
+    print(json.dumps(result, indent=1))

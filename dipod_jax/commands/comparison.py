@@ -25,7 +25,7 @@ def parse(argv: list[str]) -> Config:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse a command line and compare."""
-    run_cli(parse, compare, argv)
+    run_cli(parse, compare, argv, lasts=True)
 
 
 def compare(options: Config) -> None:

@@ -20,7 +20,7 @@ from dipod_jax.config import check_unchanged
 from dipod_jax.language.config import LanguageConfig, from_json, make_config
 from dipod_jax.language.methods import available_methods
 from dipod_jax.memory import check_post_training
-from dipod_jax.runs import RunFolder, check_unused, check_writable
+from dipod_jax.runs import RunFolder, check_resumable, check_unused, check_writable
 
 # Options that may change when a run is resumed: how far it goes, and what it is evaluated on at the end.
 RESUMABLE = ("learning.num-iterations", "test-file", "cache", "out")
@@ -28,7 +28,7 @@ RESUMABLE = ("learning.num-iterations", "test-file", "cache", "out")
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse a command line and post-train."""
-    run_cli(parse, run, argv)
+    run_cli(parse, run, argv, lasts=True)
 
 
 def parse(arguments: list[str]) -> LanguageConfig:
@@ -46,6 +46,8 @@ def parse(arguments: list[str]) -> LanguageConfig:
         config.problems.read(config.test_file)  # a mistake in it is said before anything is trained
     if config.resume:
         check_unchanged(start, config, RESUMABLE)
+        if config.out is not None:
+            check_resumable(config.out)
         return config
     out = config.out or Path("runs") / config.task / f"{config.method}-beta{config.beta}" / time.strftime(
         "%Y%m%d-%H%M%S"

@@ -35,7 +35,7 @@ def parse(argv: list[str]) -> Config:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse a command line and measure."""
-    run_cli(parse, run, argv)
+    run_cli(parse, run, argv, lasts=True)
 
 
 def run(config: Config) -> None:

@@ -26,7 +26,7 @@ def parse(argv: list[str]) -> Config:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse a command line and run the study."""
-    run_cli(parse, study, argv)
+    run_cli(parse, study, argv, lasts=True)
 
 
 def study(options: Config) -> None:

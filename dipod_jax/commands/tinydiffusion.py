@@ -81,7 +81,7 @@ class Config:
 
 def main(argv: list[str] | None = None) -> None:
     """Parse a command line and run the studies."""
-    run_cli(lambda arguments: parse_with_folder(Config, "tinydiffusion", arguments), run, argv)
+    run_cli(lambda arguments: parse_with_folder(Config, "tinydiffusion", arguments), run, argv, lasts=True)
 
 
 def run(config: Config) -> None:

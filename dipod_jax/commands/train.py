@@ -29,7 +29,7 @@ RESUMABLE = ("total-steps", "logger", "checkpoint-interval", "keep-checkpoints",
 
 def main(argv: Sequence[str] | None = None, *, task: str | None = None) -> None:
     """Parse a command line and train; a command for one task passes `task`."""
-    run_cli(lambda arguments: parse(arguments, task), _train, argv)
+    run_cli(lambda arguments: parse(arguments, task), _train, argv, lasts=True)
 
 
 def parse(arguments: list[str], task: str | None = None) -> Config:
@@ -91,7 +91,7 @@ def _starting_config(arguments: list[str], task: str | None) -> tuple[Config, st
 
 def _check_folder(config: Config, start: Config) -> Config:
     """Fill in the folder, and refuse one that cannot be written or resumed, before anything is compiled."""
-    from dipod_jax.runs import check_logger, check_unused, check_writable
+    from dipod_jax.runs import check_logger, check_resumable, check_unused, check_writable
 
     check_logger(config.logger)
     check_backend(config.backend)
@@ -105,6 +105,8 @@ def _check_folder(config: Config, start: Config) -> Config:
         check_unchanged(start, config, RESUMABLE)
         if config.num_iterations != start.num_iterations and config.learning.final_learning_rate is not None:
             print(RATE_WARNING.format(start.total_steps, config.total_steps), file=sys.stderr)
+        if not config.distributed and config.out is not None:
+            check_resumable(config.out)
         return config
     if config.out is None:
         config = dataclasses.replace(config, out=default_folder(config))

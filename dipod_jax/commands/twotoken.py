@@ -121,7 +121,7 @@ def final_values(result: dict) -> list[dict[str, str]]:
 
 def main(argv: list[str] | None = None) -> None:
     """Parse a command line and train."""
-    run_cli(lambda arguments: parse_with_folder(Config, "twotoken", arguments), run, argv)
+    run_cli(lambda arguments: parse_with_folder(Config, "twotoken", arguments), run, argv, lasts=True)
 
 
 def run(config: Config) -> None:

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dipod_jax.cli import resume_command
 from dipod_jax.language.config import LanguageConfig, built_in_beta, to_json
 from dipod_jax.language.evaluation import Accuracy, evaluate
 from dipod_jax.language.post_training import Programs, RunState, Tunables, make_programs
@@ -198,7 +199,7 @@ class Run:
         self._leave("stopped before it trained")
 
     def _leave(self, how: str) -> None:
-        self.say(f"{how}; continue with --resume --out {self.folder.path}")
+        self.say(f"{how}; continue with {resume_command('language', self.folder.path)}")
         self.close()
 
     def _leave_finished(self) -> None:

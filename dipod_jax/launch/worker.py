@@ -45,7 +45,7 @@ class Options:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse a command line and work."""
-    run_cli(parse, start, argv)
+    run_cli(parse, start, argv, lasts=True)
 
 
 def parse(arguments: list[str]) -> Options:

@@ -6,7 +6,7 @@ from dipod_jax.runs.folder import RunFolder
 from dipod_jax.runs.integrity import verify_checkpoint
 from dipod_jax.runs.loggers import Logger, check_logger, make_logger
 from dipod_jax.runs.metrics import find_holes
-from dipod_jax.runs.places import check_unused, check_writable
+from dipod_jax.runs.places import check_resumable, check_unused, check_writable
 from dipod_jax.runs.progress import Progress
 from dipod_jax.runs.saver import Saver
 from dipod_jax.runs.shelf import BEST, checkpoint_step, find_checkpoint, latest_checkpoint, set_newer_aside
@@ -22,6 +22,7 @@ __all__ = [
     "Saver",
     "StorageError",
     "check_logger",
+    "check_resumable",
     "check_unused",
     "check_writable",
     "checkpoint_step",

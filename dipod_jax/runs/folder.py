@@ -1,5 +1,6 @@
 """A run's folder: `config.json`, `metrics.jsonl`, `result.json`, readable after a kill at any instant."""
 
+import os
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -11,14 +12,14 @@ from dipod_jax.runs._disk import plain, write_json
 from dipod_jax.runs.errors import RunFolderError, StorageError, reason_of
 from dipod_jax.runs.lock import FolderLock
 from dipod_jax.runs.metrics import MetricsWriter, read_metrics, truncate_metrics
-from dipod_jax.runs.places import CONFIG, METRICS, check_unused, remove_beginnings, remove_leftovers
+from dipod_jax.runs.places import CHECKPOINTS, CONFIG, METRICS, check_unused, remove_beginnings, remove_leftovers
 from dipod_jax.runs.provenance import provenance
 from dipod_jax.runs.schema import check_origin, check_result, read_json
 from dipod_jax.runs.shelf import checkpoint_step, set_newer_aside
 
 RESULT = "result.json"
 MAX_CONFIG_BYTES, MAX_RESULT_BYTES = 2**20, 2**24
-CHECKPOINTS = "checkpoints"
+WRITE_AGAIN = "resume the run to write it again"
 
 
 class RunFolder:
@@ -84,7 +85,8 @@ class RunFolder:
             folder._lock = FolderLock(folder.path)
             remove_leftovers(folder.path)
         except OSError as error:
-            raise StorageError(f"{folder.path} cannot be written into ({reason_of(error)})") from error
+            what = f"{folder.path} cannot be written into ({reason_of(error)})"
+            raise StorageError(f"{what}; copy the folder and resume the copy") from error
         return folder
 
     @classmethod
@@ -160,8 +162,7 @@ class RunFolder:
         path = self.path / METRICS
         if not path.exists():
             return None
-        free = next(name for n in count(1) if not (name := self.path / f"metrics-{n}.jsonl").exists())
-        return path.rename(free)
+        return path.rename(self._free_name("metrics-{}.jsonl"))
 
     def write_json(self, name: str, value: Any) -> None:
         """Write another file of the run, `name` in its folder, atomically."""
@@ -181,8 +182,8 @@ class RunFolder:
             ) from error
 
     def has_reached(self, env_steps: int) -> bool:
-        """Whether the run has written its result, with at least so many env steps; raises as `read_result`."""
-        result = self.read_result()
+        """Whether the run has written a result that is whole, with at least so many env steps."""
+        result = self.standing_result("env_steps")
         return result is not None and result["env_steps"] >= env_steps
 
     def read_result(self) -> dict[str, Any] | None:
@@ -192,25 +193,35 @@ class RunFolder:
             RunFolderError: the file is damaged.
         """
         path = self.path / RESULT
-        way_out = "resume the run to write it again"
         try:
             result = read_json(path, MAX_RESULT_BYTES)
             check_result(result)
         except FileNotFoundError:
             return None
         except RunFolderError as error:
-            raise RunFolderError(f"{error}; {way_out}") from error
+            raise RunFolderError(f"{error}; {WRITE_AGAIN}") from error
         except ValueError as error:
-            raise RunFolderError(f"{path} is damaged ({error}); {way_out}") from error
+            raise RunFolderError(f"{path} is damaged ({error}); {WRITE_AGAIN}") from error
         return result
 
     def set_result_aside(self) -> None:
         """Rename `result.json`, if there is one, to `result-<env steps or samples>.json`: a run that goes on is not
-        finished."""
-        result = self.read_result()
+        finished. One that is damaged becomes `result-damaged-<n>.json`, n the first that is free, and that is said."""
+        try:
+            result = self.read_result()
+        except RunFolderError as error:
+            aside = self._free_name("result-damaged-{}.json")
+            (self.path / RESULT).rename(aside)
+            damage = str(error).partition(f"; {WRITE_AGAIN}")[0]
+            self.say(f"warning: {damage}; it is set aside as {aside.name}, and the run goes on")
+            return
         if result is not None:
             reached = result.get("env_steps", result.get("samples", 0))
             (self.path / RESULT).rename(self.path / f"result-{reached}.json")
+
+    def _free_name(self, pattern: str) -> Path:
+        """`pattern` with the first number that no file has."""
+        return next(path for n in count(1) if not os.path.lexists(path := self.path / pattern.format(n)))
 
     def standing_result(self, *needed: str) -> dict[str, Any] | None:
         """What `result.json` holds; None where there is none, or none that can be read and has the fields `needed`."""

@@ -11,6 +11,7 @@ from dipod_jax.runs.lock import LOCK, check_free
 from dipod_jax.runs.metrics import read_metrics
 from dipod_jax.runs.mujoco_log import LOG
 
+CHECKPOINTS = "checkpoints"
 CONFIG = "config.json"
 METRICS = "metrics.jsonl"
 _BEGINNINGS = (LOCK, CONFIG, METRICS, "tensorboard", "wandb", "wandb.json", LOG)
@@ -70,12 +71,12 @@ def remove_leftovers(path: Path) -> None:
 def check_writable(path: Path, option: str = "--out") -> None:
     """Raise ValueError with one clear line unless `path` can be made and written into. Leaves nothing behind.
 
-    `option` is what named it; without dashes, an argument whose own folder takes the results.
+    `option` is what named it. Where a folder that holds something refuses, a copy of it is the way out.
 
     Tries a nameless file in the nearest folder that exists: permission bits alone say nothing about root, full disks
     and read-only mounts.
     """
-    allowed = "a folder that can be written into" + ("" if option.startswith("-") else ", such as a copy of it")
+    allowed = "a folder that can be written into" + (", such as a copy of it" if _holds_something(path) else "")
     refusal = f"{option}: value {str(path)[:200]!r}; allowed: {allowed}"
     if "\0" in str(path):
         raise ValueError(f"{refusal} (a path holds no null character)")
@@ -90,6 +91,24 @@ def check_writable(path: Path, option: str = "--out") -> None:
             file.write(b"\0")
     except OSError as error:
         raise ValueError(f"{refusal} ({reason_of(error)})") from error
+
+
+def check_resumable(path: Path) -> None:
+    """Raise ValueError with one clear line unless the run in `path` can be written into, as `check_writable` does."""
+    for folder in (path, path / CHECKPOINTS):
+        check_writable(folder)
+    for name in (CONFIG, METRICS):
+        if (path / name).exists() and not os.access(path / name, os.W_OK):
+            allowed = f"a folder whose {name} can be written, such as a copy of it"
+            raise ValueError(f"--out: value {str(path)[:200]!r}; allowed: {allowed}")
+
+
+def _holds_something(path: Path) -> bool:
+    """Whether `path` is a folder with something in it; one that cannot be looked into is taken for empty."""
+    try:
+        return path.is_dir() and any(path.iterdir())
+    except (OSError, ValueError):
+        return False
 
 
 def _nearest_existing(path: Path) -> Path:

@@ -201,7 +201,7 @@ _SECONDS = ("wall_clock_s", "setup_s", "compile_s", "training_s", "evaluation_s"
 _RESULT: dict[str, Check] = {
     **dict.fromkeys(("task", "objective", "preset", "backend"), is_text),
     **dict.fromkeys(_SECONDS, or_none(is_number)),
-    **dict.fromkeys(("env_steps", "initial_distillation_env_steps", "num_devices"), is_count),
+    **dict.fromkeys(("env_steps", "samples", "initial_distillation_env_steps", "num_devices"), is_count),
     **dict.fromkeys(("final_return", "final_return_zero_noise"), is_summary),
     **dict.fromkeys(("seconds_to", "evaluation_return"), _is_table),
     **dict.fromkeys(("note", "missing_records"), or_none(is_text)),

@@ -1,4 +1,4 @@
-"""Standard output that a run can write to whatever becomes of it: closed, full, gone, or of few letters."""
+"""Standard output that a command can write to whatever becomes of it: closed, full, gone, or of few letters."""
 
 import contextlib
 import io
@@ -8,7 +8,7 @@ from typing import TextIO
 
 
 class Terminal:
-    """A text stream over another; the first failure is said on standard error, and training goes on without it."""
+    """A text stream over another; the first failure is said on standard error, and the command goes on without it."""
 
     def __init__(self, stream: TextIO | None) -> None:
         """Write to `stream`, or nowhere where there is none (as Python has it of a closed standard output)."""
@@ -57,4 +57,4 @@ class Terminal:
             os.dup2(nowhere, lost.fileno())  # pyright: ignore[reportOptionalMemberAccess]
             os.close(nowhere)
         with contextlib.suppress(OSError, ValueError):
-            print(f"warning: standard output is gone ({error}); training goes on", file=sys.stderr, flush=True)
+            print(f"warning: standard output is gone ({error}); the command goes on", file=sys.stderr, flush=True)

@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 import jax
 import numpy as np
 
-from dipod_jax.cli import ending
+from dipod_jax.cli import ending, resume_command
 from dipod_jax.config import Config
 from dipod_jax.runs.errors import MachineError, reason_of
 from dipod_jax.runs.watch import Watch, accept_all, connect, listen
@@ -44,7 +44,8 @@ def run_joined(config: Config, main: Callable[[Config, Watch], Any]) -> None:
     watch = None
     try:
         config = _agreed(config)
-        watch = _open_watch(f"continue with --resume --out {config.out}")
+        assert config.out is not None
+        watch = _open_watch(f"continue with {resume_command('train', config.out)}")
         main(config, watch)
         jax.distributed.shutdown()  # waits for the first, which draws its pictures
     except BaseException as error:

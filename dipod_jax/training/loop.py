@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from dipod_jax import envs
+from dipod_jax.cli import resume_command
 from dipod_jax.config import Config
 from dipod_jax.envs.tasks import is_own_task
 from dipod_jax.runs import BEST, NumbersError, Progress, RunFolder, Saver, StorageError
@@ -251,7 +252,7 @@ class Run:
         self._leave("stopped while drawing: the run is finished and its result written; draw again with")
 
     def _leave(self, how: str) -> None:
-        self.progress.line(f"{how} --resume --out {self.folder.path}")
+        self.progress.line(f"{how} {resume_command('train', self.folder.path)}")
         self.close()
 
     def check_records(self) -> None:

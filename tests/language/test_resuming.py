@@ -178,18 +178,26 @@ def test_a_signal_saves_the_running_iteration_and_the_run_goes_on_from_there(con
     assert threading.current_thread() is threading.main_thread()
     with pytest.raises(Stopped) as stopped:
         loop.train(rarely, programs=dataclasses.replace(programs, iterate=iterate), say=said.append)
-    assert stopped.value.exit_status == 143 and said[-1].startswith("stopped and saved; continue with --resume --out")
+    assert stopped.value.exit_status == 143 and said[-1].startswith(
+        "stopped and saved; continue with dipod language --resume --out"
+    )
     assert latest_checkpoint(tmp_path / "checkpoints").name.endswith("3")
     assert "continuing after iteration 3" in go_on(config, programs, tmp_path)
     assert_same_run(tmp_path, whole)
 
 
-def test_a_finished_run_can_be_made_longer_and_keeps_its_shorter_result(config, programs, whole, tmp_path):
+@pytest.mark.parametrize("damaged", [False, True])
+def test_a_finished_run_can_be_made_longer_and_keeps_its_shorter_result(config, programs, whole, tmp_path, damaged):
     shorter = override(config, {"learning.num_iterations": 4})
     loop.train(dataclasses.replace(shorter, out=tmp_path), programs=programs, say=lambda line: None)
-    before = json.loads((tmp_path / "result.json").read_text())
-    go_on(config, programs, tmp_path)
-    assert json.loads((tmp_path / "result-512.json").read_text()) == before and before["samples"] == 512
+    before, kept = (tmp_path / "result.json").read_text(), "result-512.json"
+    assert json.loads(before)["samples"] == 512
+    if damaged:
+        before, kept = before[:100], "result-damaged-1.json"
+        (tmp_path / "result.json").write_text(before)
+    said = go_on(config, programs, tmp_path)
+    assert (tmp_path / kept).read_text() == before
+    assert sum("result.json is damaged" in line and kept in line for line in said) == damaged
     assert_same_run(tmp_path, whole)
 
 

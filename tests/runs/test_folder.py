@@ -190,6 +190,28 @@ def test_a_damaged_result_is_an_error_that_names_the_file(folder):
         folder.read_result()
 
 
+@pytest.mark.parametrize("damage", ["", "{", "[]", '{"env_steps": "9"}', '{"samples": "../9"}', "folder"])
+def test_a_damaged_result_is_set_aside_once_said_and_the_run_goes_on(folder, damage):
+    path, said = folder.path / "result.json", []
+    path.mkdir() if damage == "folder" else path.write_text(damage)
+    folder.say = said.append
+    assert not folder.has_reached(1)
+    folder.set_result_aside()
+    folder.set_result_aside()
+    (line,) = said
+    assert "result.json" in line and line.endswith("it is set aside as result-damaged-1.json, and the run goes on")
+    assert "resume" not in line and "\n" not in line
+    assert not path.exists() and (folder.path / "result-damaged-1.json").exists()
+    path.write_text("{")
+    folder.set_result_aside()
+    assert (folder.path / "result-damaged-2.json").read_text() == "{"
+
+
+def test_a_result_without_its_steps_reaches_nothing(folder):
+    folder.write_result({"wall_clock_s": 3.0})
+    assert not folder.has_reached(1)
+
+
 def test_arrays_and_sets_become_lists():
     assert plain({"a": np.arange(3), "b": (1, 2), 3: {4}, "c": True}) == {
         "a": [0, 1, 2],

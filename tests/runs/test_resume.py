@@ -164,6 +164,30 @@ def test_holes_in_the_records_are_named_and_refused_where_that_is_asked(run, cap
     assert folder.read_result()["missing_records"] in line
 
 
+def test_a_finished_run_whose_result_is_damaged_can_be_made_longer(run, capsys):
+    shorter = run(total_steps=16 * 5)
+    (shorter.path / "result.json").write_text('{"env_')
+    longer = run(resume=True)
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "warning" in line]
+    assert "result.json is damaged" in line and "set aside as result-damaged-1.json" in line
+    assert longer.read_result()["env_steps"] == 16 * ITERATIONS
+    assert (longer.path / "result-damaged-1.json").read_text() == '{"env_'
+
+
+def test_a_finished_run_that_was_moved_goes_on_where_it_is_and_writes_nothing_where_it_was(run):
+    left = lambda folder: (
+        [r for r in records(folder) if r["kind"] == "train"],
+        weights(folder),
+        folder.read_result()["final_return"],
+    )
+    whole = left(run())
+    shutil.rmtree(run.path)
+    moved = run(total_steps=16 * 5).path.rename(run.path.with_name("-moved <b> é"))
+    config = fake_config(moved, resume=True)
+    loop.train(config, programs=FakePrograms(config.all_seeds))
+    assert left(RunFolder.open(moved)) == whole and not run.path.exists()
+
+
 def test_a_run_without_holes_says_so(run):
     assert run().read_result()["missing_records"] is None
 

@@ -51,7 +51,7 @@ def test_between_iterations_the_state_is_saved_and_the_status_tells_the_signal(t
     process.send_signal(getattr(signal, name))
     returned, printed, err, seconds = end(process)
     assert (returned, err) == (status, ["interrupted"]) and seconds < few_seconds()
-    assert "stopped and saved; continue with --resume --out" in printed
+    assert "stopped and saved; continue with dipod train --resume --out" in printed
     newest = latest_checkpoint(out / "checkpoints")
     last = max(record["iteration"] for record in RunFolder.open(out).read_metrics())
     assert newest is not None and checkpoint_step(newest) == last >= 1
@@ -136,7 +136,7 @@ def test_a_standard_output_that_is_gone_ends_no_run(tmp_path, how):
     done = subprocess.run(["bash", "-c", shell], env=command(out)["env"], capture_output=True, text=True, timeout=60)
     assert RunFolder.open(out).read_result() is not None
     said = [
-        f"warning: standard output is gone ({why}); training goes on"
+        f"warning: standard output is gone ({why}); the command goes on"
         for why in ("[Errno 32] Broken pipe", "[Errno 28] No space left on device")
     ]
     assert done.stderr.splitlines() == {"head": said[:1], "closed": [], "full": said[1:]}[how]
