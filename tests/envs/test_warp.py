@@ -1,12 +1,13 @@
 """Warp on its CPU device: a state of which every leaf belongs to one world, and steps through auto-resets."""
 
+import functools
 from operator import itemgetter
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from numpy.testing import assert_array_equal
+from numpy.testing import assert_allclose, assert_array_equal
 
 from dipod_jax import envs
 from dipod_jax.envs.playground import load_task
@@ -70,8 +71,9 @@ def test_seeds_are_vmapped_on_warp_and_each_is_as_it_is_alone():
 
     together = jax.jit(jax.vmap(run))(jnp.arange(2))
     alone = jax.jit(run)
+    same = functools.partial(assert_allclose, rtol=1e-5, atol=1e-5)  # two programs, each with its own rounding
     for seed in range(2):
-        jax.tree.map(assert_array_equal, jax.tree.map(itemgetter(seed), together), alone(seed))
+        jax.tree.map(same, jax.tree.map(itemgetter(seed), together), alone(seed))
 
 
 def test_native_and_mjx_keep_the_suites_caps():
