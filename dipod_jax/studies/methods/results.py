@@ -120,7 +120,7 @@ def _row(run: Record, records: Sequence[Record]) -> dict[str, str]:
         "objective": run["objective"],
         "beta": f"{run['beta']:g}",
         "return": f"{number_or_dash(found['return'], '.0f')} ({returns})",
-        "gap": number_or_dash(found["gap"], ".2f"),
+        "gap": number_or_dash(found["gap"], ".3g"),
         "cosine": number_or_dash(found["cosine"], ".2f"),
         "collapsed": f"{found['collapsed']} of {len(run['seeds'])}",
         "seconds": f"{run['training_s']:.0f}",
