@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Any, TypeVar, get_args
 
 import jax
 import jax.numpy as jnp
+
+from dipod_jax.checks import type_hints
 
 T = TypeVar("T")
 
@@ -17,7 +19,7 @@ def register_options(cls: type[T]) -> type[T]:
     None`, with no leaf if it is None). Fields of other types are part of the structure: changing one needs another
     compilation.
     """
-    hints = get_type_hints(cls)
+    hints = type_hints(cls)
     fields = [f.name for f in dataclasses.fields(cls)]  # pyright: ignore[reportArgumentType]
     tunable = [name for name in fields if hints[name] is float or float in get_args(hints[name])]
     jax.tree_util.register_dataclass(cls, tunable, [name for name in fields if name not in tunable])

@@ -6,10 +6,9 @@ import math
 import sys
 import time
 from types import TracebackType
-from typing import TYPE_CHECKING, TextIO, cast
+from typing import TYPE_CHECKING, TextIO
 
 from dipod_jax.launch.base import Job
-from dipod_jax.runs.terminal import Terminal
 from dipod_jax.studies.sweep.plan import Unit
 from dipod_jax.studies.sweep.reporting import draw
 from dipod_jax.studies.sweep.states import State, failures, is_taken, position, state_of
@@ -30,7 +29,7 @@ class Board:
         from rich.console import Console
         from rich.live import Live
 
-        terminal = cast(TextIO, Terminal(sys.stdout if stream is None else stream))
+        terminal = sys.stdout if stream is None else stream
         self._console = Console(file=terminal, markup=False, emoji=False, highlight=False)
         self._live = None
         if terminal.isatty() and self._console.is_interactive:

@@ -77,7 +77,7 @@ def check_writable(path: Path, option: str = "--out") -> None:
     and read-only mounts.
     """
     allowed = "a folder that can be written into" + (", such as a copy of it" if _holds_something(path) else "")
-    refusal = f"{option}: value {str(path)[:200]!r}; allowed: {allowed}"
+    refusal = _refusal(path, option, allowed)
     if "\0" in str(path):
         raise ValueError(f"{refusal} (a path holds no null character)")
     try:
@@ -100,7 +100,11 @@ def check_resumable(path: Path) -> None:
     for name in (CONFIG, METRICS):
         if (path / name).exists() and not os.access(path / name, os.W_OK):
             allowed = f"a folder whose {name} can be written, such as a copy of it"
-            raise ValueError(f"--out: value {str(path)[:200]!r}; allowed: {allowed}")
+            raise ValueError(_refusal(path, "--out", allowed))
+
+
+def _refusal(path: Path, option: str, allowed: str) -> str:
+    return f"{option}: value {str(path)[:200]!r}; allowed: {allowed}"
 
 
 def _holds_something(path: Path) -> bool:
