@@ -6,11 +6,16 @@
 - `devices`: one seed whose environments are spread over 1, 2, 4, ... devices, as many to each.
 - `environments`: one seed on all devices, with 64 to 8192 environments and minibatches that grow with them.
 
-A CPU is one device for each core, so a variant on one device leaves the other cores idle: run it on an idle machine.
+A CPU is one device for each core, and each variant of the first two parts gets as many cores as devices: physics steps
+on threads of its own, which would else take the cores that the smaller variant is measured without. Run it on an idle
+machine.
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import jax
@@ -83,22 +88,50 @@ def _counts() -> list[int]:
     return [2**n for n in range(len(jax.devices()).bit_length())]
 
 
-def _rows(what: str, runs: dict[str, Training], options: ScalingOptions, targets: dict[str, float]) -> list[Row]:
-    samples = interleave({name: (run.iterate, run.work) for name, run in runs.items()}, options.repeats)
+def on_cores(count: int, call: Callable[[], None]) -> Callable[[], None]:
+    """The call with all threads of this process on the first `count` cores that it may use; on an accelerator, and
+    where the system cannot do that, the call as it is."""
+    if jax.default_backend() != "cpu" or not hasattr(os, "sched_setaffinity"):
+        return call
+
+    def confined() -> None:
+        available = os.sched_getaffinity(0)
+        try:
+            _move_threads(set(sorted(available)[:count]))
+            call()
+        finally:
+            _move_threads(available)
+
+    return confined
+
+
+def _move_threads(cores: set[int]) -> None:
+    for thread in os.listdir("/proc/self/task"):
+        with contextlib.suppress(ProcessLookupError):  # it has ended since
+            os.sched_setaffinity(int(thread), cores)
+
+
+def _rows(
+    what: str, runs: Mapping[str, tuple[int | None, Training]], options: ScalingOptions, targets: dict[str, float]
+) -> list[Row]:
+    """A row for each run; with a number, on as many cores."""
+    call = lambda cores, run: on_cores(cores, run.iterate) if cores else run.iterate
+    variants = {name: (call(cores, run), run.work) for name, (cores, run) in runs.items()}
+    samples = interleave(variants, options.repeats)
     return compare(f"{options.task} {options.preset} {what}", samples, next(iter(runs)), targets=targets)
 
 
 def _seeds(options: ScalingOptions, backend: Backend) -> list[Row]:
     """One seed a device: env steps/s of all together."""
     name = lambda n: f"{n} on {n} device{'s' if n > 1 else ''}"
-    runs = {name(n): _training(options, backend, options.num_envs, n, (n, 1)) for n in _counts()}
+    runs = {name(n): (n, _training(options, backend, options.num_envs, n, (n, 1))) for n in _counts()}
     return _rows("seeds", runs, options, {name(n): SEEDS_TARGET * n for n in _counts()[1:]})
 
 
 def _devices(options: ScalingOptions, backend: Backend) -> list[Row]:
     """One seed, as many environments on each of its devices."""
     runs = {
-        f"{n * options.num_envs} environments on {n}": _training(options, backend, n * options.num_envs, 1, (1, n))
+        f"{n * options.num_envs} environments on {n}": (n, _training(options, backend, n * options.num_envs, 1, (1, n)))
         for n in _counts()
     }
     return _rows("one seed", runs, options, {})
@@ -108,7 +141,7 @@ def _environments(options: ScalingOptions, backend: Backend) -> list[Row]:
     """One seed on all devices."""
     devices = _counts()[-1]
     shape = (1, max(n for n in (1, 2, 4, 8) if n <= devices))
-    runs = {f"{n} environments": _training(options, backend, n, 1, shape) for n in options.environments}
+    runs = {f"{n} environments": (None, _training(options, backend, n, 1, shape)) for n in options.environments}
     return _rows("environments", runs, options, {})
 
 

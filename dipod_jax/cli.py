@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import difflib
 import io
+import logging
 import os
 import shlex
 import sys
@@ -60,6 +61,7 @@ def run_cli(
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     _open_closed_streams()
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it has lines of its own on a home that takes no files
     if isinstance(sys.stdout, io.TextIOWrapper):
         with contextlib.suppress(OSError, ValueError):  # where it is closed or full, whoever writes is told
             sys.stdout.reconfigure(errors="backslashreplace")  # letters that a terminal lacks must end no command

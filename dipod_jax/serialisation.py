@@ -55,7 +55,7 @@ def from_json(values: Mapping[str, Any]) -> Config:
             Nothing is silently filled with a default, so that a folder of another version is not misread.
     """
     if values.get("room") == "language":
-        raise ValueError("config.json is of a language run, which dipod evaluate, report and compare read")
+        raise ValueError("config.json is of a language run, which only dipod evaluate, report and compare read")
     version = values.get("version", 1)
     if version == 1:
         from dipod_jax.migration import from_version_1

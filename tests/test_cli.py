@@ -265,6 +265,16 @@ def test_letters_that_the_terminal_lacks_are_written_as_escapes():
     assert (done.returncode, done.stdout, done.stderr) == (0, "50 \\xb1 3 \\xb5s\n", "")
 
 
+def test_a_command_that_draws_says_nothing_of_a_home_that_takes_no_files(tmp_path):
+    code = (
+        "from dipod_jax.cli import run_cli; run_cli(lambda words: words[0], lambda _: __import__('matplotlib'), ['x'])"
+    )
+    homeless = {name: value for name, value in environment().items() if name not in ("MPLCONFIGDIR", "XDG_CONFIG_HOME")}
+    homeless |= {"HOME": "/proc/nobody", "TMPDIR": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], env=homeless, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
 def test_bytes_that_are_no_text_are_refused_in_one_line(capsys):
     with pytest.raises(SystemExit) as ended:
         run_cli(lambda words: words[0], print, ["run\udcff"])

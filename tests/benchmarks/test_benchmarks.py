@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import os
 import pkgutil
 import re
 from pathlib import Path
@@ -93,6 +94,14 @@ def test_the_seam_computes_what_raw_mujoco_does():
     raw = _setup.RawRollout(env, data, actions)
     raw()
     np.testing.assert_allclose(physics.seam_program(env)(data, actions).qpos, raw.last_qpos, atol=1e-5)
+
+
+def test_a_variant_of_weak_scaling_gets_as_many_cores_as_devices_in_all_threads_and_gives_them_back():
+    threads = lambda: [os.sched_getaffinity(int(thread)) for thread in os.listdir("/proc/self/task")]
+    before, seen = os.sched_getaffinity(0), []
+    scaling.on_cores(1, lambda: seen.extend(threads()))()
+    assert len(seen) > 1 and seen == [{min(before)}] * len(seen)
+    assert all(cores == before for cores in threads())
 
 
 TINY = {
