@@ -34,7 +34,6 @@ class PolicyFlow(Objective):
             "learning.policy_gradient_clip": 1.0,
             "learning.critic_gradient_clip": 1.0,
         },
-        "cpu": {"policy.initial_noise": 0.3},
     }
 
     clip_epsilon: float = 0.2
