@@ -24,8 +24,7 @@
 # 2. then the gradient leaves the policy gradient, and the return falls;
 # 3. with `beta * ELBO` on the same samples neither happens.
 #
-# Some five minutes on two cores. The saved output is from a machine that was busy with other work and took longer; its
-# progress lines are left out.
+# Under four minutes on two cores.
 
 # %%
 # Installs the package where it is missing (Colab); does nothing in a checkout.

@@ -24,8 +24,7 @@
 # 1. without DiPOD the gap opens while the accuracy rises;
 # 2. with `beta * ELBO` on the same answers it stays small, and the accuracy rises further.
 #
-# Under three minutes on two cores; no GPU is needed. The saved output is from a machine that was busy with other work
-# and took longer.
+# Under three minutes on two cores; no GPU is needed.
 
 # %%
 # Installs the package where it is missing (Colab); does nothing in a checkout.
