@@ -3,7 +3,9 @@
 import csv
 import json
 import math
+import tarfile
 from dataclasses import dataclass, replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import NamedTuple
 
@@ -19,7 +21,7 @@ from dipod_jax.runs._disk import write_json
 from dipod_jax.studies.begun import STUDY
 from dipod_jax.studies.methods import training
 from dipod_jax.studies.methods.options import Config
-from dipod_jax.studies.methods.results import has_collapsed, seed_rows, summary, write_results
+from dipod_jax.studies.methods.results import has_collapsed, read_records, seed_rows, summary, write_results
 from dipod_jax.studies.methods.study import check_settings, run
 from dipod_jax.studies.methods.training import is_due
 from dipod_jax.studies.methods.units import Setting, best_of, grid, make_unit, trust_region, with_betas
@@ -326,3 +328,19 @@ def test_the_picture_has_a_panel_for_each_task_and_a_row_for_each_method(options
 def test_tables_can_be_made_of_an_empty_folder(tmp_path):
     assert write_results(tmp_path).read_text().startswith("- return: mean of 32")
     assert not (tmp_path / "comparison.png").exists()
+
+
+PUBLISHED = Path(__file__).resolve().parents[2] / "docs" / "results" / "comparison"
+
+
+def test_the_published_runs_are_rows_of_the_published_table_and_what_the_command_goes_on_from(tmp_path):
+    with tarfile.open(PUBLISHED / "runs.tar.xz") as archive:
+        archive.extractall(tmp_path, filter="data")
+    records = read_records(tmp_path)
+    rows = set((PUBLISHED / "seeds.csv").read_text().splitlines())
+    assert len(records) > 200 and set(as_csv([row for r in records for row in seed_rows(r)]).splitlines()) <= rows
+    begun = Config(preset="cpu", backend="native", out=tmp_path)
+    check_settings(begun)
+    for objective in {record["objective"] for record in records if record["reported"]}:
+        best = best_of(grid(begun, "BallInCup", objective))
+        assert best is not None and make_unit(begun, "BallInCup", objective, best, reported=True).read() is not None
