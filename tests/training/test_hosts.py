@@ -141,7 +141,8 @@ def test_where_one_process_is_killed_all_end_with_one_line_and_one_process_goes_
         wait_for(path, 3, processes)
         processes[killed].kill()
         status, lines = ends(processes[1 - killed], seconds=30)
-    line = f"error: process {killed} of this run has died or does not answer; continue with --resume --out {path.name}"
+    go_on = f"continue with dipod train --resume --out {path.name}"
+    line = f"error: process {killed} of this run has died or does not answer; {go_on}"
     assert (status, lines) == (EXIT_STATUS, [line])
     steps = 512 * (1 + max(r["iteration"] for r in RunFolder.open(path).read_metrics()))
     assert ends(start(workplace, ["--resume", "--out", path.name, "--total-steps", str(steps)])) == (0, [])
