@@ -24,7 +24,7 @@
 # 1. without DiPOD the gap opens while the accuracy rises;
 # 2. with `beta * ELBO` on the same answers it stays small, and the accuracy rises further.
 #
-# Under three minutes on two cores; no GPU is needed.
+# Under three minutes on two cores; no GPU is needed. The saved output calls its temporary folder `runs`.
 
 # %%
 # Installs the package where it is missing (Colab); does nothing in a checkout.
