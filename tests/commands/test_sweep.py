@@ -191,7 +191,7 @@ def test_comparing_prints_best_last_and_times_and_draws_both_pictures(tmp_path, 
     compare.main([str(tmp_path / "a"), str(tmp_path / "b"), "--out", str(tmp_path / "c")])
     lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in capsys.readouterr().out.splitlines()]
     assert lines[0] == ["run", "best", "last", "seconds to 500", "seconds to 700", "seconds to 900"]
-    assert lines[2] == ["fpo, beta 0.0", "600 950", "300 950", "10 20", "- 20", "- 20"]
+    assert lines[2] == ["fpo, beta 0", "600 950", "300 950", "10 20", "- 20", "- 20"]
     assert lines[3] == ["fpo, beta 0.5", "20", "20", "-", "-", "-"]
     assert all((tmp_path / "c" / name).stat().st_size > 10_000 for name in ("returns.png", "drift.png"))
 

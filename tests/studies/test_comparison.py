@@ -35,7 +35,7 @@ def test_a_seed_that_a_label_has_already_is_refused(tmp_path):
 
 def test_runs_are_called_by_objective_and_beta_and_by_their_path_where_that_is_the_same(tmp_path):
     old, new = folder(tmp_path / "old", OLD, {}), folder(tmp_path / "new", NEW, {})
-    assert default_labels([old, new]) == ["fpo, beta 0.05", "ppo, beta 0.0"]
+    assert default_labels([old, new]) == ["fpo, beta 0.05", "ppo, beta 0"]
     assert default_labels([old, old]) == [str(old.path)] * 2
 
 
