@@ -32,6 +32,10 @@ train | --distributed --coordinator h:1 --num-processes 2 --process-id 2 | --pro
 train | --distributed --coordinator h:1 --num-processes 0 --process-id 0 | --num-processes 0
 sweep | --betas 0 --distributed | --distributed train
 train | --seeds 0 | --seeds 0
+heldnoise | --tasks Nothing | --task Nothing
+heldnoise | --seconds -1 | --seconds -1
+heldnoise | --num-episodes 1 | --num-episodes 1
+heldnoise | --num-steps 0 | --num-steps 0
 train | --seeds -3 | --seeds -3
 train | --seeds 1e3 | --seeds 1e3
 train | --seeds 100000000 | --seeds 100000000 GiB machine

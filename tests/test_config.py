@@ -79,6 +79,22 @@ def test_cpu_preset_takes_larger_rollouts_where_the_horizon_is_long(task, size, 
     assert c.beta == 0.05
 
 
+@pytest.mark.parametrize(
+    ("task", "correlation", "steps"),
+    [
+        ("BallInCup", 0.8, 250),
+        ("CheetahRun", 0.8, 250),
+        ("CartpoleBalance", 0.8, 250),
+        ("CartpoleSwingupSparse", 0.98, 1000),
+        ("AcrobotSwingup", 0.98, 1000),
+    ],
+)
+def test_cpu_preset_holds_noise_and_episodes_for_longer_where_something_is_swung_up(task, correlation, steps):
+    for objective in ("fpo", "ppo"):
+        c = presets.cpu(task, objective)
+        assert (c.policy.noise_correlation, c.rollout.episode_length) == (correlation, steps)
+
+
 def test_smoke_preset_is_a_few_iterations_with_an_evaluation_between():
     c = presets.make_config("smoke", "BallInCup", "fpo")[0]
     assert c.num_iterations == 8  # 8192 env steps in iterations of 64 * 16

@@ -22,6 +22,7 @@ COMMANDS = {
     "tinydiffusion": "study exact masked diffusion over all sequences of a small vocabulary",
     "contraction": "measure what self-distillation through a K-step sampler does to the entropy",
     "placements": "measure how noisy each placement of the (t, eps) draws is",
+    "heldnoise": "measure what an untrained policy earns when its noise is held",
 }
 
 

@@ -11,13 +11,13 @@ from dipod_jax.training.state import ActorState, LearnerState
 from dipod_jax.types import Transition
 
 
-def correlated_noise(key: jax.Array, last: jax.Array, correlation: float) -> jax.Array:
+def correlated_noise(key: jax.Array, last: jax.Array, correlation: float | jax.Array) -> jax.Array:
     """The next base noise of an AR(1) process with marginal N(0, I): rho x + sqrt(1 - rho^2) xi.
 
     Args:
         key: consumed.
         last: (..., d) this step's noise, itself N(0, I).
-        correlation: rho in [0, 1).
+        correlation: rho in [0, 1), broadcast against `last`.
     """
     fresh = jax.random.normal(key, last.shape)
     return correlation * last + jnp.sqrt(1.0 - correlation**2) * fresh

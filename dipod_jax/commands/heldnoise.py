@@ -1,0 +1,74 @@
+"""Which noise should a task begin with? `dipod heldnoise --tasks CartpoleSwingup CartpoleBalance my_module:make_env`.
+
+Where noise that is held for a while earns an untrained policy more than fresh noise, it finds more: what has to be
+swung. Where it earns less for every time, it ruins what the task begins with: what has to be balanced, and
+a smaller `--policy.noise-correlation` is the one to begin with. At a step of .02 s `cpu` holds noise for .09 s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from dipod_jax.checks import Checked, check_number, check_selection
+from dipod_jax.cli import command_name, parse_options, run_cli
+from dipod_jax.envs.tasks import TASKS, check_task
+from dipod_jax.tables import table
+
+
+@dataclass(frozen=True)
+class Config:
+    """Return of an untrained policy by the seconds in which its noise is forgotten, on native physics."""
+
+    tasks: tuple[str, ...] = TASKS
+    """Playground's DM-Control tasks, or module:factory of your own"""
+    seconds: tuple[float, ...] = (0.0, 0.09, 0.2, 0.5, 1.0)
+    """tau, each >= 0: the correlation after a step of dt seconds is exp(-dt / tau); 0 is fresh noise in every step"""
+    num_episodes: int = 64
+    """episodes for each tau, >= 2"""
+    num_steps: int = 1000
+    """steps of an episode, >= 1"""
+
+    def __post_init__(self) -> None:
+        check_selection("tasks", self.tasks)
+        for task in self.tasks:
+            check_task(task)
+        check_selection("seconds", self.seconds)
+        for tau in self.seconds:
+            check_number("seconds", tau, 0.0)
+        check = Checked(self)
+        check.number("num_episodes", low=2)
+        check.number("num_steps", low=1)
+
+
+def parse(argv: list[str]) -> Config:
+    """The configuration in the arguments."""
+    return parse_options(Config, argv, prog=command_name("heldnoise"))
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parse a command line and measure."""
+    run_cli(parse, measure, argv, lasts=True)
+
+
+def measure(config: Config) -> None:
+    """Print each task's returns as soon as they are there, then the table."""
+    from dipod_jax.training.setup import prepare_devices
+
+    prepare_devices()
+    from dipod_jax.envs.own import failing_in_one_line
+    from dipod_jax.envs.playground import load_task
+    from dipod_jax.studies.held_noise import row, untrained_returns
+
+    rows = []
+    for task in config.tasks:
+        with failing_in_one_line(task):
+            step_s = float(load_task(task, "jax").dt)
+        returns = untrained_returns(task, step_s, config.seconds, config.num_episodes, config.num_steps)
+        rows.append(row(task, step_s, config.seconds, returns))
+        print(" | ".join(rows[-1].values()), flush=True)
+    print(table(rows))
+
+
+if __name__ == "__main__":
+    main()

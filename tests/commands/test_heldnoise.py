@@ -1,0 +1,26 @@
+"""The command line of dipod heldnoise: what it prints, and that it tells a swing-up from balancing."""
+
+import numpy as np
+
+from dipod_jax.commands import heldnoise
+from dipod_jax.studies.held_noise import row, untrained_returns
+
+
+def test_a_row_has_a_mean_and_its_error_for_each_time():
+    cells = row("Task", 0.02, [0.0, 0.5], np.array([[1.0, 3.0], [10.0, 10.0]]))
+    assert cells == {"task": "Task", "step": "0.02 s", "0 s": "2 +- 1", "0.5 s": "10 +- 0"}
+
+
+def test_held_noise_swings_a_pole_up_and_lets_it_fall():
+    up, balance = (
+        untrained_returns(f"Cartpole{task}", 0.01, [0.0, 0.09], num_episodes=8, num_steps=300).mean(1)
+        for task in ("Swingup", "Balance")
+    )
+    assert up[1] > 1.5 * up[0] and balance[0] > 1.1 * balance[1]
+
+
+def test_the_command_prints_a_row_for_each_task(capsys):
+    heldnoise.main(["--tasks", "CartpoleBalance", "--seconds", "0", "1", "--num-episodes", "2", "--num-steps", "3"])
+    head, _, body = capsys.readouterr().out.strip().splitlines()[-3:]
+    assert [cell.strip() for cell in head.split("|")[1:-1]] == ["task", "step", "0 s", "1 s"]
+    assert body.split("|")[1].strip() == "CartpoleBalance" and body.count("+-") == 2
