@@ -236,8 +236,8 @@ class Config:
 
     @property
     def beta_label(self) -> str:
-        """`beta_label` of its beta."""
-        return beta_label(self.beta)
+        """Beta as used in names: `0.002` or `auto`."""
+        return self.beta if isinstance(self.beta, str) else f"{self.beta:g}"
 
     @property
     def all_seeds(self) -> tuple[int, ...]:
@@ -258,11 +258,6 @@ class Config:
     def planned_steps(self) -> int:
         """Env steps of one seed when training ends: `total_steps` rounded up to whole iterations."""
         return self.num_iterations * self.steps_per_iteration
-
-
-def beta_label(beta: float | str) -> str:
-    """Beta as used in names: `0.002` or `auto`."""
-    return beta if isinstance(beta, str) else f"{beta:g}"
 
 
 def differences(a: Any, b: Any, prefix: str = "") -> dict[str, tuple[Any, Any]]:

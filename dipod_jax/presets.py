@@ -22,8 +22,8 @@ from dipod_jax.policies.critic import CriticOptions
 # Tasks on which the FPO paper (table A.2) and Playground's PPO settings take gamma = .95 instead of .995; `cpu` .98.
 SHORT_HORIZON_TASKS = ("BallInCup", "FingerSpin")
 # Tasks on which `cpu` holds noise for half a second and episodes for ten: one motor has to pump energy in for seconds,
-# and their control step is .01 s. On Cartpole's balancing tasks an untrained policy earns less the longer its noise is
-# held (`dipod heldnoise`, docs/hard_tasks.md), and so they are none of these.
+# and their control step is .01 s. On Cartpole's balancing tasks an untrained policy earns less when its noise is held
+# (`dipod heldnoise`, docs/hard_tasks.md), and so they are none of these.
 SWING_UP_TASKS = ("AcrobotSwingup", "AcrobotSwingupSparse", "CartpoleSwingup", "CartpoleSwingupSparse")
 # Of a flow policy: those of these that another family has as well, it takes too.
 CPU_POLICY = {

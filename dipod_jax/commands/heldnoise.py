@@ -56,16 +56,14 @@ def measure(config: Config) -> None:
     from dipod_jax.training.setup import prepare_devices
 
     prepare_devices()
-    from dipod_jax.envs.own import failing_in_one_line
-    from dipod_jax.envs.playground import load_task
+    from dipod_jax import envs
     from dipod_jax.studies.held_noise import row, untrained_returns
 
     rows = []
     for task in config.tasks:
-        with failing_in_one_line(task):
-            step_s = float(load_task(task, "jax").dt)
-        returns = untrained_returns(task, step_s, config.seconds, config.num_episodes, config.num_steps)
-        rows.append(row(task, step_s, config.seconds, returns))
+        env = envs.make(task, "native", episode_length=config.num_steps)
+        returns = untrained_returns(env, config.seconds, config.num_episodes)
+        rows.append(row(task, env.dt, config.seconds, returns))
         print(" | ".join(rows[-1].values()), flush=True)
     print(table(rows))
 

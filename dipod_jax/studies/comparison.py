@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from dipod_jax.config import beta_label
 from dipod_jax.report import objective_of
+from dipod_jax.report._page import setting
 from dipod_jax.runs import RunFolder, RunFolderError
 from dipod_jax.tables import table
 from dipod_jax.training.results import best_and_last, seconds_to
@@ -77,7 +77,7 @@ def default_labels(folders: Sequence[RunFolder]) -> list[str]:
 
 
 def _label(config: Mapping[str, Any]) -> str:
-    return f"{objective_of(config)[0]}, beta {beta_label(config['beta'])}"
+    return f"{objective_of(config)[0]}, beta {setting(config['beta'])}"
 
 
 def _seeds(records: list[dict[str, Any]]) -> set[int]:

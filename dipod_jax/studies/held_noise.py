@@ -8,40 +8,38 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dipod_jax import envs
+from dipod_jax.envs import BatchedEnv
 from dipod_jax.training.rollout import correlated_noise
 
 
-def untrained_returns(task: str, step_s: float, taus: Sequence[float], num_episodes: int, num_steps: int) -> np.ndarray:
+def untrained_returns(env: BatchedEnv, taus: Sequence[float], num_episodes: int) -> np.ndarray:
     """Returns of the squash of the base noise itself, which is what an untrained flow makes of it.
 
     The base noise is that of training: AR(1) with marginal N(0, I) and correlation exp(-dt / tau) between steps.
 
     Args:
-        task: one of Playground's, or `module:factory`.
-        step_s: dt, seconds of a control step.
+        env: a task; an episode has its length, or ends where the task says so.
         taus: seconds, each >= 0; 0 is fresh noise in every step.
         num_episodes: of each tau, all at once.
-        num_steps: of an episode.
 
     Returns:
         (taus, episodes).
     """
-    env = envs.make(task, "native", episode_length=num_steps)
-    correlations = [np.exp(-step_s / tau) if tau > 0 else 0.0 for tau in taus]
+    correlations = [np.exp(-env.dt / tau) if tau > 0 else 0.0 for tau in taus]
     correlation = jnp.repeat(jnp.array(correlations), num_episodes)[:, None]
 
     def act(carry, key):
-        state, noise = carry
+        state, noise, alive, total = carry
         noise = correlated_noise(key, noise, correlation)
         state, result = env.step(state, jnp.tanh(noise))
-        return (state, noise), result.reward
+        return (state, noise, alive & ~result.terminated, total + alive * result.reward), None
 
     def episodes(key):
         reset_key, noise_key, scan_key = jax.random.split(key, 3)
-        noise = jax.random.normal(noise_key, (len(correlation), env.action_size))
-        start = env.reset(reset_key, len(correlation))
-        return jax.lax.scan(act, (start, noise), jax.random.split(scan_key, num_steps))[1].sum(0)
+        number = len(correlation)
+        noise = jax.random.normal(noise_key, (number, env.action_size))
+        start = env.reset(reset_key, number), noise, jnp.ones(number, bool), jnp.zeros(number)
+        return jax.lax.scan(act, start, jax.random.split(scan_key, env.episode_length))[0][-1]
 
     return np.asarray(jax.jit(episodes)(jax.random.key(0))).reshape(len(taus), num_episodes)
 

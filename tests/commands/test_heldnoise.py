@@ -1,7 +1,9 @@
 """The command line of dipod heldnoise: what it prints, and that it tells a swing-up from balancing."""
 
 import numpy as np
+from probe_tasks import CountingTask
 
+from dipod_jax import envs
 from dipod_jax.commands import heldnoise
 from dipod_jax.studies.held_noise import row, untrained_returns
 
@@ -13,7 +15,7 @@ def test_a_row_has_a_mean_and_its_error_for_each_time():
 
 def test_held_noise_swings_a_pole_up_and_lets_it_fall():
     up, balance = (
-        untrained_returns(f"Cartpole{task}", 0.01, [0.0, 0.09], num_episodes=8, num_steps=300).mean(1)
+        untrained_returns(envs.make(f"Cartpole{task}", "native", episode_length=300), [0.0, 0.09], 8).mean(1)
         for task in ("Swingup", "Balance")
     )
     assert up[1] > 1.5 * up[0] and balance[0] > 1.1 * balance[1]
@@ -24,3 +26,9 @@ def test_the_command_prints_a_row_for_each_task(capsys):
     head, _, body = capsys.readouterr().out.strip().splitlines()[-3:]
     assert [cell.strip() for cell in head.split("|")[1:-1]] == ["task", "step", "0 s", "1 s"]
     assert body.split("|")[1].strip() == "CartpoleBalance" and body.count("+-") == 2
+
+
+def test_an_episode_earns_nothing_after_its_end():
+    """Rewards add up to 10 at the end at most, and one action more; noise that is never forgotten gets there."""
+    returns = untrained_returns(envs.BatchedEnv(CountingTask(), 400), [1e6], 16)
+    assert 9 < returns.max() <= 11
