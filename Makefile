@@ -100,21 +100,25 @@ fingers: $(READY)
 	$(BIN)/python -m experiments.compare $(addprefix $(FINGERS)/,spin easy hard) \
 	  --labels FingerSpin FingerTurnEasy FingerTurnHard --out $(FINGERS)
 
-# Figure 2: four tasks, six betas, three seeds; half a day of two cores, continued by the same command.
-PAPER_TASKS := BallInCup FingerSpin FingerTurnEasy FingerTurnHard
+# Figure 2: four tasks, six betas, three seeds, the Turn tasks for 4M env steps; three hours of two cores, continued by
+# the same command.
+FIGURE2_TASKS := BallInCup FingerSpin
+FIGURE2_TURN_TASKS := FingerTurnEasy FingerTurnHard
+FIGURE2 := --preset cpu --backend native --betas 0 0.0005 0.002 0.008 0.02 0.05 --seed-list 201 202 203 --out runs/figure2
 .PHONY: figure2
 figure2: $(READY)
-	$(BIN)/python -m experiments.sweep --tasks $(PAPER_TASKS) --preset cpu --backend native \
-	  --betas 0 0.0005 0.002 0.008 0.02 0.05 --seed-list 201 202 203 --out runs/figure2
+	$(BIN)/python -m experiments.sweep --tasks $(FIGURE2_TASKS) $(FIGURE2)
+	$(BIN)/python -m experiments.sweep --tasks $(FIGURE2_TURN_TASKS) --total-steps 4000000 $(FIGURE2)
 
-# Every task of the suite by the one recipe, three seeds; half a day of two cores, likewise.
-ALL_TASKS := $(PAPER_TASKS) CheetahRun WalkerWalk WalkerRun WalkerStand CartpoleBalance CartpoleSwingup ReacherEasy \
-  ReacherHard PendulumSwingup PointMass HopperStand HopperHop AcrobotSwingup FishSwim SwimmerSwimmer6 \
+# Every task of the suite by the one recipe, then PPO at the same budget; three seeds, days of two cores, likewise.
+ALL_TASKS := $(FIGURE2_TASKS) $(FIGURE2_TURN_TASKS) CheetahRun WalkerWalk WalkerRun WalkerStand CartpoleBalance CartpoleSwingup \
+  ReacherEasy ReacherHard PendulumSwingup PointMass HopperStand HopperHop AcrobotSwingup FishSwim SwimmerSwimmer6 \
   CartpoleBalanceSparse CartpoleSwingupSparse AcrobotSwingupSparse HumanoidStand HumanoidWalk HumanoidRun
+TASKS := --tasks $(ALL_TASKS) --preset cpu --backend native --seed-list 201 202 203 --out runs/tasks
 .PHONY: tasks
 tasks: $(READY)
-	$(BIN)/python -m experiments.sweep --tasks $(ALL_TASKS) --preset cpu --backend native --betas 0.05 \
-	  --seed-list 201 202 203 --out runs/tasks
+	$(BIN)/python -m experiments.sweep $(TASKS) --betas 0.05
+	$(BIN)/python -m experiments.sweep $(TASKS) --objectives ppo
 
 # What beta is worth: a task's recipe, and the same with beta 0 (FingerSpin: half an hour on one core; a Turn task: two).
 BETA_TASK ?= FingerSpin

@@ -21,8 +21,8 @@ DEFAULT_OUT = Path("runs/report")
 @dataclass(frozen=True)
 class ReportConfig:
     """Write report.html. For one run it shows the config, the result, the pictures and the film. For a study (a folder
-    with units/) or several runs it shows statistics; figure2.png, figure2.pdf, results.csv and curves.parquet are
-    written beside it."""
+    with units/) or several runs it shows statistics; figure2.png, figure2.pdf, results.csv, results.md and
+    curves.parquet are written beside it."""
 
     folders: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """a run folder, a study's folder, or several run folders"""

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from dipod_jax.report.charts import names_of
 from dipod_jax.studies.collected import Study
-from dipod_jax.studies.published import BEST, FPO, Published
+from dipod_jax.studies.published import BEST, FPO, POLICY_GRADIENT, PPO, Published
 from dipod_jax.studies.statistics import Interval
 from dipod_jax.studies.summary import Row
 from dipod_jax.tables import number_or_dash
@@ -44,11 +44,11 @@ def _cells(row: Row, label: str, highest: float | None) -> Cells:
     return Cells(
         label=label,
         seeds=begun + (f", {row.num_diverged} diverged" if row.num_diverged else ""),
-        mean=_interval(row.mean, ""),
-        iqm=_interval(row.iqm, ""),
+        mean=interval_text(row.mean, ""),
+        iqm=interval_text(row.iqm, ""),
         auc=shown_return(row.auc),
-        improvement=_interval(row.improvement, ".2f"),
-        difference=_interval(row.difference, "+"),
+        improvement=interval_text(row.improvement, ".2f"),
+        difference=interval_text(row.difference, "+"),
         gap=number_or_dash(row.gap, ".3g"),
         cosine=number_or_dash(row.cosine, ".2f"),
         best=row.mean is not None and float(row.mean.value) == highest,
@@ -56,7 +56,8 @@ def _cells(row: Row, label: str, highest: float | None) -> Cells:
 
 
 def _published_of(task: str) -> list[Published]:
-    return [numbers[task] for numbers in (BEST, FPO) if task in numbers]
+    """Each once: the best of all is often a policy gradient."""
+    return list(dict.fromkeys(numbers[task] for numbers in (BEST, POLICY_GRADIENT, PPO, FPO) if task in numbers))
 
 
 def _published(number: Published) -> Cells:
@@ -81,8 +82,8 @@ def shown_return(value: float | None, sign: str = "") -> str:
     return f"{value:{sign}.0f}" if abs(value) >= 10 else f"{value:{sign}.2g}"
 
 
-def _interval(interval: Interval | None, form: str) -> str:
-    """`815 (790 to 840)`; without the bracket where there is no interval."""
+def interval_text(interval: Interval | None, form: str) -> str:
+    """`815 (790 to 840)`; without the bracket where there is no interval, a dash where there is nothing."""
     if interval is None:
         return "-"
     text = (lambda v: f"{v:{form}}") if form.endswith("f") else (lambda v: shown_return(float(v), form))

@@ -10,6 +10,7 @@ from typing import Any
 from dipod_jax.report._page import MAX_EMBEDDED_BYTES, REPORT, embedded, rendered
 from dipod_jax.report.charts import Bands, Section, bands, names_of, sections
 from dipod_jax.report.data import write_curves, write_results
+from dipod_jax.report.markdown import write_markdown
 from dipod_jax.report.origins import origins
 from dipod_jax.report.results_table import results_table, shown_return, sources
 from dipod_jax.runs import RunFolder, RunFolderError
@@ -17,20 +18,21 @@ from dipod_jax.runs._disk import plain, read_bytes, write_text
 from dipod_jax.runs.schema import read_json
 from dipod_jax.studies.begun import MAX_BYTES, STUDY
 from dipod_jax.studies.collected import SeedRun, Study, collect, collect_study
-from dipod_jax.studies.summary import cautions, rows, verdicts
+from dipod_jax.studies.summary import Row, cautions, rows, verdicts
 from dipod_jax.studies.sweep.plan import MAX_PLAN_BYTES, TABLE, read_plan
 from dipod_jax.studies.sweep.states import failures, is_done
 from dipod_jax.tables import duration, short_number
 from dipod_jax.viz._style import COLOURS
 from dipod_jax.viz.figure2 import plot_figure2
 
-FIGURE, RESULTS, CURVES = "figure2", "results.csv", "curves.parquet"
+FIGURE, RESULTS, RESULTS_TABLE, CURVES = "figure2", "results.csv", "results.md", "curves.parquet"
 # The figures' colours, the darker of them lightened, for a dark page.
 COLOURS_ON_DARK = ("#4DA3E0", "#F0803C", "#2CC295", "#E39AC4", "#F2B53A", "#8CCBF2", "#AAAAAA")
 
 
 def write_study_report(folder: Path) -> Path:
-    """Write `report.html`, `figure2.png`, `figure2.pdf`, `results.csv`, `curves.parquet` of a study, return the page.
+    """Write the report of a study: `report.html`, `figure2.png`, `figure2.pdf`, `results.csv`, `results.md`,
+    `curves.parquet`; return the page.
 
     It reads the run folders in `folder/units`, whatever they hold so far, and where there are such files the number of
     units from `plan.csv` and the command from `study.json`. The page needs nothing beside it and asks nothing of the
@@ -58,7 +60,8 @@ def write_runs_report(run_dirs: Sequence[Path], out: Path) -> Path:
 
 def _write(study: Study, out: Path, *, planned: int | None, commands: Sequence[str]) -> Path:
     returns = bands(study, "return")
-    content = _content(study, returns, planned, commands)
+    table = rows(study)
+    content = _content(study, table, returns, planned, commands)
     out.mkdir(parents=True, exist_ok=True)
     names = names_of(study.arms)
     panels = {task: {names[arm]: band for arm, band in arms.items()} for task, arms in returns.items()}
@@ -66,6 +69,7 @@ def _write(study: Study, out: Path, *, planned: int | None, commands: Sequence[s
         path = out / f"{FIGURE}.{suffix}"
         plot_figure2(panels, path, labels=list(names.values()), title=_title(study))
     write_results(study, out / RESULTS)
+    write_markdown(study, table, out / RESULTS_TABLE, _title(study))
     write_curves(study, out / CURVES)
     write_text(out / REPORT, rendered("study.html", content))
     return out / REPORT
@@ -98,9 +102,10 @@ def _commands(folder: Path) -> list[str]:
         return []
 
 
-def _content(study: Study, returns: Bands, planned: int | None, commands: Sequence[str]) -> dict[str, Any]:
+def _content(
+    study: Study, table: Sequence[Row], returns: Bands, planned: int | None, commands: Sequence[str]
+) -> dict[str, Any]:
     """The variables of the template."""
-    table = rows(study)
     shown = sections(study, returns)
     commands = [*commands, *(str(folder.provenance.get("command", "")) for folder in study.folders)]
     return {
@@ -121,7 +126,7 @@ def _content(study: Study, returns: Bands, planned: int | None, commands: Sequen
         "library": _static("uplot/uPlot.iife.min.js"),
         "library_style": _static("uplot/uPlot.min.css"),
         "library_licence": _static("uplot/LICENSE"),
-        "files": [f"{FIGURE}.png", f"{FIGURE}.pdf", RESULTS, CURVES],
+        "files": [f"{FIGURE}.png", f"{FIGURE}.pdf", RESULTS, RESULTS_TABLE, CURVES],
     }
 
 

@@ -99,6 +99,15 @@ class SeedRun:
         curve = self.curves.get("return")
         return None if curve is None else area_under_curve(*curve)
 
+    @property
+    def last_over_best(self) -> float | None:
+        """The final return over the highest that an evaluation of the run had, itself included; None where there is no
+        final return, or none of them is above 0."""
+        if self.final_return is None:
+            return None
+        best = max(self.final_return, float(np.nanmax(self.curves["return"].y)))
+        return self.final_return / best if best > 0 else None
+
     def late(self, quantity: str) -> float | None:
         """Median of a quantity over the last quarter of the env steps at which it was measured; None where never."""
         curve = self.curves.get(quantity)

@@ -1,7 +1,8 @@
-"""The best published returns on the suite's tasks, to stand beside a study's own.
+"""Published returns on the suite's tasks, to stand beside a study's own.
 
 Returns of MuJoCo Playground's DM-Control tasks, sums over 1000 steps, at the end of training: mean, standard deviation
-over runs, number of runs. `BEST` is the highest mean of at least three runs that a source gives, `FPO` another's runs
+over runs, number of runs. `BEST` is the highest mean of at least three runs that a source gives, `POLICY_GRADIENT` the
+highest of a method that learns on-policy, `PPO` a Gaussian policy's by one recipe for all tasks, `FPO` another's runs
 of FPO with its ratio per draw. Budgets differ widely and are mostly larger than ours: they show what has been reached.
 """
 
@@ -52,6 +53,46 @@ BEST = {
     "WalkerStand": Published(992, 0, 25, "FastTD3, small", _REPPO),
     "WalkerWalk": Published(983, 0, 23, "FastTD3, small", _REPPO),
 }
+
+# The best where it is of another kind: off-policy (FastTD3), or by planning with a model (TD-MPC2).
+POLICY_GRADIENT = BEST | {
+    "AcrobotSwingup": Published(466, 34, 10, "REPPO, very long", _REPPO),
+    "FingerSpin": Published(904, None, 5, "GoRL, 180M env steps", _GORL),
+    "FingerTurnEasy": Published(970, 1, 5, "Brax PPO", _REPPO),
+    "FingerTurnHard": Published(953, 11, 5, "Brax PPO", _REPPO),
+    "HopperHop": Published(347, 82, 10, "REPPO, large, no normalisation", _REPPO),
+    "WalkerStand": Published(988, 1, 10, "REPPO, medium, no normalisation", _REPPO),
+    "WalkerWalk": Published(978, 2, 40, "REPPO, medium", _REPPO),
+}
+
+_PPO_RETURNS = {
+    "AcrobotSwingup": 253,
+    "AcrobotSwingupSparse": 147,
+    "BallInCup": 942,
+    "CartpoleBalance": 968,
+    "CartpoleBalanceSparse": 995,
+    "CartpoleSwingup": 729,
+    "CartpoleSwingupSparse": 522,
+    "CheetahRun": 883,
+    "FingerSpin": 713,
+    "FingerTurnEasy": 664,
+    "FingerTurnHard": 590,
+    "FishSwim": 581,
+    "HopperHop": 22,
+    "HopperStand": 237,
+    "HumanoidRun": 19,
+    "HumanoidStand": 115,
+    "HumanoidWalk": 47,
+    "PendulumSwingup": 637,
+    "PointMass": 868,
+    "ReacherEasy": 955,
+    "ReacherHard": 947,
+    "SwimmerSwimmer6": 591,
+    "WalkerRun": 760,
+    "WalkerStand": 948,
+    "WalkerWalk": 945,
+}
+PPO = {task: Published(mean, None, 4, "PPO, 100M env steps", _SLM) for task, mean in _PPO_RETURNS.items()}
 
 _FPO_RETURNS = {
     "CheetahRun": 599,

@@ -26,7 +26,7 @@ from dipod_jax.studies.sweep.plan import extend_plan, make_unit
 from dipod_jax.studies.sweep.states import record_failure
 
 HOSTILE = ("<img src=x onerror=alert(1)>", "</script><script>alert(2)</script>", "'\"&{{ 7 * 7 }}")
-FILES = {"report.html", "figure2.png", "figure2.pdf", "results.csv", "curves.parquet"}
+FILES = {"report.html", "figure2.png", "figure2.pdf", "results.csv", "results.md", "curves.parquet"}
 
 
 @pytest.fixture(scope="module")
