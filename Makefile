@@ -100,8 +100,8 @@ fingers: $(READY)
 	$(BIN)/python -m experiments.compare $(addprefix $(FINGERS)/,spin easy hard) \
 	  --labels FingerSpin FingerTurnEasy FingerTurnHard --out $(FINGERS)
 
-# Figure 2: four tasks, six betas, three seeds, the Turn tasks for 4M env steps; three hours of two cores, continued by
-# the same command.
+# Figure 2: four tasks, six betas, three seeds, the Turn tasks for 4M env steps; three and a half hours of two
+# cores, continued by the same command.
 FIGURE2_TASKS := BallInCup FingerSpin
 FIGURE2_TURN_TASKS := FingerTurnEasy FingerTurnHard
 FIGURE2 := --preset cpu --backend native --betas 0 0.0005 0.002 0.008 0.02 0.05 --seed-list 201 202 203 --out runs/figure2

@@ -16,7 +16,7 @@ copyright = "the dipod-jax contributors, Apache-2.0"
 release = version = dipod_jax.__version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "results"]  # what commands have written, linked as files
 html_theme = "furo"
 html_title = "dipod-jax"
 html_copy_source = False

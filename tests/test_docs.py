@@ -9,7 +9,7 @@ from dipod_jax.studies.published import BEST
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
-MADE = {"api", "_build"}  # by `make docs`
+MADE = {"api", "_build", "results"}  # by `make docs`, and by the commands whose results they are
 PAGES = sorted(
     page for page in DOCS.rglob("*.md") if page.name != "index.md" and not MADE & set(page.relative_to(DOCS).parts)
 )

@@ -1,13 +1,19 @@
 """`results.md`: a study's table beside the published numbers."""
 
 import json
+import tarfile
+from pathlib import Path
 
 import pytest
 from fake_study import write_run, write_study
 
 from dipod_jax.envs.tasks import TASKS
 from dipod_jax.report import write_runs_report, write_study_report
+from dipod_jax.report.data import write_results
+from dipod_jax.report.markdown import write_markdown
+from dipod_jax.studies.collected import collect_study
 from dipod_jax.studies.published import BEST, POLICY_GRADIENT, PPO
+from dipod_jax.studies.summary import rows
 
 
 def written(runs, out):
@@ -67,3 +73,16 @@ def test_a_seed_without_a_return_is_no_seed_that_fell(tmp_path, finals):
 def test_every_task_of_the_suite_has_all_three_published_numbers():
     assert set(BEST) == set(POLICY_GRADIENT) == set(PPO) == set(TASKS)
     assert all(PPO[task].mean <= POLICY_GRADIENT[task].mean <= BEST[task].mean for task in BEST)
+
+
+def test_the_published_numbers_of_figure_2_are_those_of_its_published_runs(tmp_path):
+    published = Path(__file__).parents[2] / "docs" / "results" / "figure2"
+    with tarfile.open(published / "runs.tar.xz") as archive:
+        archive.extractall(tmp_path, filter="data")
+    study = collect_study(tmp_path / "figure2")
+    write_results(study, tmp_path / "results.csv")
+    write_markdown(
+        study, rows(study), tmp_path / "results.md", (published / "results.md").read_text().split("\n")[0][2:]
+    )
+    for name in ("results.csv", "results.md"):
+        assert (tmp_path / name).read_text() == (published / name).read_text()
