@@ -6,7 +6,7 @@ from pathlib import Path
 from dipod_jax.report.charts import names_of
 from dipod_jax.report.results_table import interval_text, shown_return
 from dipod_jax.runs._disk import write_text
-from dipod_jax.studies.collected import Arm, SeedRun, Study
+from dipod_jax.studies.collected import Arm, Study
 from dipod_jax.studies.published import BEST, POLICY_GRADIENT, PPO, Published
 from dipod_jax.studies.summary import ALL_TASKS, Row, finals
 from dipod_jax.tables import counted, duration, mean_of_numbers, number_or_dash, short_number, table
@@ -62,13 +62,11 @@ def _reached(study: Study, arm: Arm) -> str:
     if not compared:
         return "no finished run of a task with published returns."
     at_least = lambda numbers, share=1.0: sum(means[task] >= share * numbers[task].mean for task in compared)
-    fallen = [seed for task in compared for seed in study.of(task, arm) if (seed.last_over_best or 1.0) < KEPT]
+    seeds = [seed for task in compared for seed in study.of(task, arm)]
+    fallen = [s for s in seeds if s.last_over_best is not None and s.last_over_best < KEPT]
+    names = ", ".join(f"{seed.task} seed {seed.seed}" for seed in fallen)
     return (
         f"of {counted(len(compared), 'task')} {at_least(PPO)} at or above that PPO, {at_least(POLICY_GRADIENT)} at or "
         f"above the best policy gradient, {at_least(POLICY_GRADIENT, 0.5)} at half of it or more; "
-        f"{_listed(fallen) or 'no seed'} ended under {KEPT:g} of its best evaluation."
+        f"{names or 'no seed'} ended under {KEPT:g} of its best evaluation."
     )
-
-
-def _listed(seeds: Sequence[SeedRun]) -> str:
-    return ", ".join(f"{seed.task} seed {seed.seed}" for seed in seeds)

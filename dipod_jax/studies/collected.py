@@ -105,7 +105,7 @@ class SeedRun:
         final return, or none of them is above 0."""
         if self.final_return is None:
             return None
-        best = max(self.final_return, float(np.nanmax(self.curves["return"].y)))
+        best = max(self.final_return, float(self.curves["return"].y.max()))
         return self.final_return / best if best > 0 else None
 
     def late(self, quantity: str) -> float | None:

@@ -2,8 +2,8 @@
 
 Returns of MuJoCo Playground's DM-Control tasks, sums over 1000 steps, at the end of training: mean, standard deviation
 over runs, number of runs. `BEST` is the highest mean of at least three runs that a source gives, `POLICY_GRADIENT` the
-highest of a method that learns on-policy, `PPO` a Gaussian policy's by one recipe for all tasks, `FPO` another's runs
-of FPO with its ratio per draw. Budgets differ widely and are mostly larger than ours: they show what has been reached.
+highest of a method that learns on-policy, `PPO` SLM-Lab's, which has all tasks, `FPO` another's runs of FPO with its
+ratio per draw. Budgets differ widely and are mostly larger than ours: they show what has been reached.
 """
 
 from typing import NamedTuple

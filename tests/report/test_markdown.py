@@ -70,6 +70,14 @@ def test_a_seed_without_a_return_is_no_seed_that_fell(tmp_path, finals):
     assert "no seed ended under 0.9 of its best" in text
 
 
+def test_a_seed_that_lost_everything_is_one_that_fell(tmp_path):
+    run = write_run(tmp_path / "a", finals=(900.0,))
+    result = json.loads((run / "result.json").read_text())
+    result["final_return"]["per_seed"] = [0.0]
+    (run / "result.json").write_text(json.dumps(result))
+    assert "BallInCup seed 0 ended under 0.9 of its best" in written([run], tmp_path / "out")
+
+
 def test_every_task_of_the_suite_has_all_three_published_numbers():
     assert set(BEST) == set(POLICY_GRADIENT) == set(PPO) == set(TASKS)
     assert all(PPO[task].mean <= POLICY_GRADIENT[task].mean <= BEST[task].mean for task in BEST)
