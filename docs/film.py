@@ -1,6 +1,7 @@
-"""The README's film: the first two episodes of each run, side by side, as docs/figures/film.webp.
+"""Films of runs beside each other, as one animated WebP: the README's two, and the strip of all tasks.
 
 python docs/film.py RUN_DIR RUN_DIR
+python docs/film.py runs/tasks/units/*-fpo-* --episodes 1 --columns 5 --seconds 4 --fps 8 --out docs/figures/tasks.webp
 """
 
 import argparse
@@ -10,26 +11,38 @@ import imageio.v3 as imageio
 import numpy as np
 from PIL import Image
 
-FILM = Path(__file__).parent / "figures" / "film.webp"
-SECONDS, WIDTH, FPS = 7, 960, 14  # frames a second are about FPS
+WIDTH = 960
 
 
-def write_film(runs: list[Path], path: Path) -> None:
-    """An animated WebP of the first seconds of each RUN_DIR/policy.mp4; pages show it without a player."""
-    fps = [imageio.immeta(run / "policy.mp4")["fps"] for run in runs]
-    if len(set(fps)) > 1:
-        raise SystemExit(f"the films have {fps} frames a second: choose runs of one version")
-    stride = max(1, round(fps[0] / FPS))
-    films = [imageio.imread(run / "policy.mp4")[: round(fps[0] * SECONDS) : stride] for run in runs]
-    halves = [film[:, :, : film.shape[2] // 2] for film in films]
-    frames = [Image.fromarray(np.concatenate(tiles, axis=1)) for tiles in zip(*halves, strict=True)]
-    size = WIDTH, round(WIDTH * frames[0].height / frames[0].width)
-    first, *rest = [frame.resize(size, Image.Resampling.LANCZOS) for frame in frames]
-    frame_ms = round(1000 * stride / fps[0])
+def write_film(films: list[Path], path: Path, *, episodes: int, columns: int, seconds: float, fps: int) -> None:
+    """The first `seconds` of the first `episodes` of each film, `columns` beside each other, at about `fps`.
+
+    Pages show it without a player. The films' episodes are square.
+    """
+    rates = [imageio.immeta(film)["fps"] for film in films]
+    if len(set(rates)) > 1:
+        raise SystemExit(f"the films have {rates} frames a second: choose runs of one version")
+    stride = max(1, round(rates[0] / fps))
+    read = [imageio.imread(film)[: round(rates[0] * seconds) : stride] for film in films]
+    tiles = [film[:, :, : episodes * film.shape[1]] for film in read]
+    blank = np.full_like(tiles[0], 255)
+    tiles += [blank] * (-len(tiles) % columns)
+    rows = [tiles[start : start + columns] for start in range(0, len(tiles), columns)]
+    frames = np.concatenate([np.concatenate(row, axis=2) for row in rows], axis=1)
+    size = WIDTH, round(WIDTH * frames.shape[1] / frames.shape[2])
+    first, *rest = [Image.fromarray(frame).resize(size, Image.Resampling.LANCZOS) for frame in frames]
+    frame_ms = round(1000 * stride / rates[0])
     first.save(path, save_all=True, append_images=rest, duration=frame_ms, loop=0, quality=55, method=6)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path, nargs="+", help="run folders")
-    write_film(parser.parse_args().runs, FILM)
+    parser.add_argument("--episodes", type=int, default=2, help="of each run")
+    parser.add_argument("--columns", type=int, default=2, help="runs beside each other")
+    parser.add_argument("--seconds", type=float, default=7)
+    parser.add_argument("--fps", type=int, default=14)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "figures" / "film.webp")
+    args = parser.parse_args()
+    films = [run / "policy.mp4" for run in args.runs]
+    write_film(films, args.out, episodes=args.episodes, columns=args.columns, seconds=args.seconds, fps=args.fps)

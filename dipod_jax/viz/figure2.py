@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 BAND_ALPHA = 0.16
+WIDE_PANELS = 4  # up to so many stand two beside each other; more are smaller, up to five beside each other
 
 
 class Band(NamedTuple):
@@ -28,7 +29,7 @@ class Band(NamedTuple):
 def plot_figure2(
     panels: Mapping[str, Mapping[str, Band]], path: Path, *, labels: Sequence[str], title: str, y: str = "return"
 ) -> None:
-    """Draw the panels, at most two beside each other, under one legend.
+    """Draw the panels, two beside each other or, of more than four, up to five, under one legend.
 
     Args:
         panels: task -> label -> band over env steps.
@@ -37,9 +38,11 @@ def plot_figure2(
         title: one line.
         y: name of the vertical axis.
     """
-    columns = min(2, len(panels))
+    wide = len(panels) <= WIDE_PANELS
+    columns = min(2, len(panels)) if wide else min(5, math.ceil(math.sqrt(len(panels))))
     lines = math.ceil(len(panels) / columns)
-    with figure(path, 1.0 + 4.6 * columns, 1.4 + 3.1 * lines) as drawing:
+    width, height = (4.6, 3.1) if wide else (2.9, 2.2)
+    with figure(path, 1.0 + width * columns, 1.4 + height * lines) as drawing:
         grid = drawing.subplots(lines, columns, squeeze=False)
         for axes in grid.flat[len(panels) :]:
             axes.set_visible(False)

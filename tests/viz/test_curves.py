@@ -11,6 +11,7 @@ from dipod_jax.viz import plot_comparison, plot_drift, plot_returns
 from dipod_jax.viz._series import Curve, curves_by_seed, mean_curve
 from dipod_jax.viz._style import COLOURS, time_unit, with_count
 from dipod_jax.viz.drift import has_drift
+from dipod_jax.viz.figure2 import Band, plot_figure2
 
 
 def evaluations(num_seeds: int = 2, points: int = 6) -> list[dict[str, Any]]:
@@ -230,3 +231,15 @@ def test_a_negative_gap_is_drawn_too(tmp_path, figures):
     plot_drift(records, [], tmp_path / "drift.png")
     assert figures[0].axes[0].get_yscale() == "symlog"
     assert len(lines_of(figures[0].axes[0], 2.4)) == 2
+
+
+@pytest.mark.parametrize(("tasks", "columns"), [(1, 1), (2, 2), (4, 2), (5, 3), (13, 4), (25, 5)])
+def test_the_panels_of_many_tasks_stand_in_a_picture_that_is_no_taller_than_wide(tmp_path, figures, tasks, columns):
+    steps, returns = np.array([0.0, 1e6, 2e6]), np.array([0.0, 100.0, 200.0])
+    band = Band(steps, returns, 0.9 * returns, 1.1 * returns)
+    plot_figure2({f"task {i}": {"fpo": band} for i in range(tasks)}, tmp_path / "f.png", labels=["fpo"], title="tasks")
+    shown = [axes for axes in figures[0].axes if axes.get_visible()]
+    assert [axes.get_title(loc="left") for axes in shown] == [f"task {i}" for i in range(tasks)]
+    assert shown[-1].get_gridspec().ncols == columns
+    width, height = Image.open(tmp_path / "f.png").size
+    assert height <= width
