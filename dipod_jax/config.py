@@ -175,12 +175,8 @@ class Config:
         no_bound = f"with the objective {self.objective.name}: its likelihood is exact, there is no bound to hold"
         if self.beta == "auto":
             measured = self.policy.has_field and self.drift.interval > 0
-            require(
-                measured,
-                "beta",
-                "auto",
-                f"a number where no drift is measured (objective {self.objective.name}, or drift.interval 0)",
-            )
+            require(self.policy.has_bound, "beta", "auto", f"0 {no_bound}")
+            require(measured, "beta", "auto", "a number where no drift is measured (drift.interval 0)")
         else:
             Checked(self).number("beta")
             require(self.policy.has_bound or self.beta == 0, "beta", self.beta, f"0 {no_bound}")

@@ -46,7 +46,10 @@ def _start(preset: Preset, task: str, objective: str, policy: Mapping[str, Any],
     # A clipped or perturbed action has no density under a flow; a bound takes it as any other.
     left_out = {"action_clip", "action_noise"} if cls.exact_action else set()
     names = {f.name for f in dataclasses.fields(family)} - left_out
-    options = family(**{name: value for name, value in policy.items() if name in names})
+    kept = {name: value for name, value in policy.items() if name in names}
+    if "sampler" in kept and kept["sampler"] not in family.samplers:
+        kept |= {"sampler": "euler", "num_steps": 2 * kept["num_steps"]}  # at the cost of the midpoint steps
+    options = family(**kept)
     return Config(cls(), options, task=task, preset=preset, **values)
 
 

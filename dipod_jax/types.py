@@ -37,6 +37,12 @@ class Steps(NamedTuple):
     """(..., K, d) mean of the next state minus the current state"""
     std: jax.Array
     """(..., K, d), or (..., K, 1) if it is the same for all dimensions"""
+    weight: jax.Array | None = None
+    """(K,) where all K are estimates of one decision: their weights in a mean; None for a path that takes K steps"""
+
+    def total(self, values: jax.Array) -> jax.Array:
+        """(...) the sum over an action's decisions of what each has, (..., K)."""
+        return values.sum(-1) if self.weight is None else values @ self.weight
 
     def divergence(self, other: Steps) -> jax.Array:
         """(..., K) KL(self || other) of each step in nats; the states are the same in both."""
@@ -84,9 +90,10 @@ class Scores(NamedTuple):
     """for policies over tokens"""
 
     def kept(self) -> Scores:
-        """The part of the scores of a fixed policy that an update keeps; the draws' weights have no batch axis and are
-        the same for all policies."""
-        return self._replace(weight=None, bound=None, penalty=None, denoised=None)
+        """The part of the scores of a fixed policy that an update keeps; weights have no batch axis and are the same
+        for all policies."""
+        steps = None if self.steps is None else self.steps._replace(weight=None)
+        return self._replace(weight=None, bound=None, steps=steps, penalty=None, denoised=None)
 
     def mean(self) -> jax.Array:
         """(...) weighted mean loss over the draws."""

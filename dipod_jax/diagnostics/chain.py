@@ -80,7 +80,7 @@ def chain_log_prob(
         index = jnp.argmin(jnp.abs(times[:-1] - t))
         t_next = times[1:][index]
         z = packed[:, obs.shape[-1] :].reshape(-1, num_states - 1 - first, size)[:, index]
-        move, std = chain.step(
+        move, std, _ = chain.step(
             params, packed[:, : obs.shape[-1]], x, t, t_next, Transitions(*(c[index] for c in transitions))
         )
         return (move + std * z) / (t_next - t)

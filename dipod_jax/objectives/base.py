@@ -76,7 +76,7 @@ class Objective:
         unit of the scores. If the scores are likelihoods, its mean over the acting policy's actions is the KL.
         """
         if new.steps is not None and old.steps is not None:
-            return jnp.where(new.known, old.steps.divergence(new.steps), 0.0).sum(-1)
+            return new.steps.total(jnp.where(new.known, old.steps.divergence(new.steps), 0.0))
         return kl_estimate(new.mean() - old.mean(), "k3")
 
 

@@ -41,8 +41,8 @@ class Espo(Objective):
     clip_epsilon_high: float = 0.2
     """see clip_epsilon_low; > 0"""
     kl: Literal["k2", "k1", "k3"] = "k2"
-    """estimator of the KL to the reference policy; k1 includes the score term, without which its gradient would not
-    depend on the reference and would cancel DiPOD's"""
+    """estimator of the KL to the reference policy; over a bound k1, also with its score term, takes kl_weight off
+    beta: its gradient is (1 + D) grad(log pi)"""
     kl_weight: float | None = 3e-3
     """weight of the KL, >= 0, for log ratios in the unit of the scores (ESPO's beta is this / d for a mean over d
     dimensions); none: no KL and no reference policy"""

@@ -66,9 +66,3 @@ class PolicyFlow(Objective):
         loss += self.brownian_weight * new.penalty.mean() - self.entropy_weight * log_std
         metrics = ratio_metrics(log_ratio, self.clip_epsilon)
         return loss, metrics | {"terminal_std": new.steps.std.mean(), "brownian": new.penalty.mean()}
-
-    def divergence(self, new: Scores, old: Scores) -> jax.Array:
-        """(...) sum_d [log(sigma / sigma_old) + (sigma_old^2 + u_n^2) / (2 sigma^2) - 1/2], in a mean over the points n
-        of the path (its code, which holds the running mean over the epochs at .01)."""
-        assert new.steps is not None and old.steps is not None, "the policy has terminal noise"
-        return old.steps.divergence(new.steps) @ new.weight

@@ -40,6 +40,8 @@ class FlowOptions(PolicyOptions):
     has_bound: ClassVar[bool] = True
     has_velocity: ClassVar[bool] = True
     has_field: ClassVar[bool] = True
+    samplers: ClassVar[tuple[str, ...]] = ("euler", "midpoint", "heun")
+    """the values of `sampler` that the family's steps can be"""
 
     activation: Literal["silu", "tanh", "relu", "gelu"] = "silu"
     """nonlinearity between layers"""
@@ -77,6 +79,7 @@ class FlowOptions(PolicyOptions):
         check = Checked(self, "policy")
         check.number("num_steps", "num_draws", low=1)
         check.number("action_noise")
+        check.require(self.sampler in self.samplers, "sampler", f"with a {self.name} policy {', '.join(self.samplers)}")
         check.positive("output_scale", "action_clip")
         check.require(0.0 < self.elbo_cutoff < 1.0, "elbo_cutoff", "more than 0 and less than 1")
         check.require(

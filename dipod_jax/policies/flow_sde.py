@@ -51,6 +51,9 @@ class NoisyFlowOptions(ChainOptions):
 class FlowSdeOptions(ChainOptions):
     """A flow-matching policy that acts by the SDE with the same marginals as its flow."""
 
+    # The score is made of v(x_k, t_k); with the velocity at the middle a step takes back less than its noise adds.
+    samplers: ClassVar[tuple[str, ...]] = ("euler",)
+
     noise_level: float = 0.7
     """s_t / sqrt(t / (1 - t)), the SDE's diffusion, > 0"""
 
@@ -69,6 +72,8 @@ class FlowSdeOptions(ChainOptions):
 @dataclass(frozen=True)
 class DdimFlowOptions(ChainOptions):
     """A flow-matching policy that acts by DDIM's steps."""
+
+    samplers: ClassVar[tuple[str, ...]] = ("euler",)  # x0_hat and eps_hat are made of v(x_k, t_k)
 
     eta: float = 1.0
     """fraction of the ancestral sampler's noise, 0 <= eta <= 1"""
@@ -121,7 +126,7 @@ class FlowSdePolicy(FlowPolicy):
 
         def advance(x, inputs):
             z, *at = inputs
-            move, std = self.step(params, obs, x, *at)
+            move, std, _ = self.step(params, obs, x, *at)
             return x + move + std * z, x
 
         z = jnp.moveaxis(noise[..., 1:, :], -2, 0)

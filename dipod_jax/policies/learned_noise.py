@@ -76,7 +76,7 @@ class LearnedNoisePolicy(FlowSdePolicy):
         self, params: Params, obs: jax.Array, x: jax.Array, t: jax.Array, t_next: jax.Array, coefficients: Transitions
     ) -> Steps:
         """The distribution of the state that follows x (..., d): move and std (..., d)."""
-        move, _ = super().step(params, obs, x, t, t_next, coefficients)
+        move, *_ = super().step(params, obs, x, t, t_next, coefficients)
         return Steps(move, jnp.broadcast_to(self.noise(params, obs, t), move.shape))
 
     def score(self, params: Params, obs: jax.Array, action: jax.Array, evidence: PathAndDraws) -> Scores:

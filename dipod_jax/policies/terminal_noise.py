@@ -128,8 +128,7 @@ class TerminalNoisePolicy(FlowPolicy):
             weight=self.draw_weights,
             bound=self.cfm_loss(params, obs, ends.endpoint, draws) @ self.draw_weights,
         )
-        # One decision as each draw estimates it, where a chain's steps are all taken: a path KL would add them up.
-        steps = Steps(-shift, jnp.broadcast_to(jnp.exp(log_std), shift.shape))
+        steps = Steps(-shift, jnp.broadcast_to(jnp.exp(log_std), shift.shape), self.draw_weights)
         penalty = brownian @ self.draw_weights
         return scores._replace(steps=steps, penalty=penalty, time=draws.t, velocity=velocity)
 

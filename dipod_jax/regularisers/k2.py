@@ -32,8 +32,9 @@ def kl_estimate(log_ratio: jax.Array, kind: Literal["k2", "k1", "k3"]) -> jax.Ar
         k3 = exp(-D) - 1 + D              gradient  (1 - exp(-D)) grad(log pi); never negative
 
     The plain mean of D has the right value too, but its gradient is grad(log pi) whatever the reference: on a bound,
-    that is DiPOD with the opposite sign, so it is not offered. The exponent of k3 is clamped at 20 with its gradient
-    kept.
+    that is DiPOD with the opposite sign, so it is not offered. The 1 in k1's gradient is the same term: its mean over
+    own samples is 0 for a likelihood, not for a bound, and a k1 with DiPOD's beta for its weight leaves nothing of it.
+    k2 and k3 have no such term. The exponent of k3 is clamped at 20 with its gradient kept.
 
     Args:
         log_ratio: D (...), whose gradient is that of log pi.

@@ -18,6 +18,7 @@ class PathKl(Regulariser):
     an upper bound of the actions' KL (GSB-MDPO, arXiv 2603.21621, eq. 22).
 
     It grows with the number of steps and shrinks with their noise, so a weight does not carry over to other settings.
+    Over `policyflow`, whose draws each estimate the one decision at the end, it is their mean.
     """
 
     needs: ClassVar[Need | None] = "steps"
@@ -27,4 +28,4 @@ class PathKl(Regulariser):
         new, reference = terms.new, jax.lax.stop_gradient(terms.reference)
         assert reference is not None and new.steps is not None and reference.steps is not None, "steps and a reference"
         cost = jnp.where(new.known & reference.known, new.steps.divergence(reference.steps), 0.0)
-        return self.weight * cost.sum(-1).mean()
+        return self.weight * new.steps.total(cost).mean()

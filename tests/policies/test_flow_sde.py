@@ -12,6 +12,7 @@ from dipod_jax.bounds import integrate
 from dipod_jax.diagnostics.synthetic import gaussian_velocity
 from dipod_jax.policies.flow import FlowOptions
 from dipod_jax.policies.flow_sde import DdimFlowOptions, FlowSdeOptions, NoisyFlowOptions
+from dipod_jax.presets import make_config
 
 FAMILIES = [NoisyFlowOptions, FlowSdeOptions, DdimFlowOptions]
 
@@ -107,9 +108,26 @@ def test_sampling_the_sde_of_a_gaussian_target_gives_the_target(monkeypatch):
     assert spread[NoisyFlowOptions] > 0.4
 
 
+@pytest.mark.parametrize("preset", ["cpu", "paper", "smoke"])
+@pytest.mark.parametrize("name", ["ddpo", "flow-grpo"])
+def test_the_steps_of_a_preset_do_not_widen_the_marginals(name, preset, monkeypatch):
+    """Standard deviation of the action over that of the target, N(0, target^2) under its optimal field."""
+    policy = make_config(preset, "BallInCup", name, "native")[0].policy.build(1, 1)
+    monkeypatch.setattr(policy, "velocity", gaussian_velocity)
+    for target in (0.1, 0.3, 1.0):
+        ones = jnp.ones((len(policy.times) - 1, 1))
+        path_steps = policy.step(target, ones, ones, policy.times[:-1], policy.times[1:], policy.transitions)
+        variance = 1.0
+        for move, std in zip(np.float64(path_steps.move), np.float64(path_steps.std), strict=True):
+            variance = float((1.0 + move[0]) ** 2 * variance + std[0] ** 2)  # the steps are linear in the state
+        assert 0.7 < np.sqrt(variance) / target < 1.0
+
+
 @pytest.mark.parametrize(
     ("options", "flag"),
     [
+        (FlowSdeOptions(sampler="midpoint"), "policy.sampler"),
+        (DdimFlowOptions(sampler="heun"), "policy.sampler"),
         (NoisyFlowOptions(step_noise=0.0), "policy.step-noise"),
         (FlowSdeOptions(noise_level=-1.0), "policy.noise-level"),
         (FlowSdeOptions(num_steps=1), "policy.num-steps"),

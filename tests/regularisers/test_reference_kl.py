@@ -6,11 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from chains import acted, make
 from numpy.testing import assert_allclose, assert_array_equal
 from score_batches import numerical_gradient, random_batch, scores
 
 from dipod_jax.objectives.fpo import Fpo
 from dipod_jax.policies.gaussian import GaussianOptions
+from dipod_jax.policies.terminal_noise import TerminalNoiseOptions
 from dipod_jax.presets import make_config
 from dipod_jax.regularisers import Terms
 from dipod_jax.regularisers.dipod import Dipod
@@ -60,8 +62,19 @@ def test_a_k1_without_its_correction_is_a_dipod_of_the_opposite_sign():
     surrogate = lambda n: Fpo()(scores(n), scores(reference), None, advantage)[0]
     both = jax.grad(lambda n: surrogate(n) + plain_k1(n) + dipod(n))(new)
     assert_allclose(both, jax.grad(surrogate)(new), atol=1e-9)
-    corrected = jax.grad(lambda n: kl_estimate(reference.mean(-1) - n.mean(-1), "k1").mean())(new)
-    assert_allclose(corrected, -(1 + (reference - new).mean(-1, keepdims=True)) / new.size * jnp.ones(8), rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("kind", "pull", "left"),
+    [("k1", lambda d: d, 0.0), ("k2", lambda d: d, 1.0), ("k3", lambda d: 1 - np.exp(-d), 1.0)],
+)
+def test_over_a_bound_k1_takes_its_weight_off_beta_and_the_others_leave_dipod_whole(kind, pull, left):
+    new, reference, _ = random_batch()
+    dipod = lambda n: Dipod(0.04)(Terms(scores(n, bound=scores(n).mean()), scores(n), None, None))
+    kl = lambda n: 0.04 * kl_estimate(scores(reference).mean() - scores(n).mean(), kind).mean()
+    gradient = jax.grad(lambda n: kl(n) + dipod(n))(jnp.float32(new))
+    apart = (reference - new).mean(-1, keepdims=True)
+    assert_allclose(gradient, np.broadcast_to(0.04 * (left - pull(apart)) / new.size, new.shape), rtol=1e-3, atol=1e-8)
 
 
 def test_k3_far_from_the_reference_is_finite_and_pulls_back():
@@ -118,6 +131,21 @@ def test_a_reference_is_kept_where_a_regulariser_asks_for_one_and_refused_where_
     ):
         over(velocity=VelocityKl(0.1))
     assert isinstance(config.policy, GaussianOptions)
+
+
+def test_the_path_kl_of_one_decision_that_draws_estimate_is_their_mean():
+    """Of policyflow's: the field moves by u everywhere, so that every draw says |u|^2 / (2 sigma^2)."""
+    shift = jnp.array([0.1, -0.2, 0.3])
+    for num_draws in (2, 8):
+        policy, params = make(TerminalNoiseOptions((16, 12), num_steps=4, num_draws=num_draws, initial_noise=0.5))
+        obs, action, _, evidence = acted(policy, params)
+        velocity = evidence.velocity + shift
+        with pytest.MonkeyPatch.context() as patch:
+            old = policy.score(params, obs, action, evidence)
+            patch.setattr(policy, "velocity", lambda *_, v=velocity: v)
+            new = policy.score(params, obs, action, evidence)
+        kl = 0.5 * float(jnp.square(shift / policy.std(params)).sum())
+        assert_allclose(PathKl(0.1)(Terms(new, old, old.kept(), None)), 0.1 * kl, rtol=1e-3)
 
 
 @pytest.mark.slow
