@@ -7,7 +7,6 @@ import dataclasses
 import itertools
 import math
 import shlex
-import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,7 +30,7 @@ def own_options(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
         own.add_argument(f"--{name}s", f"--{name}", nargs="*", action="append", dest=f"{name}s")
     own.add_argument("--betas", nargs="*")
     own.add_argument("--grid", nargs="*", action="append", default=[])
-    own.add_argument("--out", type=Path, default=Path("runs") / "sweep" / time.strftime("%Y%m%d-%H%M%S"))
+    own.add_argument("--out", type=Path)
     own.add_argument("--launcher", default="local")
     own.add_argument("--ray-address")
     own.add_argument("--shard", nargs="?", const="")
@@ -45,9 +44,17 @@ def own_options(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
         setattr(known, name, values)
     if known.betas is not None:
         check_selection("betas", known.betas)
+    if known.out is None:
+        known.out = default_out(known.tasks)
     several = known.betas or known.grid or len(known.tasks) > 1 or len(known.objectives) > 1
     require(bool(several), "betas", "without a value", "one or more; or --grid, or several --tasks or --objectives")
     return known, rest
+
+
+def default_out(tasks: Sequence[str]) -> Path:
+    """`runs/sweep/<tasks>`: the same for the same tasks, so that the same command goes on and another extends it."""
+    name = "-".join(task.replace(":", ".") for task in tasks) if len(tasks) <= 4 else f"{len(tasks)}-tasks"
+    return Path("runs") / "sweep" / name
 
 
 def check_rest(rest: Sequence[str]) -> None:

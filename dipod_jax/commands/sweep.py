@@ -26,7 +26,7 @@ USAGE = """usage: dipod sweep [--tasks TASK ...] [--objectives NAME ...] [--beta
 Train one run for every combination of task, objective, beta (a number, or auto) and grid value, each with all its
 seeds, into DIR/units, then write DIR/report.html. DIR/plan.csv lists the runs. To continue a sweep that was stopped,
 give the same command again: finished runs are kept, the others are continued. To extend a sweep, give more betas,
-tasks or objectives with the same DIR.
+tasks or objectives with the same DIR (default: runs/sweep/ and the names of the tasks).
 
   --tasks, --objectives   default: BallInCup and fpo; --task and --objective mean the same
   --betas                 default: the preset's beta

@@ -40,8 +40,8 @@ spec:
           env:
             - name: JOB_COMPLETIONS
               value: "{count}"
-          resources:
-            {resources}
+          resources:  # the limit tells a worker how many of the node's cores are its own
+            limits: {limits}
           volumeMounts:
             - name: sweeps
               mountPath: {mount}
@@ -76,6 +76,6 @@ def manifest(job: Job) -> str:
         name=f"sweep-{name}",
         count=num_shards(job),
         command=json.dumps(["python", *words, "--shard"]),
-        resources='limits: {"nvidia.com/gpu": 1}' if job.on_accelerator else 'requests: {"cpu": 1}',
+        limits='{"nvidia.com/gpu": 1}' if job.on_accelerator else '{"cpu": 1}',
         mount=json.dumps(str(out.parent)),
     )

@@ -26,8 +26,11 @@ class Ended(NamedTuple):
 
     def last_line(self) -> str:
         """What it said last."""
-        lines = self.log.read_text(errors="replace").split("\n")
-        return next((line for line in reversed(lines) if line.strip()), "it said nothing")
+        return next((line for line in reversed(self.lines()) if line.strip()), "it said nothing")
+
+    def lines(self) -> list[str]:
+        """All that it said."""
+        return self.log.read_text(errors="replace").split("\n")
 
 
 class Pool:
@@ -37,9 +40,9 @@ class Pool:
     pipe that is their standard input ends.
     """
 
-    def __init__(self, words: Sequence[str], size: int, logs: Path, *, pinned: bool) -> None:
-        """Prepare for processes that run `words`, each writing to a file in `logs`."""
-        self.size, self._words, self._logs = size, [*words, "--with-parent"], logs
+    def __init__(self, words: Sequence[str], size: int, logs: Path, name: str, *, pinned: bool) -> None:
+        """Prepare for processes that run `words`, each writing to a file in `logs` that has the pool's name."""
+        self.size, self._words, self._logs, self._name = size, [*words, "--with-parent"], logs, name
         self._cores = split_cores(sorted(os.sched_getaffinity(0)), size) if pinned else [[]] * size
         self._running: dict[int, subprocess.Popen[bytes]] = {}
         logs.mkdir(parents=True, exist_ok=True)
@@ -83,7 +86,7 @@ class Pool:
             time.sleep(POLL_S)
 
     def _log(self, place: int) -> Path:
-        return self._logs / f"worker{place}.log"
+        return self._logs / f"{self._name}-worker{place}.log"
 
 
 def split_cores(cores: Sequence[int], count: int) -> list[list[int]]:

@@ -67,7 +67,7 @@ def _check_port(address: str) -> None:
 
 
 def run(job: Job, task: Any, stop: StopRequest, board: Board) -> None:
-    """Submit what waits, and again what has failed once, until nothing waits."""
+    """Submit what waits, and again what has failed once, until nothing waits or is trained, also by others."""
     import ray  # pyright: ignore[reportMissingImports]
 
     submitted: dict[Any, Unit] = {}
@@ -85,9 +85,9 @@ def run(job: Job, task: Any, stop: StopRequest, board: Board) -> None:
             raise stop.stopped()
         have = {unit.id for unit in submitted.values()}
         for unit in job.units:
-            if unit.id not in have and state_of(unit, job.session) in ("waiting", "running"):
+            if unit.id not in have and state_of(unit, job.session) == "waiting":
                 submitted[task.remote(str(job.out.absolute()), unit.id, job.session)] = unit
-        if not submitted:
+        if not submitted and not board.num_left:
             return
         time.sleep(POLL_S)
 
@@ -109,17 +109,19 @@ def note_end(job: Job, unit: Unit, reference: Any) -> None:
 
 
 def train_unit(out: str, identity: str, session: str) -> None:
-    """One try at a unit, in a process of the cluster; waits for who had it before to be gone."""
+    """One try at a unit, in a process of the cluster.
+
+    Where it goes on for a node that was lost it waits for the lock to be given up; what another command trains it
+    leaves to that.
+    """
     flags = os.environ.get("XLA_FLAGS", "")
     if "xla_force_host_platform_device_count" not in flags:  # a task has one core of however many there are
         os.environ["XLA_FLAGS"] = f"{flags} {ONE_DEVICE}".strip()
     unit = next(unit for unit in read_plan(Path(out)) if unit.id == identity)
     deadline = time.monotonic() + RELEASE_S
     while (lock := take(unit)) is None:
-        if is_done(unit):
+        if is_done(unit) or time.monotonic() > deadline:
             return
-        if time.monotonic() > deadline:
-            raise MachineError(f"{unit.name} is in use by another process; let that end")
         time.sleep(POLL_S)
     try:
         if not is_done(unit):

@@ -29,6 +29,7 @@ from dipod_jax.studies.sweep.states import TRIES, failures, is_done, take
 from dipod_jax.studies.sweep.trainer import Trainer, attempt, program_key
 
 LOOK_AGAIN_S = 0.1
+TRAINING = ": training"  # after a unit's name: the last such line says what a worker had when it died
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ def work(units: Sequence[Unit], session: str, trainer: Trainer | None = None) ->
         try:
             if lock.taken_over_from is not None:
                 print(f"{unit.name}: continuing for {lock.taken_over_from}", flush=True)
-            print(f"{unit.name}: training", flush=True)
+            print(f"{unit.name}{TRAINING}", flush=True)
             failure = attempt(unit, session, trainer)
             print(f"{unit.name}: {'done' if failure is None else f'failed: {failure}'}", flush=True)
         finally:

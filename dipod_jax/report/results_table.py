@@ -46,7 +46,7 @@ def _cells(row: Row, label: str, highest: float | None) -> Cells:
         seeds=begun + (f", {row.num_diverged} diverged" if row.num_diverged else ""),
         mean=interval_text(row.mean, ""),
         iqm=interval_text(row.iqm, ""),
-        auc=shown_return(row.auc),
+        auc=interval_text(row.auc, ""),
         improvement=interval_text(row.improvement, ".2f"),
         difference=interval_text(row.difference, "+"),
         gap=number_or_dash(row.gap, ".3g"),

@@ -15,11 +15,9 @@ from dipod_jax.report.origins import origins
 from dipod_jax.report.results_table import results_table, shown_return, sources
 from dipod_jax.runs import RunFolder, RunFolderError
 from dipod_jax.runs._disk import plain, read_bytes, write_text
-from dipod_jax.runs.schema import read_json
-from dipod_jax.studies.begun import MAX_BYTES, STUDY
 from dipod_jax.studies.collected import SeedRun, Study, collect, collect_study
 from dipod_jax.studies.summary import Row, cautions, rows, verdicts
-from dipod_jax.studies.sweep.plan import MAX_PLAN_BYTES, TABLE, read_plan
+from dipod_jax.studies.sweep.plan import MAX_PLAN_BYTES, TABLE, planned_by, read_plan
 from dipod_jax.studies.sweep.states import failures, is_done
 from dipod_jax.tables import duration, short_number
 from dipod_jax.viz._style import COLOURS
@@ -35,7 +33,7 @@ def write_study_report(folder: Path) -> Path:
     `curves.parquet`; return the page.
 
     It reads the run folders in `folder/units`, whatever they hold so far, and where there are such files the number of
-    units from `plan.csv` and the command from `study.json`. The page needs nothing beside it and asks nothing of the
+    units from `plan.csv` and the commands from `study.json`. The page needs nothing beside it and asks nothing of the
     network: charts, their library (uPlot) and films are in it.
 
     Args:
@@ -46,7 +44,7 @@ def write_study_report(folder: Path) -> Path:
     """
     study = collect_study(folder)
     study = study._replace(left_out=study.left_out | _failed(folder))
-    return _write(study, folder, planned=_planned(folder), commands=_commands(folder))
+    return _write(study, folder, planned=_planned(folder), commands=planned_by(folder))
 
 
 def write_runs_report(run_dirs: Sequence[Path], out: Path) -> Path:
@@ -94,20 +92,13 @@ def _failed(folder: Path) -> dict[str, str]:
     return {name: f"a try failed: {found[-1].get('error')}" for name, found in errors.items() if found}
 
 
-def _commands(folder: Path) -> list[str]:
-    """The command that planned the study; none where it was noted nowhere."""
-    try:
-        return [str(read_json(folder / STUDY, MAX_BYTES)["command"])]
-    except (OSError, KeyError, RunFolderError):
-        return []
-
-
 def _content(
     study: Study, table: Sequence[Row], returns: Bands, planned: int | None, commands: Sequence[str]
 ) -> dict[str, Any]:
     """The variables of the template."""
     shown = sections(study, returns)
-    commands = [*commands, *(str(folder.provenance.get("command", "")) for folder in study.folders)]
+    if not commands:  # those of a sweep's workers would say less
+        commands = [str(folder.provenance.get("command", "")) for folder in study.folders]
     return {
         "title": _title(study),
         "subtitle": _subtitle(study, planned),

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dipod_jax.studies.collected import Arm, SeedRun, Study
+from dipod_jax.studies.collected import Arm, Study
 from dipod_jax.studies.statistics import (
     COVERAGE,
     Interval,
@@ -33,8 +33,8 @@ class Row(NamedTuple):
     mean: Interval | None
     """None where no seed is finished; so are those that follow"""
     iqm: Interval | None
-    auc: float | None
-    """mean return along training, mean over the finished seeds"""
+    auc: Interval | None
+    """mean over the finished seeds of the mean return along training"""
     improvement: Interval | None
     """probability of a higher return than with beta 0; None for beta 0 itself and where it was not run"""
     difference: Interval | None
@@ -63,6 +63,7 @@ def _row(name: str, tasks: Sequence[str], arm: Arm, study: Study) -> Row:
     done = [seed for seed in seeds if seed.final_return is not None]
     scores = [finals(study, task, arm) for task in tasks]
     control = [finals(study, task, arm.control) for task in tasks]
+    along = [np.array([seed.auc for seed in done if seed.task == task and seed.auc is not None]) for task in tasks]
     has_control = arm != arm.control and all(task.size for task in (*scores, *control))
     return Row(
         task=name,
@@ -72,16 +73,12 @@ def _row(name: str, tasks: Sequence[str], arm: Arm, study: Study) -> Row:
         num_diverged=sum(seed.finished and seed.final_return is None for seed in seeds),
         mean=bootstrap(mean, scores) if done else None,
         iqm=bootstrap(interquartile_mean, scores) if done else None,
-        auc=mean_of_numbers(_mean_over(task, done, "auc") for task in tasks),
+        auc=bootstrap(mean, along) if all(task.size for task in along) else None,
         improvement=probability_of_improvement(scores, control) if has_control else None,
         difference=difference_of_means(scores, control) if has_control else None,
         gap=mean_of_numbers(seed.late("gap") for seed in seeds),
         cosine=mean_of_numbers(seed.late("cosine") for seed in seeds),
     )
-
-
-def _mean_over(task: str, seeds: Sequence[SeedRun], name: str) -> float | None:
-    return mean_of_numbers(getattr(seed, name) for seed in seeds if seed.task == task)
 
 
 def verdicts(table: Sequence[Row]) -> list[str]:

@@ -227,8 +227,13 @@ def test_a_sweep_trains_every_beta_on_a_core_of_its_own_and_goes_on_where_it_was
     assert "2 units, 0 new, 2 finished before" in second.stdout
 
 
-def test_make_tasks_trains_every_task_of_the_suite():
+def test_make_tasks_trains_every_task_of_the_suite_by_the_recipe_and_by_ppo():
     done = subprocess.run(["make", "--dry-run", "tasks"], cwd=ROOT, capture_output=True, text=True, check=True)
-    words = done.stdout.replace("\\\n", " ").split()
-    tasks = words[words.index("--tasks") + 1 : words.index("--preset")]
-    assert sorted(tasks) == sorted(TASKS)
+    sweeps = [line.split() for line in done.stdout.splitlines() if "experiments.sweep" in line]
+    for ppo in (False, True):
+        tasks = []
+        for words in sweeps:
+            if ("ppo" in words) == ppo:
+                rest = words[words.index("--tasks") + 1 :]
+                tasks += rest[: next(i for i, word in enumerate(rest) if word.startswith("--"))]
+        assert sorted(tasks) == sorted(TASKS)

@@ -1,5 +1,6 @@
 """The local launcher: every unit once, whatever becomes of its processes."""
 
+import io
 import json
 import os
 import random
@@ -13,10 +14,15 @@ from pathlib import Path
 import pytest
 from fake_sweep import command, fake_units
 
-from dipod_jax.launch.pool import Pool, split_cores
+from dipod_jax.launch import local
+from dipod_jax.launch.base import Job
+from dipod_jax.launch.board import Board
+from dipod_jax.launch.local import note_death, shrink
+from dipod_jax.launch.pool import Ended, Pool, split_cores
 from dipod_jax.runs import RunFolder
+from dipod_jax.runs.errors import MachineError, StorageError
 from dipod_jax.studies.sweep.plan import read_plan
-from dipod_jax.studies.sweep.states import failures, is_done, owner_of
+from dipod_jax.studies.sweep.states import failures, is_done, owner_of, take
 
 LONG = {"total_steps": 16 * 20}
 
@@ -144,9 +150,60 @@ def test_a_worker_is_not_stopped_while_it_draws(tmp_path):
     assert "everything is in" in (unit.logs / "output.log").read_text()
 
 
+def dead_worker(out: Path, status: int, *lines: str) -> Ended:
+    log = out / "worker.log"
+    log.write_text("".join(f"{line}\n" for line in lines))
+    return Ended(12345, status, log)
+
+
+def test_the_death_of_a_worker_counts_against_its_last_unit_even_where_another_has_taken_that_over(tmp_path):
+    first, second = fake_units(tmp_path / "s", betas=(0.0, 0.1))
+    job = Job(tmp_path / "s", (first, second), "a")
+    ended = dead_worker(tmp_path, -9, f"{first.name}: training", f"{first.name}: done", f"{second.name}: training")
+    lock = take(second)  # by another worker, before the launcher has looked
+    assert note_death(job, ended)
+    assert lock is not None and failures(first) == []
+    assert "process 12345, was killed by SIGKILL" in failures(second, "a")[0]["error"]
+
+
+def test_a_worker_that_is_killed_with_nothing_in_hand_leaves_the_others_and_the_last_one_ends_the_sweep(tmp_path):
+    units = fake_units(tmp_path / "s", betas=(0.0,))
+    job, said = Job(tmp_path / "s", tuple(units), "a"), io.StringIO()
+    ended = dead_worker(tmp_path, -9, "Killed while it imported")
+    assert not note_death(job, ended) and failures(units[0]) == []
+    pool = Pool(["true"], 2, tmp_path / "logs", "a", pinned=False)
+    shrink(pool, Board(job, said), ended)
+    assert pool.size == 1 and "killed by SIGKILL; going on with 1" in said.getvalue()
+    with pytest.raises(MachineError, match="killed by SIGKILL; it said: Killed while it imported"):
+        shrink(pool, Board(job, said), ended)
+
+
+@pytest.mark.parametrize(("status", "error"), [(2, MachineError), (1, MachineError), (74, StorageError)])
+def test_what_no_other_worker_would_escape_ends_the_sweep_in_its_words(tmp_path, status, error):
+    units = fake_units(tmp_path / "s", betas=(0.0,))
+    with pytest.raises(error, match="no such thing"):
+        note_death(Job(tmp_path / "s", tuple(units), "a"), dead_worker(tmp_path, status, "error: no such thing"))
+
+
+@pytest.mark.parametrize(("cores", "gigabytes", "workers"), [(64, 512, 5), (64, 6, 4), (2, 512, 2), (8, 1, 1)])
+def test_there_are_as_many_workers_as_cores_units_and_memory_allow(tmp_path, monkeypatch, cores, gigabytes, workers):
+    units = fake_units(tmp_path / "s", betas=(0.0, 0.1, 0.2, 0.3, 0.4))
+    monkeypatch.setattr("dipod_jax.training.setup.available_cores", lambda: cores)
+    monkeypatch.setattr(local, "machine_bytes", lambda: gigabytes * 2**30)
+    assert local.sensible_workers(Job(tmp_path / "s", tuple(units), "a")) == workers
+
+
+def test_two_launchers_on_one_folder_write_logs_of_their_own(tmp_path):
+    pools = [Pool([sys.executable, "-c", f"print('{name}')"], 1, tmp_path, name, pinned=False) for name in "ab"]
+    for pool in pools:
+        pool.start()
+    ended = [wait_until(pool.reap)[0] for pool in pools]
+    assert [each.last_line() for each in ended] == ["a", "b"]
+
+
 def test_workers_stop_where_their_launcher_is_gone(tmp_path):
     script = "import os, sys; os.read(0, 1); open(sys.argv[1], 'w').close()"
-    pool = Pool([sys.executable, "-c", script, str(tmp_path / "ended")], 1, tmp_path, pinned=False)
+    pool = Pool([sys.executable, "-c", script, str(tmp_path / "ended")], 1, tmp_path, "a", pinned=False)
     pool.start()
     (process,) = pool._running.values()
     assert process.stdin is not None

@@ -57,6 +57,7 @@ def test_the_kubernetes_job_is_indexed_and_tells_its_workers_how_many_they_are(p
     assert (spec["completionMode"], spec["completions"], spec["backoffLimitPerIndex"]) == ("Indexed", 5, 1)
     assert container["command"] == ["python", "-m", "dipod_jax.launch.worker", str(out), "--shard"]
     assert container["env"] == [{"name": "JOB_COMPLETIONS", "value": "5"}]
+    assert container["resources"] == {"limits": {"cpu": 1}}  # of which `available_cores` knows
     assert container["volumeMounts"][0]["mountPath"] == str(out.parent)
 
 

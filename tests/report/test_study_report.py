@@ -241,10 +241,16 @@ def test_a_seed_that_two_units_of_a_study_have_is_shown_once_as_far_as_it_has_go
     assert study.left_out["eight, seed 1"] == "three has the same seed"
 
 
-def test_a_sweep_s_command_comes_first(tmp_path):
-    write_run(tmp_path / "units" / "a")
-    (tmp_path / "study.json").write_text(json.dumps({"command": "dipod sweep --tasks BallInCup"}))
-    assert "<pre>dipod sweep --tasks BallInCup</pre>" in write_study_report(tmp_path).read_text()
+def test_a_sweep_s_commands_are_shown_in_place_of_those_of_its_workers(tmp_path):
+    config, _ = presets.make_config("smoke", "BallInCup", "fpo", "native")
+    unit = make_unit(tmp_path, config)
+    for command in ("dipod sweep --betas 0", "dipod sweep --betas 0 0.1", "dipod sweep --betas 0"):
+        extend_plan(tmp_path, [unit], command)
+    write_run(unit.folder)
+    text = write_study_report(tmp_path).read_text()
+    assert "<pre>dipod sweep --betas 0\ndipod sweep --betas 0 0.1</pre>" in text and "dipod train" not in text
+    (tmp_path / "study.json").unlink()
+    assert "<pre>dipod train --task BallInCup" in write_study_report(tmp_path).read_text()
 
 
 def test_a_unit_that_has_failed_is_named_with_its_error(tmp_path):

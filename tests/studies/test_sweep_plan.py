@@ -1,7 +1,6 @@
 """The plan of a sweep: what an id depends on, what the files say, who has which unit."""
 
 import dataclasses
-import json
 import os
 import subprocess
 import sys
@@ -12,7 +11,7 @@ from dipod_jax.options import override
 from dipod_jax.presets import make_config
 from dipod_jax.runs import RunFolder, RunFolderError
 from dipod_jax.serialisation import to_json
-from dipod_jax.studies.sweep.plan import extend_plan, make_unit, read_plan, unit_id
+from dipod_jax.studies.sweep.plan import extend_plan, make_unit, planned_by, read_plan, unit_id
 from dipod_jax.studies.sweep.shards import Shard, parse_shard
 from dipod_jax.studies.sweep.states import is_done, owner_of, position, record_failure, state_of, take
 from dipod_jax.studies.sweep.trainer import program_key, to_continue
@@ -40,8 +39,18 @@ def test_units_keep_their_place_when_a_plan_grows(tmp_path):
     extend_plan(tmp_path, [of_beta(0.5)], "dipod sweep --betas 0.5")
     planned = extend_plan(tmp_path, [of_beta(0.0), of_beta(0.5)], "dipod sweep --betas 0 0.5")
     assert [unit.config.beta for unit in planned] == [0.5, 0.0]
-    assert json.loads((tmp_path / "study.json").read_text()) == {"command": "dipod sweep --betas 0 0.5"}
+    extend_plan(tmp_path, [of_beta(0.5)], "dipod sweep --betas 0.5")
+    assert planned_by(tmp_path) == ["dipod sweep --betas 0.5", "dipod sweep --betas 0 0.5"]
     assert not (tmp_path / ".lock").exists()
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"commands": 3}', '{"commands": [3]}', '{"betas": [0.1]}'])
+def test_commands_that_were_not_noted_are_none(tmp_path, text):
+    assert planned_by(tmp_path) == []
+    (tmp_path / "study.json").write_text(text)
+    assert planned_by(tmp_path) == []
+    (tmp_path / "study.json").write_text('{"command": "dipod sweep --betas 0"}')  # as once
+    assert planned_by(tmp_path) == ["dipod sweep --betas 0"]
 
 
 def test_other_physics_in_one_plan_are_refused(tmp_path):

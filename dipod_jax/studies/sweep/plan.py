@@ -20,7 +20,7 @@ from dipod_jax.runs.lock import FolderLock
 from dipod_jax.runs.places import CONFIG
 from dipod_jax.runs.schema import check_fields, is_group, is_text, read_json
 from dipod_jax.serialisation import from_json, to_json
-from dipod_jax.studies.begun import STUDY
+from dipod_jax.studies.begun import MAX_BYTES, STUDY
 from dipod_jax.tables import as_csv
 
 MAX_PLAN_BYTES = 2**28
@@ -148,8 +148,18 @@ def extend_plan(out: Path, units: Sequence[Unit], command: str = "") -> list[Uni
         columns = _in_order(rows)
         write_text(out / TABLE, as_csv([{name: row.get(name, "") for name in columns} for row in rows]))
         write_json(out / PLAN, {"units": [_to_json(unit) for unit in together]})
-        write_json(out / STUDY, {"command": command})  # which the report shows
+        write_json(out / STUDY, {"commands": list(dict.fromkeys([*planned_by(out), command]))})
     return together
+
+
+def planned_by(out: Path) -> list[str]:
+    """The commands that have planned the study in `out`, each once, oldest first; none where that was not noted."""
+    try:
+        noted = read_json(out / STUDY, MAX_BYTES)
+    except (OSError, RunFolderError):
+        return []
+    commands = noted.get("commands", [noted.get("command")])
+    return [each for each in commands if is_text(each)] if isinstance(commands, list) else []
 
 
 def check_backend(units: Sequence[Unit]) -> None:

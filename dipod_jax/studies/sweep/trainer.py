@@ -109,7 +109,8 @@ def output_in(path: Path) -> Iterator[None]:
         try:
             yield
         except Exception:
-            traceback.print_exc()
+            with contextlib.suppress(OSError):  # of a full disk, which must not take the place of what went wrong
+                traceback.print_exc()
             raise
 
 
@@ -123,6 +124,7 @@ def _descriptor(number: int, other: int) -> Iterator[None]:
     try:
         yield
     finally:
-        stream.flush()
+        with contextlib.suppress(OSError):  # likewise
+            stream.flush()
         os.dup2(kept, number)
         os.close(kept)
