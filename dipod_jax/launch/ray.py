@@ -7,6 +7,7 @@ import importlib.util
 import os
 import socket
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from dipod_jax.studies.sweep.trainer import Trainer, attempt
 
 POLL_S = 0.5
 CONNECT_S = 10.0
-NODE_LOSSES = 5  # that a unit survives in one submission
+NODE_LOSSES = 5  # that a unit survives in one command
 RELEASE_S = 300.0  # that a file system may take to give up the lock of a machine that is gone
 ONE_DEVICE = "--xla_force_host_platform_device_count=1"
 
@@ -49,9 +50,8 @@ class Ray(Launcher):
         except Exception as error:  # of many kinds
             where = job.ray_address or "auto"
             raise MachineError(f"--ray-address {where}: no Ray cluster answers ({reason_of(error)})") from error
-        task = ray.remote(train_unit).options(
-            num_cpus=1, num_gpus=1 if job.on_accelerator else 0, max_retries=NODE_LOSSES
-        )
+        # What is tried again, and how often, is up to `run`: Ray would count a crash as it counts a lost node.
+        task = ray.remote(train_unit).options(num_cpus=1, num_gpus=1 if job.on_accelerator else 0, max_retries=0)
         try:
             with stop_requested() as stop, Board(job) as board:
                 run(job, task, stop, board)
@@ -67,15 +67,17 @@ def _check_port(address: str) -> None:
 
 
 def run(job: Job, task: Any, stop: StopRequest, board: Board) -> None:
-    """Submit what waits, and again what has failed once, until nothing waits or is trained, also by others."""
+    """Submit what waits, and again what has failed once or was lost with its node, until nothing waits or is trained,
+    also by others."""
     import ray  # pyright: ignore[reportMissingImports]
 
     submitted: dict[Any, Unit] = {}
+    losses: Counter[str] = Counter()
     while True:
         board.look()
         ready, _ = ray.wait(list(submitted), timeout=0) if submitted else ([], [])
         for reference in ready:
-            note_end(job, submitted.pop(reference), reference)
+            note_end(job, submitted.pop(reference), reference, losses)
         if stop.is_set():
             board.line("stopping: every run saves what it has ...")
             for reference in submitted:
@@ -92,8 +94,10 @@ def run(job: Job, task: Any, stop: StopRequest, board: Board) -> None:
         time.sleep(POLL_S)
 
 
-def note_end(job: Job, unit: Unit, reference: Any) -> None:
+def note_end(job: Job, unit: Unit, reference: Any, losses: Counter[str]) -> None:
     """What a task has come to: it says nothing itself, its unit's folder does, unless its process or node died.
+
+    A lost node is no failure of the unit's until it has lost `NODE_LOSSES`, which are counted in `losses`.
 
     Raises:
         StorageError, MachineError: as `attempt`.
@@ -104,6 +108,10 @@ def note_end(job: Job, unit: Unit, reference: Any) -> None:
         ray.get(reference)
     except (StorageError, MachineError):
         raise
+    except ray.exceptions.NodeDiedError as error:
+        losses[unit.id] += 1
+        if losses[unit.id] > NODE_LOSSES:
+            record_failure(unit, job.session, f"its node was lost: {reason_of(error)}")
     except Exception as error:
         record_failure(unit, job.session, f"its Ray task ended with {type(error).__name__}: {reason_of(error)}")
 

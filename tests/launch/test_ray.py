@@ -74,6 +74,47 @@ def faked(out: str, identity: str, session: str) -> None:
 
 
 @pytest.mark.slow
+def test_a_unit_that_crashes_is_tried_twice_and_one_that_another_command_trains_is_waited_for(
+    tmp_path, cluster, monkeypatch, capsys
+):
+    started, _ = cluster
+    out = tmp_path / "s"
+    crashing, held, good = fake_units(out, betas=(0.0, 0.1, 0.2))
+    monkeypatch.setattr("dipod_jax.launch.ray.train_unit", crashing_in(crashing.id))
+    lock = states.take(held)
+    assert lock is not None
+    threading.Timer(20.0, lock.release).start()  # another command, which gives it up
+    Ray().submit(Job(out, (crashing, held, good), "a", ray_address=started.address))
+    assert "3 units: 2 done, 1 failed" in capsys.readouterr().out
+    assert (crashing.logs / "tries").read_text() == "xx" and len(states.failures(crashing, "a")) == 2
+    assert states.is_done(held) and states.is_done(good) and states.failures(held) == []
+
+
+def crashing_in(crashing: str):
+    """`faked`, but that the unit's process is killed."""
+
+    def train(out: str, identity: str, session: str) -> None:
+        import os
+        import signal
+        from pathlib import Path
+
+        if identity == crashing:
+            logs = Path(out) / "logs" / identity
+            logs.mkdir(parents=True, exist_ok=True)
+            with (logs / "tries").open("a") as file:
+                file.write("x")
+            os.kill(os.getpid(), signal.SIGKILL)
+        import fake_sweep
+
+        from dipod_jax.launch import ray as launcher
+
+        fake_sweep.patch()
+        launcher.train_unit(out, identity, session)
+
+    return train
+
+
+@pytest.mark.slow
 def test_no_cluster_is_one_line(tmp_path, monkeypatch):
     units = fake_units(tmp_path / "s", betas=(0.0,))
     with pytest.raises(MachineError, match=r"--ray-address 127\.0\.0\.1:1: no Ray cluster answers"):

@@ -4,17 +4,20 @@ import dataclasses
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from small import TINY, assert_same_bits, probe_programs
 
 from dipod_jax.options import override
 from dipod_jax.presets import make_config
-from dipod_jax.runs import RunFolder, RunFolderError
+from dipod_jax.runs import RunFolder, RunFolderError, StorageError
 from dipod_jax.serialisation import to_json
 from dipod_jax.studies.sweep.plan import extend_plan, make_unit, planned_by, read_plan, unit_id
 from dipod_jax.studies.sweep.shards import Shard, parse_shard
 from dipod_jax.studies.sweep.states import is_done, owner_of, position, record_failure, state_of, take
-from dipod_jax.studies.sweep.trainer import program_key, to_continue
+from dipod_jax.studies.sweep.trainer import Trainer, output_in, program_key, to_continue
+from dipod_jax.training.state import Tunables
 
 SMOKE, _ = make_config("smoke", "BallInCup", "fpo", "native")
 
@@ -156,3 +159,28 @@ def test_units_that_differ_in_numbers_that_are_data_share_a_program_and_others_d
     shape = {"seeds": 2, "learning.num_epochs": 3, "task": "FingerSpin", "drift.interval": 0, "learning.discount": 0.9}
     keys = {program_key(override(SMOKE, {name: value})) for name, value in shape.items()}
     assert len(keys | {key}) == 1 + len(shape)
+
+
+@pytest.mark.slow
+def test_units_that_differ_in_tunables_share_a_program_and_train_as_each_by_its_own(monkeypatch):
+    made = []
+    make = lambda config, seeds: made.append(config.beta) or probe_programs(config, seeds)
+    monkeypatch.setattr("dipod_jax.training.programs.make_programs", make)
+    other = {"beta": 0.1, "learning.learning_rate": 1e-3, "objective.clip_epsilon": 0.2, "seeds": 2}
+    first = override(TINY, {"seeds": 2})
+    second = dataclasses.replace(override(TINY, other), seed_list=(5, 6))
+    trainer = Trainer()
+    trainer._programs_of(first)
+    shared, alone = trainer._programs_of(second), probe_programs(second, (5, 6))
+    assert made == [0.0]
+    begin = lambda programs: programs.with_tunables(programs.init(), Tunables.of(second))  # as training does
+    states = [programs.iterate(begin(programs))[0] for programs in (shared, alone)]
+    assert_same_bits(*(state.learner.params for state in states))
+    trainer._programs_of(override(TINY, {"seeds": 2, "learning.num_epochs": 2}))
+    assert made == [0.0, 0.0]
+
+
+def test_what_went_wrong_is_told_though_its_traceback_finds_no_room():
+    with pytest.raises(StorageError, match="no room"), output_in(Path("/dev/full")):
+        print("a line")
+        raise StorageError("no room")
