@@ -5,8 +5,9 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.testing import assert_allclose
 
-from dipod_jax.types import Scores, make_scores
+from dipod_jax.types import Scores, Steps, make_scores
 
 
 def random_batch(num_draws=8, size=64, scale=0.1, seed=0):
@@ -54,3 +55,41 @@ def numerical_gradient(function, x, step=1e-6):
             y[index] += sign * step
         gradient[index] = (function(moved[0]) - function(moved[1])) / (2 * step)
     return gradient
+
+
+def assert_value_and_gradient(objective, formula, new, old, advantage, reference=None, **fixed):
+    """The objective's loss is formula(**new), and so is its gradient in each of `new`.
+
+    Args:
+        formula: a float64 function of the arrays in `new`.
+        new, old, reference: {"loss": ...} and where needed "move", "std" (which broadcasts to the moves) and "penalty".
+        fixed: more of these, or "weight", the same for all three and without a gradient.
+    """
+    value, gradient = _by_field(objective, *jax.tree.map(jnp.float32, (new, old, advantage, reference, fixed)))
+    assert_allclose(value, formula(**new), rtol=1e-5)
+    for name, x in new.items():
+        slope = numerical_gradient(lambda y, name=name: formula(**new | {name: y}), x)
+        assert_allclose(gradient[name], slope, rtol=1e-3, atol=1e-7, err_msg=name)
+
+
+@jax.jit
+def _by_field(objective, new, old, advantage, reference, fixed):
+    def made(loss, move=None, std=None, weight=None, penalty=None):
+        steps = None if std is None else Steps(move, jnp.broadcast_to(std, move.shape))
+        return make_scores(loss, weight=weight)._replace(steps=steps, penalty=penalty)
+
+    others = [None if x is None else made(**x, **fixed) for x in (old, reference)]
+    return jax.value_and_grad(lambda n: objective(made(**n, **fixed), *others, advantage)[0])(new)
+
+
+def assert_on_all_sides(values, *kinks):
+    """Some values lie before, some between and some beyond these kinks, and none so near that a difference crosses."""
+    assert len(np.unique(np.digitize(values, kinks))) == len(kinks) + 1
+    assert np.abs(np.subtract.outer(values, kinks)).min() > 1e-5
+
+
+def assert_clipped_and_not(log_ratio, advantage, epsilon):
+    """Ratios of good and of bad actions lie below, in and above the trust region."""
+    for good in (True, False):
+        chosen = np.broadcast_to((advantage > 0.0) == good, log_ratio.shape)
+        assert_on_all_sides(np.exp(log_ratio[chosen]), 1 - epsilon, 1 + epsilon)

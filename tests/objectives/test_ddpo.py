@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from chains import ACTION, SMALL, acted, assert_first_ratio_is_one, make, moved, numpy_clip
 from numpy.testing import assert_allclose
+from score_batches import assert_clipped_and_not, assert_value_and_gradient, random_batch
 
 from dipod_jax.objectives import OBJECTIVES
 from dipod_jax.objectives.ddpo import Ddpo, FlowGrpo
@@ -32,6 +33,22 @@ def test_the_loss_is_a_loop_over_steps_of_log_probs_averaged_over_dimensions(nam
     loss, metrics = objective(new, old, far, jnp.float32(advantage))
     assert_allclose(loss, expected, rtol=1e-3, atol=1e-6)
     assert 0.0 < metrics["clip_fraction"] < 1.0  # or one side of the clip is not seen
+
+
+@pytest.mark.parametrize(("objective", "kl_weight"), [(Ddpo(0.05), 0.0), (FlowGrpo(0.05, 0.3), 0.3)])
+def test_its_gradient_is_that_of_the_formula_where_steps_are_clipped_and_where_not(objective, kl_weight):
+    loss, old, advantage = random_batch(num_draws=4, size=16, scale=0.3)
+    assert_clipped_and_not((old - loss) / ACTION, advantage[:, None], 0.05)
+    rng = np.random.default_rng(1)
+    (move, move_ref), std = rng.standard_normal((2, 16, 4, ACTION)), rng.uniform(0.1, 0.5, (4, 1))
+
+    def formula(loss, move):
+        surrogate = np.vectorize(numpy_clip)((old - loss) / ACTION, advantage[:, None], 0.05)
+        kl = np.square(move - move_ref) / (2 * 4 * std**2)  # s = std / sqrt(1 / K)
+        return surrogate.mean() + kl_weight * kl.mean()
+
+    new, acting, reference = ({"loss": x, "move": y} for x, y in ((loss, move), (old, 0 * move), (old, move_ref)))
+    assert_value_and_gradient(objective, formula, new, acting, advantage, reference, std=std)
 
 
 @pytest.mark.slow

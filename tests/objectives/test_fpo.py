@@ -7,7 +7,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
-from score_batches import as_jax, gradient_of, loss_of, random_batch, scores
+from score_batches import (
+    as_jax,
+    assert_clipped_and_not,
+    assert_on_all_sides,
+    gradient_of,
+    loss_of,
+    numerical_gradient,
+    random_batch,
+    scores,
+)
 
 from dipod_jax.objectives.fpo import Fpo, aspo, spo_penalty
 from dipod_jax.objectives.ppo import ppo_clip
@@ -50,6 +59,28 @@ def test_fpo_equals_an_independent_float64_loop(average, asymmetric, bound):
     new, old, advantage = random_batch()
     result = loss_of(make_fpo(average, asymmetric, bound), new, old, advantage)
     assert_allclose(result, numpy_fpo(new, old, advantage, average, asymmetric, bound), rtol=1e-5)
+
+
+@pytest.mark.parametrize("average", [True, False])
+@pytest.mark.parametrize(("asymmetric", "bound", "clamp"), [(False, None, None), (False, 0.1, None), (True, 0.1, 1.2)])
+def test_its_gradient_is_that_of_the_formula_where_ratios_are_clipped_and_where_not(average, asymmetric, bound, clamp):
+    """To the gradient the bound on the log ratio is a constant offset, and the clamp an advantage of zero."""
+    new, old, advantage = random_batch(scale=0.3)
+    log_ratio = (old - new).mean(-1, keepdims=True) if average else old - new
+    assert_clipped_and_not(log_ratio, advantage[:, None], EPS)
+    offset, credit = 0.0, advantage
+    if bound is not None:
+        assert_on_all_sides(log_ratio, -bound, bound)
+        offset = np.clip(log_ratio, -bound, bound) - log_ratio
+    if clamp is not None:
+        highest = np.maximum(new.mean(-1), old.mean(-1))
+        assert_on_all_sides(highest[advantage < 0.0], clamp)
+        credit = np.where((advantage < 0.0) & (highest > clamp), 0.0, advantage)
+    objective = make_fpo(average, asymmetric, bound, negative_loss_clamp=clamp)
+    formula = lambda n: numpy_fpo(n, old + offset, credit, average, asymmetric, None)
+    assert_allclose(loss_of(objective, new, old, advantage), formula(new), rtol=1e-5)
+    gradient = gradient_of(objective, new, old, advantage)
+    assert_allclose(gradient, numerical_gradient(formula, new), rtol=1e-3, atol=1e-7)
 
 
 @pytest.mark.parametrize(

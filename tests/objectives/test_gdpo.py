@@ -4,8 +4,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from chains import numpy_clip
 from numpy.testing import assert_allclose
-from score_batches import numerical_gradient, random_batch, scores
+from score_batches import (
+    assert_clipped_and_not,
+    assert_value_and_gradient,
+    numerical_gradient,
+    random_batch,
+    scores,
+)
 
 from dipod_jax.objectives.gdpo import Gdpo
 from dipod_jax.policies.flow import FlowOptions
@@ -33,6 +40,20 @@ def test_the_ratio_is_of_weighted_sums_and_the_gradient_of_a_draw_has_its_weight
     d = (old - new) @ WEIGHTS
     with_kl = over(scores(new, weight=weight), scores(old, weight=weight), scores(old, weight=weight), jnp.zeros(64))[0]
     assert_allclose(with_kl, 0.3 * np.mean(np.exp(-d) - 1 + d), rtol=1e-4)
+
+
+def test_its_gradient_is_that_of_the_formula_where_ratios_are_clipped_and_where_not_with_a_k3_of_weighted_sums():
+    new, old, advantage = random_batch(num_draws=3, scale=0.8)
+    reference = old + 0.5 * np.random.default_rng(1).standard_normal(old.shape)
+    assert_clipped_and_not((old - new) @ WEIGHTS, advantage, 0.3)
+
+    def formula(loss):
+        d = (reference - loss) @ WEIGHTS
+        surrogate = np.vectorize(numpy_clip)((old - loss) @ WEIGHTS, advantage, 0.3)
+        return (surrogate + 0.7 * (np.exp(-d) - 1 + d)).mean()
+
+    batch = {"loss": new}, {"loss": old}, advantage, {"loss": reference}
+    assert_value_and_gradient(Gdpo(0.3, 0.3, kl_weight=0.7), formula, *batch, weight=WEIGHTS)
 
 
 def test_a_flow_at_the_nodes_scores_with_the_weights_of_the_quadrature():

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from chains import SMALL, acted, assert_first_ratio_is_one, make, moved, numpy_clip
 from numpy.testing import assert_allclose
+from score_batches import assert_clipped_and_not, assert_value_and_gradient, random_batch
 
 from dipod_jax.objectives.genpo import Genpo
 from dipod_jax.policies.coupled_flow import CoupledFlowOptions
@@ -24,6 +25,17 @@ def test_the_ratio_is_that_of_the_noises_squared_norms_and_needs_no_determinant(
     expected += 0.3 * np.mean(np.float64(new.penalty))
     loss, _ = Genpo(compression_weight=0.3)(new, old, None, jnp.float32(advantage))
     assert_allclose(loss, expected, rtol=1e-4)
+
+
+def test_its_gradient_is_that_of_the_formula_where_ratios_are_clipped_and_where_not():
+    loss, old, advantage = random_batch(num_draws=1, scale=0.3)
+    assert_clipped_and_not((old - loss)[:, 0], advantage, 0.2)
+
+    def formula(loss, penalty):
+        return np.vectorize(numpy_clip)((old - loss)[:, 0], advantage, 0.2).mean() + 0.3 * penalty.mean()
+
+    new = {"loss": loss, "penalty": np.random.default_rng(1).uniform(0.0, 2.0, 64)}
+    assert_value_and_gradient(Genpo(compression_weight=0.3), formula, new, {"loss": old}, advantage)
 
 
 @pytest.mark.slow

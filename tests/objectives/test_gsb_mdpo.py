@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from chains import SMALL, acted, assert_first_ratio_is_one, make, moved
 from numpy.testing import assert_allclose, assert_array_equal
+from score_batches import assert_on_all_sides, assert_value_and_gradient, random_batch
 
 from dipod_jax.objectives.gsb_mdpo import GsbMdpo
 from dipod_jax.policies.flow_sde import NoisyFlowOptions
@@ -44,6 +45,26 @@ def test_the_loss_is_a_loop_over_paths(chain, direction, mixing):
     assert at_a_clip > 3
     assert_allclose(loss, total / 7, rtol=2e-3)
     assert_allclose(metrics["path_kl"], np.mean(costs), rtol=2e-3)
+
+
+@pytest.mark.parametrize("direction", ["new", "old"])
+@pytest.mark.parametrize("mixing", [0.0, 0.3])
+def test_its_gradient_is_that_of_the_formula_where_steps_and_paths_are_clipped_and_where_not(direction, mixing):
+    loss, old, advantage = random_batch(num_draws=4, size=16, scale=0.2)
+    bounded = lambda l: np.clip(old - l, -0.2, 0.2)
+    assert_on_all_sides(old - loss, -0.2, 0.2)
+    assert_on_all_sides(bounded(loss).sum(-1), -0.25, 0.25)
+    rng = np.random.default_rng(1)
+    (move, move_old), std = rng.standard_normal((2, 16, 4, 3)), rng.uniform(0.5, 1.5, (4, 1))
+
+    def formula(loss, move):
+        ratio = np.exp(np.clip(bounded(loss).sum(-1), -0.25, 0.25))
+        cost = (np.square(move - (1 - mixing) * move_old) / (2 * std**2)).sum((1, 2))
+        return -np.mean(ratio * advantage - (ratio if direction == "new" else 1.0) * 0.7 * cost)
+
+    objective = GsbMdpo(path_kl_weight=0.7, path_clip=0.25, direction=direction, anchor_mixing=mixing)
+    new, acting = {"loss": loss, "move": move}, {"loss": old, "move": move_old}
+    assert_value_and_gradient(objective, formula, new, acting, advantage, std=std)
 
 
 @pytest.mark.slow

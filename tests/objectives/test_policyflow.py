@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from chains import SMALL, acted, assert_first_ratio_is_one, make, moved, numpy_clip
 from numpy.testing import assert_allclose
+from score_batches import assert_clipped_and_not, assert_value_and_gradient, random_batch
 
 from dipod_jax.objectives.policyflow import PolicyFlow
 from dipod_jax.policies.terminal_noise import TerminalNoiseOptions
@@ -30,6 +31,22 @@ def test_the_loss_is_a_loop_over_draws_with_its_two_regularisers(policy_and_para
     expected = np.mean(terms) - 0.02 * np.log(std).sum() + 0.3 * np.mean(np.float64(new.penalty))
     objective = PolicyFlow(entropy_weight=0.02, brownian_weight=0.3)
     assert_allclose(objective(new, old, None, jnp.float32(advantage))[0], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_its_gradient_is_that_of_the_formula_where_draws_are_clipped_and_where_not():
+    loss, old, advantage = random_batch(num_draws=6, size=16, scale=0.3)
+    assert_clipped_and_not(old - loss, advantage[:, None], 0.2)
+    rng = np.random.default_rng(1)
+    weight = rng.dirichlet(np.ones(6))
+
+    def formula(loss, std, penalty):
+        surrogate = np.vectorize(numpy_clip)(old - loss, advantage[:, None], 0.2) @ weight
+        return surrogate.mean() - 0.02 * np.log(std).sum() + 0.3 * penalty.mean()
+
+    new = {"loss": loss, "std": rng.uniform(0.1, 0.5, 3), "penalty": rng.uniform(0.0, 2.0, 16)}
+    objective = PolicyFlow(entropy_weight=0.02, brownian_weight=0.3)
+    fixed = {"weight": weight, "move": np.zeros((16, 6, 3))}
+    assert_value_and_gradient(objective, formula, new, {"loss": old}, advantage, **fixed)
 
 
 @pytest.mark.slow

@@ -4,8 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from chains import numpy_clip
 from numpy.testing import assert_allclose, assert_array_equal
-from score_batches import gradient_of, loss_of, random_batch
+from score_batches import assert_clipped_and_not, assert_value_and_gradient, gradient_of, loss_of, random_batch
 
 from dipod_jax.objectives.fpo import Fpo
 from dipod_jax.objectives.ppo import ExactPpo, Ppo, ppo_clip
@@ -32,6 +33,14 @@ def test_ppo_clip_by_hand(ratio, advantage, expected):
 )
 def test_ppo_clip_lets_go_only_past_the_clip_that_the_advantage_favours(ratio, advantage, gradient):
     assert_allclose(jax.grad(ppo_clip)(jnp.float32(ratio), jnp.float32(advantage), 0.2), gradient, rtol=1e-6)
+
+
+@pytest.mark.parametrize("objective", [Ppo(EPS), ExactPpo(EPS)])
+def test_its_gradient_is_that_of_the_formula_where_ratios_are_clipped_and_where_not(objective):
+    new, old, advantage = random_batch(num_draws=1)
+    assert_clipped_and_not((old - new)[:, 0], advantage, EPS)
+    formula = lambda loss: np.vectorize(numpy_clip)((old - loss)[:, 0], advantage, EPS).mean()
+    assert_value_and_gradient(objective, formula, {"loss": new}, {"loss": old}, advantage)
 
 
 @pytest.mark.parametrize("objective", [Ppo(EPS), ExactPpo(EPS)])

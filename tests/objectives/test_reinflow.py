@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from chains import SMALL, acted, assert_first_ratio_is_one, make, moved, numpy_clip
 from numpy.testing import assert_allclose
-from score_batches import scores
+from score_batches import assert_clipped_and_not, assert_on_all_sides, assert_value_and_gradient, random_batch, scores
 
 from dipod_jax.objectives.reinflow import ReinFlow
 from dipod_jax.policies.learned_noise import LearnedNoiseOptions
@@ -23,6 +23,23 @@ def test_the_loss_is_one_clipped_ratio_a_path_less_the_entropy_of_the_noise():
     expected = np.mean([numpy_clip(r, a, 0.01) for r, a in zip(log_ratio, advantage, strict=True)])
     expected -= 0.03 * np.mean(0.5 * np.log(2 * np.pi * np.e * np.float64(new.steps.std) ** 2))
     assert_allclose(ReinFlow()(new, old, None, jnp.float32(advantage))[0], expected, rtol=1e-4)
+
+
+def test_its_gradient_is_that_of_the_formula_where_ratios_and_log_probs_are_clipped_and_where_not():
+    loss, old, advantage = random_batch(num_draws=1, size=32)
+    loss, old = loss - 1.1, old - 1.1  # log-probs of both signs
+    log_ratio = lambda l: (np.clip(old, -0.6, 0.6) - np.clip(l, -0.6, 0.6))[:, 0]
+    for log_prob in (loss, old):
+        assert_on_all_sides(log_prob, -0.6, 0.6)
+    assert_clipped_and_not(log_ratio(loss), advantage, 0.05)
+
+    def formula(loss, std):
+        surrogate = np.vectorize(numpy_clip)(log_ratio(loss), advantage, 0.05)
+        return surrogate.mean() - 0.2 * np.mean(0.5 * np.log(2 * np.pi * np.e * std**2))
+
+    new = {"loss": loss, "std": np.random.default_rng(1).uniform(0.1, 0.3, (32, 4, 3))}
+    objective = ReinFlow(clip_epsilon=0.05, log_prob_clip=0.6, entropy_weight=0.2)
+    assert_value_and_gradient(objective, formula, new, {"loss": old}, advantage, move=np.zeros((32, 4, 3)))
 
 
 def test_a_path_beyond_the_bound_on_log_probs_has_no_gradient():
