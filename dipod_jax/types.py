@@ -38,11 +38,11 @@ class Steps(NamedTuple):
     std: jax.Array
     """(..., K, d), or (..., K, 1) if it is the same for all dimensions"""
     weight: jax.Array | None = None
-    """(K,) where all K are estimates of one decision: their weights in a mean; None for a path that takes K steps"""
+    """(..., K) of a mean where all are estimates of one decision; None for a path, which takes K steps"""
 
     def total(self, values: jax.Array) -> jax.Array:
         """(...) the sum over an action's decisions of what each has, (..., K)."""
-        return values.sum(-1) if self.weight is None else values @ self.weight
+        return (values if self.weight is None else self.weight * values).sum(-1)
 
     def divergence(self, other: Steps) -> jax.Array:
         """(..., K) KL(self || other) of each step in nats; the states are the same in both."""
@@ -90,8 +90,8 @@ class Scores(NamedTuple):
     """for policies over tokens"""
 
     def kept(self) -> Scores:
-        """The part of the scores of a fixed policy that an update keeps; weights have no batch axis and are the same
-        for all policies."""
+        """The part of the scores of a fixed policy that an update keeps; the draws' weights, which have no batch axis,
+        are the same for all policies."""
         steps = None if self.steps is None else self.steps._replace(weight=None)
         return self._replace(weight=None, bound=None, steps=steps, penalty=None, denoised=None)
 

@@ -128,7 +128,8 @@ class TerminalNoisePolicy(FlowPolicy):
             weight=self.draw_weights,
             bound=self.cfm_loss(params, obs, ends.endpoint, draws) @ self.draw_weights,
         )
-        steps = Steps(-shift, jnp.broadcast_to(jnp.exp(log_std), shift.shape), self.draw_weights)
+        std = jnp.broadcast_to(jnp.exp(log_std), shift.shape)
+        steps = Steps(-shift, std, jnp.broadcast_to(self.draw_weights, loss.shape))
         penalty = brownian @ self.draw_weights
         return scores._replace(steps=steps, penalty=penalty, time=draws.t, velocity=velocity)
 

@@ -72,7 +72,7 @@ def test_a_chain_takes_the_sum_of_its_steps_kls():
 
 def test_policyflow_takes_its_codes_kl_in_a_mean_over_points():
     # sigma_old .2, sigma .1, u = .1 and 0: log(1 / 2) + (.04 + u^2) / .02 - 1 / 2
-    weight = jnp.array([0.5, 0.5])
+    weight = jnp.array([[0.5, 0.5]])
     steps = lambda shift, std: Steps(-jnp.float32([[[shift], [0.0]]]), jnp.full((1, 2, 1), std), weight)
     new, old = scores([0.0, 0.0], steps=steps(0.1, 0.1)), scores([0.0, 0.0], steps=steps(0.0, 0.2))
     by_hand = np.log(0.5) - 0.5 + (0.05 / 0.02 + 0.04 / 0.02) / 2
