@@ -83,14 +83,13 @@ def test_every_task_of_the_suite_has_all_three_published_numbers():
     assert all(PPO[task].mean <= POLICY_GRADIENT[task].mean <= BEST[task].mean for task in BEST)
 
 
-def test_the_published_numbers_of_figure_2_are_those_of_its_published_runs(tmp_path):
-    published = Path(__file__).parents[2] / "docs" / "results" / "figure2"
-    with tarfile.open(published / "runs.tar.xz") as archive:
+@pytest.mark.parametrize(("study", "table"), [("figure2", "figure2/results.md"), ("tasks", "tasks.md")])
+def test_the_published_numbers_of_a_study_are_those_of_its_published_runs(tmp_path, study, table):
+    published = Path(__file__).parents[2] / "docs" / "results"
+    with tarfile.open(published / study / "runs.tar.xz") as archive:
         archive.extractall(tmp_path, filter="data")
-    study = collect_study(tmp_path / "figure2")
-    write_results(study, tmp_path / "results.csv")
-    write_markdown(
-        study, rows(study), tmp_path / "results.md", (published / "results.md").read_text().split("\n")[0][2:]
-    )
-    for name in ("results.csv", "results.md"):
-        assert (tmp_path / name).read_text() == (published / name).read_text()
+    runs, title = collect_study(tmp_path / study), (published / table).read_text().split("\n")[0][2:]
+    write_results(runs, tmp_path / "results.csv")
+    write_markdown(runs, rows(runs), tmp_path / "results.md", title)
+    assert (tmp_path / "results.csv").read_text() == (published / study / "results.csv").read_text()
+    assert (tmp_path / "results.md").read_text() == (published / table).read_text()
