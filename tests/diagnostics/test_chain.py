@@ -42,6 +42,9 @@ def gaussian_chain(options, batch):
     [
         (NoisyFlowOptions(num_steps=5, step_noise=0.05), 16, 0.05),
         (NoisyFlowOptions(num_steps=5, step_noise=0.2), 256, 0.1),
+        (NoisyFlowOptions(num_steps=5, step_noise=0.5), 16, 0.1),
+        (DdimFlowOptions(num_steps=10), 16, 1.0),
+        (FlowSdeOptions(num_steps=10), 16, 1.0),
         (FlowSdeOptions(num_steps=5), 1024, 0.1),
         (DdimFlowOptions(num_steps=5), 1024, 0.1),
     ],
