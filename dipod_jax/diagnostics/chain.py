@@ -129,14 +129,11 @@ def _last_step_log_prob(chain: Chain, params: Params, obs: Array, path: Array, k
     rows = jnp.broadcast_to(obs, (*shape, obs.shape[-1])).reshape(-1, obs.shape[-1])
     _, fresh = chain.sample(params, rows, jax.random.normal(key, (len(rows), *path.shape[1:])))
     states = jnp.concatenate([path[None, :, -2], fresh[:, -2].reshape(*shape, -1)])
-    coefficients = jax.tree.map(lambda c: c[-1], chain.transitions)
-    move, std, _ = chain.step(
-        params,
-        jnp.broadcast_to(obs, (*states.shape[:-1], obs.shape[-1])),
-        states,
-        *(jnp.broadcast_to(t, states.shape[:-1]) for t in chain.times[-2:]),
-        jax.tree.map(lambda c: jnp.broadcast_to(c, states.shape[:-1]), coefficients),
-    )
+    everywhere = lambda x: jnp.broadcast_to(x, states.shape[:-1])
+    t, t_next = everywhere(chain.times[-2]), everywhere(chain.times[-1])
+    coefficients = jax.tree.map(lambda c: everywhere(c[-1]), chain.transitions)
+    conditions = jnp.broadcast_to(obs, (*states.shape[:-1], obs.shape[-1]))
+    move, std, _ = chain.step(params, conditions, states, t, t_next, coefficients)
     z = (path[:, -1] - states - move) / std
     return standard_normal_log_prob(z) - jnp.broadcast_to(jnp.log(std), z.shape).sum(-1)
 
