@@ -23,7 +23,7 @@ from dipod_jax.studies.begun import begun, check_begun
 from dipod_jax.studies.methods import options as methods_options
 from dipod_jax.studies.methods import results as methods
 from dipod_jax.studies.sweep import states
-from dipod_jax.studies.sweep.plan import extend_plan, make_unit, read_plan
+from dipod_jax.studies.sweep.plan import extend_plan, make_unit, planned_by, read_plan
 from dipod_jax.studies.table1 import options as table1_options
 from dipod_jax.studies.table1 import results as table1
 from dipod_jax.studies.table1.study import make_units
@@ -44,7 +44,7 @@ def write_sweep(out):
 
 
 def read_sweep(out):
-    for part in (report._planned, report._commands, report._failed):
+    for part in (report._planned, planned_by, report._failed):
         part(out)
     for unit in read_plan(out):
         assert states.state_of(unit, "session") in ("done", "failed", "running", "waiting")
