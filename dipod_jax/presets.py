@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from dipod_jax.bounds import EVALUATIONS_PER_STEP
 from dipod_jax.checks import check_choice
 from dipod_jax.config import Backend, Config, DriftConfig, EvaluationConfig, LearningConfig, Preset, RolloutConfig
 from dipod_jax.objectives import OBJECTIVES
@@ -48,7 +49,7 @@ def _start(preset: Preset, task: str, objective: str, policy: Mapping[str, Any],
     names = {f.name for f in dataclasses.fields(family)} - left_out
     kept = {name: value for name, value in policy.items() if name in names}
     if "sampler" in kept and kept["sampler"] not in family.samplers:
-        kept |= {"sampler": "euler", "num_steps": 2 * kept["num_steps"]}  # at the cost of the midpoint steps
+        kept |= {"sampler": "euler", "num_steps": EVALUATIONS_PER_STEP[kept["sampler"]] * kept["num_steps"]}  # same cost
     options = family(**kept)
     return Config(cls(), options, task=task, preset=preset, **values)
 

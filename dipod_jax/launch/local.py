@@ -16,7 +16,7 @@ from dipod_jax.studies.sweep.plan import LOGS, Unit, read_plan
 from dipod_jax.studies.sweep.states import is_done, owner_of, record_failure
 
 POLL_S = 0.5
-WORKER_BYTES = 3 * 2**29  # of a process that trains `cpu` with three seeds: 1.0 to 1.1 GiB
+WORKER_BYTES = 3 * 2**29  # of a process that trains `cpu` with three seeds: 1.0 to 1.2 GiB
 # A worker's statuses: nothing left to take, some units failed, asked to stop (also where it had nothing to save).
 ORDERLY = (0, SOME_FAILED, 130, 143, -signal.SIGTERM)
 
