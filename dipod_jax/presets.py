@@ -49,7 +49,8 @@ def _start(preset: Preset, task: str, objective: str, policy: Mapping[str, Any],
     names = {f.name for f in dataclasses.fields(family)} - left_out
     kept = {name: value for name, value in policy.items() if name in names}
     if "sampler" in kept and kept["sampler"] not in family.samplers:
-        kept |= {"sampler": "euler", "num_steps": EVALUATIONS_PER_STEP[kept["sampler"]] * kept["num_steps"]}  # same cost
+        evaluations = EVALUATIONS_PER_STEP[kept["sampler"]] * kept["num_steps"]
+        kept |= {"sampler": "euler", "num_steps": evaluations}  # at the same cost
     options = family(**kept)
     return Config(cls(), options, task=task, preset=preset, **values)
 
