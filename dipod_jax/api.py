@@ -126,7 +126,7 @@ def evaluate(
     import jax
 
     from dipod_jax import envs
-    from dipod_jax.training.artifacts import write_policy_video
+    from dipod_jax.training.artifacts import write_policy_videos
     from dipod_jax.training.evaluation import evaluate as run_episodes
     from dipod_jax.training.loading import restore_policy
     from dipod_jax.training.results import start_note, summarise
@@ -135,10 +135,11 @@ def evaluate(
     env = envs.make(trained.config.task, backend, episode_length=1000, num_threads=available_cores())
     returns_key, video_key = jax.random.split(jax.random.key(evaluation_seed))
     policy = trained.policy, trained.params, trained.statistics
+    take = trained.params, trained.statistics, video_key
 
     def film(path: Path) -> str | None:
         try:
-            return str(path) if write_policy_video(env, *policy, path, video_key, say) else None
+            return str(path) if write_policy_videos(env, trained.policy, {path: take}, say) else None
         except Exception as error:  # the returns must not be lost for a film
             say(f"warning: no {path} ({reason_of(error)})")
 

@@ -1,7 +1,7 @@
 """Films of runs beside each other, as one animated WebP: the README's two, and the strip of all tasks.
 
-python docs/film.py RUN_DIR RUN_DIR
-python docs/film.py runs/tasks/units/*-fpo-* --episodes 1 --columns 5 --seconds 4 --fps 8 --out docs/figures/tasks.webp
+python docs/film.py RUN_DIR/policy-seed0.mp4 RUN_DIR/policy-seed0.mp4
+python docs/film.py runs/tasks/units/*-fpo-*/policy-seed*.mp4 --episodes 1 --columns 10 --seconds 4 --out tasks.webp
 """
 
 import argparse
@@ -37,12 +37,11 @@ def write_film(films: list[Path], path: Path, *, episodes: int, columns: int, se
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", type=Path, nargs="+", help="run folders")
-    parser.add_argument("--episodes", type=int, default=2, help="of each run")
-    parser.add_argument("--columns", type=int, default=2, help="runs beside each other")
+    parser.add_argument("films", type=Path, nargs="+", help="of run folders")
+    parser.add_argument("--episodes", type=int, default=2, help="of each film")
+    parser.add_argument("--columns", type=int, default=2, help="films beside each other")
     parser.add_argument("--seconds", type=float, default=7)
     parser.add_argument("--fps", type=int, default=14)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "figures" / "film.webp")
     args = parser.parse_args()
-    films = [run / "policy.mp4" for run in args.runs]
-    write_film(films, args.out, episodes=args.episodes, columns=args.columns, seconds=args.seconds, fps=args.fps)
+    write_film(args.films, args.out, episodes=args.episodes, columns=args.columns, seconds=args.seconds, fps=args.fps)

@@ -146,9 +146,9 @@ display(Image(run_dir / "drift.png", width=800))
 # ## Its film
 
 # %%
-film = run_dir / "policy.mp4"
+film = run_dir / "policy-seed0.mp4"
 if film.exists():  # where OpenGL works
-    display(Image(run_dir / "policy.png", width=800))
+    display(Image(film.with_suffix(".png"), width=800))
     display(Video(film, embed=True, width=800))
 
 # %% [markdown]

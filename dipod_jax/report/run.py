@@ -17,8 +17,8 @@ _OLD_SECTIONS = {"fpo": "fpo", "ppo": "ppo", "exact-ppo": "ppo"}
 def write_report(folder: RunFolder) -> Path:
     """Write `report.html` into the run's folder and return its path.
 
-    The page is self-contained: curves, drift plot and film are embedded (a film of more than 12 MB is linked). Whatever
-    the run has not written yet is left out. `config.json` and `result.json` are shown as they are; nothing is computed.
+    The page is self-contained: curves, drift plot and films are embedded (one of more than 12 MB is linked). What the
+    run has not written yet is left out. `config.json` and `result.json` are shown as they are; nothing is computed.
     """
     path = folder.path / REPORT
     write_text(path, rendered("run.html", _content(folder)))
@@ -51,11 +51,22 @@ def _content(folder: RunFolder) -> dict[str, Any]:
         "notes": _notes(folder.config, result or {}),
         "seeds": _seeds(result or {}),
         "returns": embedded(folder.path / "returns.png", "image/png", MAX_EMBEDDED_BYTES),
-        "film": embedded(folder.path / "policy.mp4", "video/mp4", MAX_EMBEDDED_BYTES),
+        "films": _films(folder, result or {}),
         "drift": embedded(folder.path / "drift.png", "image/png", MAX_EMBEDDED_BYTES),
         "command": command,
         "tables": {name: flatten(values) for name, values in tables.items() if values},
     }
+
+
+def _films(folder: RunFolder, result: dict[str, Any]) -> list[tuple[str, str | None]]:
+    """(caption, source) of each film: of the seeds with the best and the worst final return."""
+    final = result.get("final_return")
+    per_seed = final.get("per_seed", []) if isinstance(final, dict) else []
+    returns = dict(zip(result.get("seeds", []), per_seed, strict=False))
+    known = lambda seed: isinstance(returns.get(seed), (int, float))
+    caption = lambda seed: f"seed {seed}" + (f", final return {returns[seed]:.0f}" if known(seed) else "")
+    source = lambda path: embedded(path, "video/mp4", MAX_EMBEDDED_BYTES)
+    return [(caption(seed), source(path)) for seed, path in folder.films().items()]
 
 
 def _title(config: dict[str, Any]) -> str:

@@ -170,26 +170,20 @@ def _data(study: Study, shown: Sequence[Section]) -> Any:
 
 
 def _films(study: Study) -> list[dict[str, Any]]:
-    """The best and the worst of each task's filmed seeds: a run films its first seed. What is too much is named."""
+    """The best and the worst of each task's filmed seeds, of which a run has two. What is too much is named."""
     left, films = MAX_EMBEDDED_BYTES, []
     for task in study.tasks:
-        filmed = [seed for seed in study.seeds if seed.task == task and _film(seed) is not None]
-        filmed.sort(key=lambda seed: seed.final_return or 0.0)
-        for which, seed in (("best", filmed[-1:]), ("worst", filmed[:1] if len(filmed) > 1 else [])):
-            for one in seed:
-                path = one.folder.path / "policy.mp4"
-                size = path.stat().st_size
-                source = embedded(path, "video/mp4", MAX_EMBEDDED_BYTES) if size <= left else None
-                left -= size if source else 0
-                films.append({"caption": _caption(which, one), "source": source, "path": str(path)})
+        finished = [seed for seed in study.seeds if seed.task == task and seed.final_return is not None]
+        finished.sort(key=lambda seed: seed.final_return or 0.0)
+        filmed = [(seed, path) for seed in finished if (path := seed.folder.films().get(seed.seed))]
+        for which, end in (("best", -1), ("worst", 0))[: len(filmed)]:
+            seed, path = filmed[end]
+            size = path.stat().st_size
+            source = embedded(path, "video/mp4", MAX_EMBEDDED_BYTES) if size <= left else None
+            left -= size if source else 0
+            caption = _caption(which if seed is finished[end] else f"{which} of the filmed", seed)
+            films.append({"caption": caption, "source": source, "path": str(path)})
     return films
-
-
-def _film(seed: SeedRun) -> Path | None:
-    """The film of a finished seed, if it is the first of its run."""
-    path = seed.folder.path / "policy.mp4"
-    first = ((seed.folder.read_result() or {}).get("seeds") or [None])[0]
-    return path if seed.final_return is not None and seed.seed == first and path.is_file() else None
 
 
 def _caption(which: str, seed: SeedRun) -> str:

@@ -139,6 +139,17 @@ class RunFolder:
         """Where the checkpoints lie (see `dipod_jax.runs.checkpoints`)."""
         return self.path / CHECKPOINTS
 
+    def film(self, seed: int) -> Path:
+        """Where a seed's film is, if it has one."""
+        return self.path / f"policy-seed{seed}.mp4"
+
+    def films(self) -> dict[int, Path]:
+        """The filmed seeds of a finished run -> their films. An earlier version filmed the first one, in policy.mp4."""
+        seeds = (self.read_result() or {}).get("seeds") or []
+        found = {seed: self.path / "policy.mp4" for seed in seeds[:1]}
+        found |= {seed: self.film(seed) for seed in seeds if self.film(seed).is_file()}
+        return {seed: path for seed, path in found.items() if path.is_file()}
+
     def append_metrics(self, record: dict[str, Any]) -> None:
         """Add one line to `metrics.jsonl`, as `MetricsWriter.append` does."""
         self._metrics.append(record)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +30,13 @@ def write_artifacts(
     folder: RunFolder,
     programs: Programs,
     learner: LearnerState,
+    final_returns: Sequence[float | None],
     evaluations: list[dict[str, Any]],
     note: str | None,
     say: Callable[[str], None],
 ) -> None:
-    """Write returns.png, drift.png where it was measured, policy.mp4 (first seed), report.html.
+    """Write returns.png, drift.png where it was measured, the films of the seeds with the best and with the worst final
+    return, report.html.
 
     What cannot be drawn or written is left out after one warning: the run is finished without it.
     """
@@ -50,11 +53,17 @@ def write_artifacts(
             plot_drift(records, evaluations, folder.path / "drift.png")
 
     def film() -> None:
-        first = jax.tree.map(lambda x: x[0], learner)
-        acting = programs.evaluation_env.on_one_device(), programs.policy, first.params["policy"], first.obs_statistics
-        write_policy_video(*acting, folder.path / "policy.mp4", jax.random.fold_in(first.key, VIDEO), say)
+        takes = {}
+        for index in best_and_worst(final_returns):
+            seed = jax.tree.map(lambda x, i=index: x[i], learner)
+            takes[folder.film(config.all_seeds[index])] = (
+                seed.params["policy"],
+                seed.obs_statistics,
+                jax.random.fold_in(seed.key, VIDEO),
+            )
+        write_policy_videos(programs.evaluation_env.on_one_device(), programs.policy, takes, say)
 
-    parts = {"returns.png": draw_returns, "drift.png": draw_drift, "policy.mp4": film}
+    parts = {"returns.png": draw_returns, "drift.png": draw_drift, "film": film}
     for name, draw in {**parts, "report.html": lambda: write_report(folder)}.items():
         try:
             draw()
@@ -62,31 +71,38 @@ def write_artifacts(
             say(f"warning: no {name} ({reason_of(error)}); the run is finished without it")
 
 
-def write_policy_video(
+def best_and_worst(returns: Sequence[float | None]) -> list[int]:
+    """Indices of the best return and, where there are several, of the worst; what is not known is worse than any."""
+    order = np.argsort([-np.inf if value is None or np.isnan(value) else value for value in returns])
+    return list(dict.fromkeys([int(order[-1]), int(order[0])]))
+
+
+def write_policy_videos(
     env: BatchedEnv,
     policy: Policy,
-    params: Params,
-    statistics: RunningStatistics,
-    path: Path,
-    key: jax.Array,
+    takes: Mapping[Path, tuple[Params, RunningStatistics, jax.Array]],
     say: Callable[[str], None],
 ) -> bool:
-    """Film a few episodes side by side with the return burnt in, and its last frame as a PNG of the same name.
+    """Film a few episodes side by side with the return burnt in, and the last frame as a PNG of the same name.
+
+    Args:
+        takes: the file of each film -> the parameters and the statistics that act, and a key. The episodes are divided
+            among the films, so that two cost what one does.
 
     Returns:
         False, after one warning, where no OpenGL works.
     """
     from dipod_jax.viz import RenderingUnavailable, write_frame, write_video
 
-    run = jax.jit(lambda k: record(env, policy, params, statistics, k, VIDEO_EPISODES))
-    episode = jax.tree.map(np.asarray, run(key))
-    mocap = {"mocap_pos": episode.mocap_pos, "mocap_quat": episode.mocap_quat} if env.mj_model.nmocap else {}
-    try:
-        size = {"width_per_episode": VIDEO_SIZE, "height": VIDEO_SIZE}
-        write_video(env.mj_model, episode.qpos, episode.reward, path, fps=VIDEO_FPS, **size, **mocap)
-        frame = path.with_suffix(".png")
-        write_frame(env.mj_model, episode.qpos, episode.reward, frame, **mocap)
-    except RenderingUnavailable as error:
-        say(f"warning: no video: {error}")
-        return False
+    run = jax.jit(partial(record, env, policy, num_episodes=VIDEO_EPISODES // len(takes)))
+    size = {"width_per_episode": VIDEO_SIZE, "height": VIDEO_SIZE}
+    for path, take in takes.items():
+        episode = jax.tree.map(np.asarray, run(*take))
+        mocap = {"mocap_pos": episode.mocap_pos, "mocap_quat": episode.mocap_quat} if env.mj_model.nmocap else {}
+        try:
+            write_video(env.mj_model, episode.qpos, episode.reward, path, fps=VIDEO_FPS, **size, **mocap)
+            write_frame(env.mj_model, episode.qpos, episode.reward, path.with_suffix(".png"), **mocap)
+        except RenderingUnavailable as error:
+            say(f"warning: no film: {error}")
+            return False
     return True

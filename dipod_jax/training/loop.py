@@ -271,12 +271,14 @@ class Run:
         self.check_records()
         learner = self.state.learner if jax.process_count() == 1 else to_host(self.state.learner)
         if isinstance(self.folder, RunFolder):
+            assert result is not None, "whoever has the folder has its result"
             with self.stop.abandonable(self.leave_finished):
                 write_artifacts(
                     self.config,
                     self.folder,
                     self.programs,
                     learner,
+                    result["final_return"]["per_seed"],
                     self.records.evaluations,
                     start_note(self.config.task),
                     self.progress.line,

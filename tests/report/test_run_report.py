@@ -126,7 +126,8 @@ def test_the_page_follows_the_readers_light_or_dark(folder):
 def test_pictures_and_film_are_inside_the_page(folder):
     for name in ("returns.png", "drift.png"):
         Image.new("RGB", (8, 8)).save(folder.path / name)
-    (folder.path / "policy.mp4").write_bytes(b"film")
+    folder.write_result(RESULT)
+    folder.film(RESULT["seeds"][1]).write_bytes(b"film")
     sources = read(folder).sources
     assert [source.split(",")[0] for source in sources] == [
         *("data:image/png;base64", "data:video/mp4;base64", "data:image/png;base64")
@@ -135,8 +136,10 @@ def test_pictures_and_film_are_inside_the_page(folder):
 
 def test_a_long_film_is_linked_beside_the_page(folder, monkeypatch):
     monkeypatch.setattr(run, "MAX_EMBEDDED_BYTES", 3)
-    (folder.path / "policy.mp4").write_bytes(b"film")
-    assert read(folder).sources == ["policy.mp4"]
+    folder.write_result(RESULT)
+    film = folder.film(RESULT["seeds"][0])
+    film.write_bytes(b"film")
+    assert read(folder).sources == [film.name]
 
 
 def test_nothing_but_the_report_is_added_to_the_folder(folder):

@@ -274,18 +274,26 @@ def test_a_damaged_unit_is_named_and_the_others_are_shown(tmp_path):
     assert [chart["title"] for chart in data_of(text)["charts"]] == ["BallInCup", "BallInCup"]
 
 
-def test_the_films_of_the_best_and_the_worst_filmed_seed_are_in_the_page(tmp_path, monkeypatch):
-    for beta, final in ((0.0, 300.0), (0.02, 900.0), (0.05, 500.0)):
-        run = write_run(tmp_path / "units" / f"{beta}", beta=beta, finals=(final, 1000.0))  # the second has no film
-        (run / "policy.mp4").write_bytes(b"film")
+def test_the_films_of_the_best_and_the_worst_seed_are_in_the_page(tmp_path, monkeypatch):
+    for beta, finals in ((0.0, (300.0, 200.0)), (0.02, (850.0, 900.0)), (0.05, (500.0, 400.0))):
+        run = write_run(tmp_path / "units" / f"{beta}", beta=beta, finals=finals)
+        for seed in (0, 1):
+            (run / f"policy-seed{seed}.mp4").write_bytes(b"film")
     text = write_study_report(tmp_path).read_text()
     assert re.findall(r"<figcaption>(.*?)</figcaption>", text) == [
-        "BallInCup, best: beta 0.02, seed 0, final return 900",
-        "BallInCup, worst: beta 0, seed 0, final return 300",
+        "BallInCup, best: beta 0.02, seed 1, final return 900",
+        "BallInCup, worst: beta 0, seed 1, final return 200",
     ]
     assert text.count('src="data:video/mp4;base64,') == 2
     monkeypatch.setattr(page, "MAX_EMBEDDED_BYTES", 5)
     assert write_study_report(tmp_path).read_text().count('src="data:video/mp4;base64,') == 1
+
+
+def test_a_best_seed_without_a_film_is_not_passed_off_as_filmed(tmp_path):
+    run = write_run(tmp_path / "units" / "a", finals=(700.0, 900.0, 200.0))
+    (run / "policy.mp4").write_bytes(b"film")  # of the first seed, as earlier versions left it
+    (caption,) = re.findall(r"<figcaption>(.*?)</figcaption>", write_study_report(tmp_path).read_text())
+    assert caption.startswith("BallInCup, best of the filmed: ") and caption.endswith("seed 0, final return 700")
 
 
 @pytest.mark.parametrize("half", ["", "{", '{"kind": "train", "seed": 0'])

@@ -134,10 +134,10 @@ def test_a_finished_run_stays_finished_where_no_picture_can_be_drawn(tmp_path, m
 
     for name in ("viz.plot_returns", "report.write_report"):
         monkeypatch.setattr(f"dipod_jax.{name}", fail)
-    monkeypatch.setattr(artifacts, "write_policy_video", fail)
+    monkeypatch.setattr(artifacts, "write_policy_videos", fail)
     programs = FakePrograms()
     programs.evaluation_env = programs.policy = None
     result = loop.train(fake_config(tmp_path / "run"), programs=programs)
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning")]
-    assert [line.split()[2] for line in lines] == ["returns.png", "policy.mp4", "report.html"]
+    assert [line.split()[2] for line in lines] == ["returns.png", "film", "report.html"]
     assert RunFolder.open(Path(tmp_path / "run")).read_result() is not None and result["env_steps"] == 160

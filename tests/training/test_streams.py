@@ -79,7 +79,7 @@ def keys(tmp_path_factory):
         for name, position in (("rollout", 5), ("measure_drift", 4), ("distil", 5), ("evaluate", 4)):
             watch(programs_module, name, f"to {name}", position)
         watch(Learner, "update", "to update", 3)
-        patch.setattr(artifacts, "write_policy_video", film(write_down))
+        patch.setattr(artifacts, "write_policy_videos", film(write_down))
         for name in ("plot_returns", "plot_drift"):
             patch.setattr(viz, name, lambda *_, **__: None)
         go_through(tmp_path_factory)
@@ -90,9 +90,10 @@ def keys(tmp_path_factory):
 def film(write_down):
     """What a video draws, without the picture."""
 
-    def filmed(env, policy, params, statistics, path, key, say):
-        write_down("to video", key)
-        jax.jit(lambda key: record(env, policy, params, statistics, key, 2))(key)
+    def filmed(env, policy, takes, say):
+        for params, statistics, key in takes.values():
+            write_down("to video", key)
+            jax.jit(lambda key, p=params, s=statistics: record(env, policy, p, s, key, 2))(key)
 
     return filmed
 
@@ -109,7 +110,7 @@ def go_through(tmp_path_factory):
             programs.evaluate(run.state.learner, 3)
             run._advance()
         programs.evaluate(run.state.learner, 3)
-        artifacts.write_artifacts(config, run.folder, programs, run.state.learner, [], None, print)
+        artifacts.write_artifacts(config, run.folder, programs, run.state.learner, [0.0], [], None, print)
         run.close()
 
 
