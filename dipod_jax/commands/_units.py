@@ -15,27 +15,32 @@ from dipod_jax.checks import check_selection, require
 from dipod_jax.commands import train as train_command
 from dipod_jax.commands._arms import parse_known, refuse_options
 from dipod_jax.config import Config
-from dipod_jax.runs import check_writable
-from dipod_jax.studies.sweep.plan import UNITS, Unit, check_backend, make_unit
+from dipod_jax.studies.sweep.plan import UNITS, Unit, make_unit
 
 MOST_UNITS = 10_000  # of one command: each is a process's work, and a line on the screen
 OWNED = {"task": "use --tasks", "objective": "use --objectives", "beta": "use --betas"}
 SESSIONS = ("resume", "out", "seeds", "seed-list", "logger", "distributed", "preset", "backend", "strict-resume")
 
 
-def own_options(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
-    """The options of a sweep, and what is left for `dipod train`."""
+def launch_options() -> argparse.ArgumentParser:
+    """A parser of where the runs of a plan lie and who trains them."""
     own = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    for name in ("task", "objective"):
-        own.add_argument(f"--{name}s", f"--{name}", nargs="*", action="append", dest=f"{name}s")
-    own.add_argument("--betas", nargs="*")
-    own.add_argument("--grid", nargs="*", action="append", default=[])
     own.add_argument("--out", type=Path)
     own.add_argument("--launcher", default="local")
     own.add_argument("--ray-address")
     own.add_argument("--shard", nargs="?", const="")
     own.add_argument("--workers", type=int)
     own.add_argument("--dry-run", action="store_true")
+    return own
+
+
+def own_options(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    """The options of a sweep, and what is left for `dipod train`."""
+    own = launch_options()
+    for name in ("task", "objective"):
+        own.add_argument(f"--{name}s", f"--{name}", nargs="*", action="append", dest=f"{name}s")
+    own.add_argument("--betas", nargs="*")
+    own.add_argument("--grid", nargs="*", action="append", default=[])
     known, rest = parse_known(own, arguments)
     for name, default in (("tasks", "BallInCup"), ("objectives", "fpo")):
         given = getattr(known, name)
@@ -60,6 +65,11 @@ def default_out(tasks: Sequence[str]) -> Path:
 def check_rest(rest: Sequence[str]) -> None:
     """Refuse options of `dipod train` that a sweep sets itself."""
     refuse_options(rest, ("beta", "resume"), "use --betas; a sweep that was stopped goes on with the same command")
+    check_seeds(rest)
+
+
+def check_seeds(rest: Sequence[str]) -> None:
+    """Refuse two ways of naming the seeds."""
     given = {word.partition("=")[0] for word in rest}
     both = {"--seeds", "--seed-list"} <= given
     require(not both, "seeds", "with --seed-list", "one of the two")
@@ -86,8 +96,6 @@ def plan_units(own: argparse.Namespace, rest: list[str]) -> list[Unit]:
     if same is not None and own.grid:
         values = " ".join(f"{name} {value}" for name, value in same.grid.items())
         require(False, "grid", values, "values that differ in what is trained")
-    check_backend(units)
-    check_writable(max((unit.folder for unit in units), key=lambda folder: len(folder.name)))
     return units
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import secrets
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from dipod_jax.checks import check_choice, require
 from dipod_jax.commands._arms import run_command
@@ -65,16 +67,25 @@ def parse(arguments: list[str]) -> Request:
     """The units of a command line, all of them validated; nothing is written."""
     own, rest = own_options(arguments)
     check_rest(rest)
+    check_launch(own, own.out)
+    return make_request(own, own.out, plan_units(own, rest))
+
+
+def check_launch(own: argparse.Namespace, out: Path) -> None:
+    """Refuse a launcher that there is not, and a folder that cannot be a sweep's."""
     check_choice("launcher", own.launcher, find_launchers())
-    check_writable(own.out)
-    check_place(own.out)
-    units = plan_units(own, rest)
-    if (own.out / PLAN).exists():
-        check_backend([*read_plan(own.out), *units])
+    check_writable(out)
+    check_place(out)
+
+
+def make_request(own: argparse.Namespace, out: Path, units: list[Unit]) -> Request:
+    """What `launch_options` ask of the units."""
+    check_backend([*(read_plan(out) if (out / PLAN).exists() else []), *units])
+    check_writable(max((unit.folder for unit in units), key=lambda folder: len(folder.name)))
     launcher = find_launchers()[own.launcher]()
     require(own.shard is None or launcher.waits, "shard", own.shard, f"left out with --launcher {own.launcher}")
     chosen = units if own.shard is None else parse_shard(own.shard).of(units)
-    job = Job(own.out, tuple(chosen), secrets.token_hex(4), own.workers, own.ray_address)
+    job = Job(out, tuple(chosen), secrets.token_hex(4), own.workers, own.ray_address)
     launcher.validate(job)
     return Request(job, launcher, own.dry_run, tuple(units))
 

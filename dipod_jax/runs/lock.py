@@ -44,13 +44,13 @@ class FolderLock:
             before = _read_owner(self._descriptor)
             self._lock(before)
             if not self.is_held():
-                os.close(self._descriptor)
+                self._close()
                 return False
             before = _read_owner(self._descriptor)
             os.ftruncate(self._descriptor, 0)
             os.pwrite(self._descriptor, (json.dumps(_this_process()) + "\n").encode(), 0)
         except BaseException:
-            os.close(self._descriptor)
+            self._close()
             raise
         if before is not None:
             copied = before["host"] == socket.gethostname() and _may_live(before)
@@ -84,8 +84,12 @@ class FolderLock:
         if self.is_held():
             with contextlib.suppress(OSError):
                 self.path.unlink()
-        os.close(self._descriptor)
-        self._descriptor = -1
+        self._close()
+
+    def _close(self) -> None:
+        """Close the file, and forget its number: the next file of this process gets it."""
+        descriptor, self._descriptor = self._descriptor, -1
+        os.close(descriptor)
 
     def __del__(self) -> None:
         """A lock that nobody refers to is released."""

@@ -1,5 +1,6 @@
 """Run folders as one table of seeds: what was trained, its curves, what it returned in the end."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +39,7 @@ _OF_A_RUN = (
 )
 _OF_A_RUN += ("keep_checkpoints", "strict_resume", "objective", "objective.name")
 _ABSENT, _OFF = "not set", "off"
+USUAL = 0.75  # of the runs have an option's usual value, which labels leave out
 
 
 class Arm(NamedTuple):
@@ -280,11 +282,14 @@ def _options(config: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _varying(options: Sequence[Mapping[str, str]], index: int, same: Sequence[int]) -> dict[str, str]:
-    """The options of run `index` in which the runs `same` are not all alike.
+    """The options of run `index` in which the runs `same` are not all alike; not those that it has in common with three
+    quarters of them, as a recipe and its variations by one option each have most.
 
     An option that a folder lacks, as one of another version may, tells nothing; but a regulariser that it lacks is off.
     """
     names = dict.fromkeys(name for i in same for name in options[i])
     lacking = {name: _OFF if name.startswith("regularisers.") else _ABSENT for name in names}
-    values = {name: {options[i].get(name, lacking[name]) for i in same} - {_ABSENT} for name in names}
-    return {name: options[index].get(name, lacking[name]) for name, found in values.items() if len(found) > 1}
+    value = lambda i, name: options[i].get(name, lacking[name])
+    counts = {name: Counter(value(i, name) for i in same if value(i, name) != _ABSENT) for name in names}
+    told = lambda name: len(counts[name]) > 1 and counts[name][value(index, name)] < USUAL * len(same)
+    return {name: value(index, name) for name in names if told(name)}

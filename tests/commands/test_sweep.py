@@ -128,6 +128,9 @@ def test_more_betas_extend_the_plan_and_what_is_finished_stays(tmp_path, capsys)
         (["--parts", "2-draws", "--task", "BallInCup"], "--parts 2-draws is not allowed: the recipe of BallInCup has"),
         (["--parts=2-draws", "--task", "BallInCup"], "--parts 2-draws is not allowed: the recipe of BallInCup has it"),
         (["--parts", "no-beta", "--task", "Foo"], "--task Foo"),
+        (["--parts", "no-beta", "--launcher", "pbs"], "--launcher pbs"),
+        (["--parts", "no-beta", "--seeds", "2", "--seed-list", "1"], "--seeds with --seed-list"),
+        (["--parts", "no-beta", "--resume"], "--resume"),
     ],
 )
 def test_a_mistake_in_an_ablation_is_one_line_and_writes_nothing(arguments, words, capsys, tmp_path):
@@ -136,7 +139,6 @@ def test_a_mistake_in_an_ablation_is_one_line_and_writes_nothing(arguments, word
     assert not out.exists()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("task", "has"),
     [
@@ -145,24 +147,35 @@ def test_a_mistake_in_an_ablation_is_one_line_and_writes_nothing(arguments, word
     ],
 )
 def test_every_arm_of_an_ablation_differs_from_the_recipe_in_its_own_options_alone(task, has, tmp_path):
-    arms = ablation.parse(["--task", task, "--out", str(tmp_path / "a")])
+    units = ablation.parse(["--task", task, "--backend", "native", "--out", str(tmp_path / "a")]).planned
+    arms = {unit.grid["part"]: unit.config for unit in units}
     assert arms.pop("recipe").preset == "cpu"
-    recipe, _ = make_config("cpu", task, "fpo")
-    changed = {part: set(differences(recipe, arm)) - {"out", "backend"} for part, arm in arms.items()}
+    recipe, _ = make_config("cpu", task, "fpo", "native")
+    changed = {part: set(differences(recipe, arm)) - {"out"} for part, arm in arms.items()}
     assert has == {part for part in ablation.PARTS if part not in changed} - {"recipe"}
     options = lambda part: {x.removeprefix("--").replace(".no-", ".") for x in ablation.PARTS[part] if x[:2] == "--"}
     assert changed == {part: options(part) for part in arms}
 
 
-@pytest.mark.slow
-def test_an_arm_of_an_ablation_that_was_begun_with_other_options_is_refused(tmp_path, capsys):
-    arguments = ["--out", str(tmp_path), "--task", "BallInCup", "--backend", "native"]
-    begun = ["--seed-list", "11", "12", "13"]
-    config = ablation.parse([*arguments, *begun])["no-beta"]
-    RunFolder.create(config.out, to_json(config)).close()
-    line = errors_of(ablation, arguments, capsys)
-    assert "--seed-list None is not allowed" in line and "begun with (11, 12, 13)" in line
-    assert ablation.parse([*arguments, *begun])  # goes on
+def test_an_ablation_is_a_sweep_over_the_parts_which_another_command_extends(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    launcher = Mock(waits=False)
+
+    def run(*arguments):
+        request = ablation.parse(["--task", "BallInCup", "--backend", "native", "--seeds", "2", *arguments])
+        sweep.sweep(replace(request, launcher=launcher))
+        return request.job
+
+    job = run("--parts", "recipe", "no-beta", "--workers", "2")
+    assert job.out == Path("runs/ablation/BallInCup") and job.workers == 2
+    run("--parts", "clip", "recipe")
+    assert "2 units, 1 new, 0 finished before; 1 more of other commands" in capsys.readouterr().out
+    rows = list(csv.DictReader((job.out / "plan.csv").open()))
+    assert [(row["part"], row["beta"], row["seeds"]) for row in rows] == [
+        ("recipe", "0.05", "0 1"),
+        ("no-beta", "0", "0 1"),
+        ("clip", "0.05", "0 1"),
+    ]
 
 
 def test_a_folder_with_a_name_too_long_is_one_line(capsys):

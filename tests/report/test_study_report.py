@@ -200,6 +200,17 @@ def test_runs_that_differ_in_an_option_are_arms_of_their_own(tmp_path):
     ]
 
 
+def test_variations_of_a_recipe_are_named_by_what_each_changes(tmp_path):
+    recipe = {"learning": {"rate": 1e-3}, "policy": {"draws": 2, "width": 64}}
+    changes = ({}, {"draws": 4}, {"draws": 8}, {"width": 32}, {"width": 16, "draws": 4}, {}, {}, {}, {}, {}, {}, {}, {})
+    for index, change in enumerate(changes):
+        options = recipe | {"policy": recipe["policy"] | change}
+        write_run(tmp_path / "units" / f"{index:02}", seeds=[index], **options)
+    labels = {seed.seed: seed.arm.label for seed in collect_study(tmp_path).seeds}
+    names = ["", ", policy.draws 4", ", policy.draws 8", ", policy.width 32", ", policy.draws 4, policy.width 16"]
+    assert labels == {index: f"beta 0{(names + 8 * [''])[index]}" for index in range(len(changes))}
+
+
 def test_runs_of_several_presets_are_told_apart_by_the_preset_alone(tmp_path):
     runs = [write_run(tmp_path / n, preset=n, rollout={"num_envs": k}) for k, n in enumerate(("cpu", "paper"))]
     arms = [seed.arm.options for seed in collect([RunFolder.open(run) for run in runs]).seeds]

@@ -185,13 +185,6 @@ def test_names_of_a_foreign_plan_do_not_lead_out_of_its_folder(tmp_path):
             read_plan(tmp_path / "s")
 
 
-def test_one_study_is_run_by_one_command(tmp_path):
-    with begun(tmp_path, {"a": 1}), pytest.raises(RunFolderError, match="is in use by"), begun(tmp_path, {"a": 1}):
-        pass
-    with begun(tmp_path, {"a": 1}):
-        pass
-
-
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGHUP, 143)])
 def test_a_study_ends_soon_after_a_signal_whatever_it_computes(tmp_path, number, status):
     lines = ["import sys, time", "from pathlib import Path", "from dipod_jax.studies.begun import begun"]

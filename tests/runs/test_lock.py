@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import gc
 import json
 import os
 import shutil
@@ -65,6 +66,18 @@ def test_the_lock_of_an_owner_that_was_killed_is_taken_over_at_once(tmp_path, ho
     lock.release()
     assert list(tmp_path.iterdir()) == []
     assert FolderLock(tmp_path).taken_over_from is None
+
+
+def test_a_refused_lock_closes_its_own_file_alone_however_late_it_is_forgotten(tmp_path):
+    lock = FolderLock(tmp_path)
+    with pytest.raises(RunFolderError) as refused:
+        FolderLock(tmp_path)
+    other = os.open(tmp_path / "other", os.O_CREAT | os.O_RDWR)  # under the number that the refused one had
+    del refused  # whose traceback holds it
+    gc.collect()
+    assert os.fstat(other).st_ino == (tmp_path / "other").stat().st_ino
+    os.close(other)
+    lock.release()
 
 
 def test_a_lock_whose_file_was_removed_is_known_to_be_lost(tmp_path):

@@ -18,7 +18,8 @@ from small import of_objective, probe_programs
 from dipod_jax.objectives import OBJECTIVES
 from dipod_jax.presets import make_config
 from dipod_jax.runs._disk import write_json
-from dipod_jax.studies.begun import STUDY
+from dipod_jax.runs.lock import FolderLock
+from dipod_jax.studies.begun import LOCKS, STUDY
 from dipod_jax.studies.methods import training
 from dipod_jax.studies.methods.options import Config
 from dipod_jax.studies.methods.results import has_collapsed, read_records, seed_rows, summary, write_results
@@ -152,6 +153,21 @@ def test_a_unit_that_fails_is_recorded_and_tried_again_and_the_rest_goes_on(opti
     assert [unit[2] for unit in again.trained[:2]] == ["rate0.3-trust2-beta0", "rate1-trust2-beta0"]
     assert ("BallInCup", "fpo", "rate1-trust2-beta0.1", True) in again.trained
     assert not (failed / "failure.json").exists()
+
+
+@pytest.mark.usefixtures("no_picture")
+def test_a_method_that_another_process_has_is_left_to_it_until_it_ends(options):
+    folder = options.out / LOCKS / "fpo"
+    folder.mkdir(parents=True)
+    lock, trainer = FolderLock(folder), FakeTrainer()
+    run(options, trainer, say=lambda line: lock.release() if line.startswith("waiting") else None)
+    methods = [(task, objective) for task, objective, _, reported in trainer.trained if reported]
+    assert list(dict.fromkeys(methods)) == [
+        ("BallInCup", "ppo"),
+        ("FingerSpin", "ppo"),
+        ("BallInCup", "fpo"),
+        ("FingerSpin", "fpo"),
+    ]
 
 
 def test_where_every_tuning_run_fails_nothing_is_reported(options):

@@ -1,12 +1,14 @@
-"""The study itself: one method after the other on one task after the other; what is finished is not run again."""
+"""The study itself: one method after the other on one task after the other, by as many processes as one starts; what is
+finished is not run again."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
-from dipod_jax.studies.begun import begun, check_begun
+from dipod_jax.studies.begun import begun, check_begun, share_out
 from dipod_jax.studies.methods.options import Config
 from dipod_jax.studies.methods.results import write_results
 from dipod_jax.studies.methods.units import Setting, Unit, best_of, grid, make_unit, with_betas
@@ -62,13 +64,16 @@ def _run_all(options: Config, trainer: TrainsUnits, say: Callable[[str], None]) 
         say(f"{where}: return {returns}, {result['training_s']:.0f} s of training, {result['compile_s']:.0f} s before")
         write_results(options.out)
 
-    for task in options.tasks:
-        for objective in options.objectives:
-            chosen = tune(options, options.tuning_task or task, objective, finish)
-            if not chosen:
-                say(f"{objective} on {task}: no tuning run has a return, so that nothing is reported")
-            for setting in chosen:
-                finish(make_unit(options, task, objective, setting, reported=True))
+    def compare(method: tuple[str, str]) -> None:
+        task, objective = method
+        chosen = tune(options, options.tuning_task or task, objective, finish)
+        if not chosen:
+            say(f"{objective} on {task}: no tuning run has a return, so that nothing is reported")
+        for setting in chosen:
+            finish(make_unit(options, task, objective, setting, reported=True))
+
+    methods = list(itertools.product(options.tasks, options.objectives))
+    share_out(options.out, methods, lambda method: method[1], compare, say)  # its tuning runs serve all tasks
 
 
 def tune(options: Config, task: str, objective: str, finish: Callable[[Unit], None]) -> list[Setting]:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,17 +14,15 @@ from dipod_jax.checks import require
 from dipod_jax.config import Config
 from dipod_jax.runs import RunFolderError
 from dipod_jax.runs._disk import write_json, write_text
-from dipod_jax.runs.lock import FolderLock
 from dipod_jax.runs.places import CONFIG
 from dipod_jax.runs.schema import check_fields, is_group, is_text, read_json
 from dipod_jax.serialisation import from_json, to_json
-from dipod_jax.studies.begun import MAX_BYTES, STUDY
+from dipod_jax.studies.begun import MAX_BYTES, STUDY, locked
 from dipod_jax.tables import as_csv
 
 MAX_PLAN_BYTES = 2**28
 PLAN, TABLE, UNITS, LOGS = "plan.json", "plan.csv", "units", "logs"
 ID_LENGTH = 10
-LOCK_S = 30.0  # that another command may take to write the plan
 # Options that change no number: where a run lies, how it is kept and shown, what its other options were made from.
 UNCOUNTED = {"out", "resume", "logger", "checkpoint_interval", "keep_checkpoints", "strict_resume", "preset", "version"}
 
@@ -140,7 +136,7 @@ def extend_plan(out: Path, units: Sequence[Unit], command: str = "") -> list[Uni
         ValueError: other physics than the units before; numbers of two engines are no comparison.
     """
     out.mkdir(parents=True, exist_ok=True)
-    with _plan_locked(out):
+    with locked(out):
         before = read_plan(out) if (out / PLAN).exists() else []
         check_backend([*before, *units])
         together = list(({unit.id: unit for unit in before} | {unit.id: unit for unit in units}).values())
@@ -199,21 +195,3 @@ def _from_json(out: Path, entry: Mapping[str, Any]) -> Unit:
     check_fields(entry, _ENTRY)
     config = dataclasses.replace(from_json(entry["config"]), out=out / UNITS / entry["name"])
     return Unit(entry["id"], config, entry["grid"], entry["options"])
-
-
-@contextmanager
-def _plan_locked(out: Path) -> Iterator[None]:
-    """Nobody else writes the plan meanwhile."""
-    deadline = time.monotonic() + LOCK_S
-    while True:
-        try:
-            lock = FolderLock(out)
-            break
-        except RunFolderError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.05)
-    try:
-        yield
-    finally:
-        lock.release()

@@ -1,4 +1,4 @@
-"""The study itself: one arm after the other; what is finished is not run again."""
+"""The study itself: one arm after the other, by as many processes as one starts; what is finished is not run again."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dipod_jax.options import override
 from dipod_jax.runs import RunFolder
 from dipod_jax.runs._disk import write_json
 from dipod_jax.runs.places import CONFIG
-from dipod_jax.studies.begun import begun, check_begun
+from dipod_jax.studies.begun import begun, check_begun, share_out
 from dipod_jax.studies.table1.arms import Arm, make_arms
 from dipod_jax.studies.table1.options import Config
 from dipod_jax.studies.table1.results import ARM, WAY_OUT, write_results
@@ -98,16 +98,19 @@ def run(options: Config, units: list[Unit], train: Train, say: Callable[[str], N
 
 
 def _run_all(options: Config, units: list[Unit], train: Train, say: Callable[[str], None]) -> None:
-    for number, unit in enumerate(units, start=1):
+    def finish(unit: Unit) -> None:
         if unit.is_finished():
-            continue
+            return
         config = unit.to_run()
-        say(f"{number} of {len(units)}: {unit.folder.relative_to(options.out)}")
+        say(f"{units.index(unit) + 1} of {len(units)}: {place(unit)}")
         train(config, say)
         described = {name: getattr(unit.arm, name) for name in ("task", "group", "method", "beta", "control")}
         rate, iterations = unit.config.learning.learning_rate, unit.config.learning.num_iterations
         write_json(unit.folder / ARM, described | {"learning_rate": rate, "num_iterations": iterations})
         write_results(options.out)
+
+    place = lambda unit: str(unit.folder.relative_to(options.out))
+    share_out(options.out, units, place, finish, say)
 
 
 class Trainer:
