@@ -131,9 +131,7 @@ def leveldb_log(content: bytes):
             record = b""
 
 
-@pytest.mark.slow
 def test_each_of_several_seeds_is_a_run_of_wandb_in_the_group_of_its_sweep(tmp_path, monkeypatch):
-    pytest.importorskip("wandb")
     from wandb.proto.wandb_internal_pb2 import Record
 
     monkeypatch.setenv("WANDB_MODE", "offline")
