@@ -80,7 +80,7 @@ arms = {f"beta {beta:g}": replace(plain, beta=beta, out=FOLDER / f"beta{beta:g}"
 # checkpoints, pictures, a film and a report.
 
 # %%
-run_arms(arms, one_program=True)
+run_arms(arms)
 
 # %% [markdown]
 # ## Return, gap, cosine

@@ -39,10 +39,10 @@ def parse(arguments: list[str]) -> Request:
     refuse_options(rest, ("preset", "resume"), "an ablation is of the cpu preset, and one that was stopped goes on")
     check_seeds(rest)
     anywhere = known.out or Path("runs") / "ablation"
-    check_launch(known, anywhere)
     with_part = lambda words: ["--preset", "cpu", *rest, *words, "--out", str(anywhere / UNITS / "new")]
     recipe = train_command.parse(with_part(()))
     out = known.out or anywhere / recipe.task.replace(":", ".")
+    check_launch(known, out)
     arms = {part: train_command.parse(with_part(PARTS[part])) for part in known.parts}
     idle = without_effect(arms, recipe)
     asked_for = idle and known.parts != list(PARTS)

@@ -2,6 +2,7 @@
 
 Writes DIR/comparison.md (a table a task), DIR/seeds.csv and DIR/comparison.png after each run of the study. The same
 command goes on where it was stopped; with other objectives, tasks or lengths it adds to the same tables.
+Several processes may run it at once: each takes methods that no other has.
 """
 
 from collections.abc import Sequence

@@ -96,7 +96,8 @@ def sweep(request: Request) -> None:
     before = {unit.id for unit in read_plan(out)} if (out / PLAN).exists() else set[str]()
     print(_counts(request, before))
     if request.dry_run:
-        print(table([{**_shown(unit), "state": state_of(unit, job.session)} for unit in job.units]))
+        if job.units:
+            print(table([{**_shown(unit), "state": state_of(unit, job.session)} for unit in job.units]))
         return
     extend_plan(out, request.planned, command_line())
     if not job.units:

@@ -2,6 +2,7 @@
 
 Writes DIR/table1.md, DIR/table1.csv and DIR/table1.png after each arm, which leaves a run folder of its own. The same
 command goes on where it was stopped; with other tasks or groups it adds to the same tables.
+Several processes may run it at once: each takes runs that no other has.
 """
 
 from collections.abc import Sequence

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,14 +21,23 @@ from dipod_jax.bounds.mask_draws import draw_losses, sample_mask_draws
 from dipod_jax.checks import Checked
 from dipod_jax.language.model import MaskedTransformer, token_log_probs
 from dipod_jax.language.task import MASK, Task
-from dipod_jax.runs import CheckpointError, latest_checkpoint, reason_of, restore_checkpoint, save_checkpoint
+from dipod_jax.runs import (
+    CheckpointError,
+    RunFolderError,
+    latest_checkpoint,
+    reason_of,
+    restore_checkpoint,
+    save_checkpoint,
+)
 from dipod_jax.runs._disk import write_json
+from dipod_jax.runs.lock import IN_THE_WAY, FolderLock
 from dipod_jax.types import Params
 
 # Part of the hash: raise it when a change of the code makes other parameters of the same options.
 VERSION = 3
 MADE_OF = "made_of.json"
 _STEPS_PER_CALL = 50
+LOOK_AGAIN_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -114,8 +124,39 @@ def pretrained(
     """
     started = time.perf_counter()
     folder = cached_folder(task, network, options, cache)
+    with _one_at_a_time(folder, say):
+        params, is_cached = _load_or_pretrain(task, network, options, folder, say)
+    return Pretrained(params, folder, is_cached, time.perf_counter() - started)
+
+
+@contextlib.contextmanager
+def _one_at_a_time(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
+    """Of the processes that want one model, one makes it, and the others wait for that; where no lock can be had, each
+    makes its own."""
+    lock, told = None, False
+    with contextlib.suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+        while lock is None:
+            try:
+                lock = FolderLock(folder)
+            except RunFolderError as error:
+                if not told:
+                    say(f"waiting for another process to pretrain: {str(error).replace(IN_THE_WAY, '')}")
+                told = True
+                time.sleep(LOOK_AGAIN_S)
+    try:
+        yield
+    finally:
+        if lock is not None:
+            lock.release()
+
+
+def _load_or_pretrain(
+    task: Task, network: MaskedTransformer, options: PretrainOptions, folder: Path, say: Callable[[str], None]
+) -> tuple[Params, bool]:
+    """The parameters, and whether they were in the cache."""
     if latest_checkpoint(folder) is not None:
-        return Pretrained(load_params(folder, network), folder, True, time.perf_counter() - started)
+        return load_params(folder, network), True
     params = pretrain(task, network, options, say)
     try:
         save_checkpoint(folder, options.steps, params, keep=1)
@@ -123,7 +164,7 @@ def pretrained(
         params = load_params(folder, network)  # as from the cache: JAX compiles anew for arrays placed otherwise
     except (OSError, CheckpointError) as error:
         say(f"warning: the pretrained model is not kept in {folder} ({reason_of(error)}); the next run makes it again")
-    return Pretrained(params, folder, False, time.perf_counter() - started)
+    return params, False
 
 
 def load_params(folder: Path, network: MaskedTransformer) -> Params:

@@ -13,6 +13,7 @@ from dipod_jax.registry import Registry
 from dipod_jax.studies.sweep.plan import Unit
 
 WORKER = (sys.executable, "-m", "dipod_jax.launch.worker")
+RELEASE_S = 300.0  # that a file system may take to give up the lock of a machine that is gone
 SOME_FAILED = 3  # a worker's exit status; 1 is that of a Python that fails itself
 
 
@@ -84,4 +85,4 @@ def worker_words(job: Job, planned: Sequence[Unit]) -> list[str]:
 
 def num_shards(job: Job, most: int = 1000) -> int:
     """Shards of a script: as asked for, or one a unit."""
-    return job.workers or min(len(job.units), most)
+    return min(len(job.units), job.workers or most)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dipod_jax.checks import require
-from dipod_jax.launch.base import Job, Launcher, register_launcher
+from dipod_jax.launch.base import RELEASE_S, Job, Launcher, register_launcher
 from dipod_jax.launch.board import Board
 from dipod_jax.runs import StorageError, reason_of
 from dipod_jax.runs.errors import MachineError
@@ -24,7 +24,6 @@ from dipod_jax.studies.sweep.trainer import Trainer, attempt
 POLL_S = 0.5
 CONNECT_S = 10.0
 NODE_LOSSES = 5  # that a unit survives in one command
-RELEASE_S = 300.0  # that a file system may take to give up the lock of a machine that is gone
 ONE_DEVICE = "--xla_force_host_platform_device_count=1"
 
 

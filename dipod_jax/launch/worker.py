@@ -21,7 +21,7 @@ from typing import NoReturn
 
 from dipod_jax.checks import check_selection
 from dipod_jax.cli import run_cli
-from dipod_jax.launch.base import SOME_FAILED
+from dipod_jax.launch.base import RELEASE_S, SOME_FAILED
 from dipod_jax.runs.lock import LOCK, FolderLock
 from dipod_jax.studies.sweep.plan import Unit, read_plan
 from dipod_jax.studies.sweep.shards import parse_shard
@@ -42,6 +42,8 @@ class Options:
     """the CPU cores it keeps to; all where empty"""
     with_parent: bool
     """it ends, saved, when its standard input does"""
+    waits: bool
+    """nobody else does its part: it waits for units that a lost machine seems to have"""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -69,7 +71,7 @@ def parse(arguments: list[str]) -> Options:
         units = [unit for unit in units if unit.id in known.ids]
     if known.shard is not None:
         units = parse_shard(known.shard).of(units)
-    return Options(tuple(units), known.session, tuple(known.cores), known.with_parent)
+    return Options(tuple(units), known.session, tuple(known.cores), known.with_parent, known.shard is not None)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -92,8 +94,25 @@ def start(options: Options) -> None:
         os.sched_setaffinity(0, options.cores)
     if options.with_parent:
         threading.Thread(target=_stop_with_parent, name="parent", daemon=True).start()
-    if not work(options.units, options.session):
+    trainer = Trainer()
+    is_done_with = work(options.units, options.session, trainer)
+    if options.waits:
+        is_done_with &= wait_and_work(options.units, options.session, trainer)
+    if not is_done_with:
         sys.exit(SOME_FAILED)
+
+
+def wait_and_work(units: Sequence[Unit], session: str, trainer: Trainer) -> bool:
+    """Train what others seem to have as it becomes free, for as long as a file system may need to give up the lock of
+    a machine that is gone; returns whether all units are done, and names those that are not."""
+    left = lambda: [unit for unit in units if not is_done(unit) and len(failures(unit, session)) < TRIES]
+    deadline = time.monotonic() + RELEASE_S
+    while left() and time.monotonic() < deadline:
+        time.sleep(LOOK_AGAIN_S)
+        work(units, session, trainer)
+    for unit in left():
+        print(f"{unit.name}: not done; another process has it", flush=True)
+    return all(is_done(unit) for unit in units)
 
 
 def _stop_with_parent() -> None:

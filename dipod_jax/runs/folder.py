@@ -146,9 +146,9 @@ class RunFolder:
     def films(self) -> dict[int, Path]:
         """The filmed seeds of a finished run -> their films. An earlier version filmed the first one, in policy.mp4."""
         seeds = (self.read_result() or {}).get("seeds") or []
-        found = {seed: self.path / "policy.mp4" for seed in seeds[:1]}
-        found |= {seed: self.film(seed) for seed in seeds if self.film(seed).is_file()}
-        return {seed: path for seed, path in found.items() if path.is_file()}
+        found = {seed: path for seed in seeds if (path := self.film(seed)).is_file()}
+        before = self.path / "policy.mp4"
+        return found or ({seeds[0]: before} if seeds and before.is_file() else {})
 
     def append_metrics(self, record: dict[str, Any]) -> None:
         """Add one line to `metrics.jsonl`, as `MetricsWriter.append` does."""

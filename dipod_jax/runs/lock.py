@@ -16,6 +16,7 @@ from typing import Any
 from dipod_jax.runs.errors import RunFolderError, reason_of
 
 LOCK = ".lock"
+IN_THE_WAY = "; let that run end or stop it, or name another --out"
 MAX_BYTES = 4096
 # What file systems without locks answer.
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)
@@ -128,7 +129,7 @@ def read_owner(folder: Path) -> dict[str, Any] | None:
 
 def _refusal(lock: Path, owner: dict[str, Any] | None) -> str:
     by = "another process" if owner is None else _name(owner)
-    return f"{lock.parent} is in use by {by}; let that run end or stop it, or name another --out"
+    return f"{lock.parent} is in use by {by}{IN_THE_WAY}"
 
 
 def _read_owner(descriptor: int) -> dict[str, Any] | None:

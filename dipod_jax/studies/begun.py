@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from dipod_jax.checks import require
 from dipod_jax.runs import RunFolderError
 from dipod_jax.runs._disk import plain, write_json
-from dipod_jax.runs.lock import FolderLock
+from dipod_jax.runs.lock import IN_THE_WAY, FolderLock
 from dipod_jax.runs.schema import read_json
 from dipod_jax.runs.signals import say, stop_requested
 
@@ -102,7 +102,7 @@ def share_out(
                 lock.release()
         if len(taken) == len(left):
             if not told:
-                say(f"waiting for other processes of this study: {why}")
+                say(f"waiting for other processes of this study: {str(why).replace(IN_THE_WAY, '')}")
             told = True
             time.sleep(LOOK_AGAIN_S)
         left = taken

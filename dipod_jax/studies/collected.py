@@ -49,7 +49,8 @@ class Arm(NamedTuple):
     beta: str
     """`0.002` or `auto`"""
     options: str
-    """options in which it differs from other runs of its task and objective, as `name value, name value`"""
+    """options in which it differs from other runs of its task and objective but for usual values, as `name value, name
+    value`"""
 
     @property
     def label(self) -> str:
@@ -256,20 +257,38 @@ def _seconds(result: Mapping[str, Any] | None, last: Mapping[str, Any]) -> float
 
 
 def _arms(configs: Sequence[Mapping[str, Any]]) -> list[Arm]:
-    """The arm of each run: its options are those that vary among the runs of its task and objective, or, where the
-    presets vary, the preset and those that vary among the runs of that preset."""
+    """The arm of each run: its options are those that vary among the runs of its task and objective and are not usual,
+    or, where the presets vary, the preset and those of the runs of that preset."""
     heads = [(str(config.get("task")), str(objective_of(config)[0])) for config in configs]
     presets = [setting(config.get("preset")) for config in configs]
     options = [_options(config) for config in configs]
-    arms = []
-    for index, config in enumerate(configs):
+    shown = []
+    for index in range(len(configs)):
         same = [i for i, head in enumerate(heads) if head == heads[index]]
         one_preset = len({presets[i] for i in same}) == 1
-        shown = {} if one_preset else {"preset": presets[index]}
-        shown |= _varying(options, index, [i for i in same if presets[i] == presets[index]])
-        text = ", ".join(f"{name} {value}" for name, value in shown.items())
-        arms.append(Arm(heads[index][1], setting(config.get("beta", 0)), text))
+        first = {} if one_preset else {"preset": presets[index]}
+        shown.append(first | _varying(options, index, [i for i in same if presets[i] == presets[index]]))
+    arms = []
+    for head, config, mine in zip(heads, configs, shown, strict=True):
+        usual = _usual([(task, of) for (task, name), of in zip(heads, shown, strict=True) if name == head[1]])
+        text = ", ".join(f"{name} {value}" for name, value in mine.items() if usual.get(name) != value)
+        arms.append(Arm(head[1], setting(config.get("beta", 0)), text))
     return arms
+
+
+def _usual(shown: Sequence[tuple[str, Mapping[str, str]]]) -> dict[str, str]:
+    """The options that a recipe and its variations by one option each have mostly alike: those of which the same value
+    is that of three quarters of the runs of every task where it varies.
+
+    Args:
+        shown: task and varying options of every run of an objective.
+    """
+    found: dict[str, set[str | None]] = {}
+    for name, task in {(name, task) for task, of in shown for name in of}:
+        values = [of.get(name) for at, of in shown if at == task]
+        value, count = Counter(values).most_common(1)[0]
+        found.setdefault(name, set()).add(value if count >= USUAL * len(values) else None)
+    return {name: value for name, (value, *others) in ((n, list(v)) for n, v in found.items()) if value and not others}
 
 
 def _options(config: Mapping[str, Any]) -> dict[str, str]:
@@ -282,14 +301,11 @@ def _options(config: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _varying(options: Sequence[Mapping[str, str]], index: int, same: Sequence[int]) -> dict[str, str]:
-    """The options of run `index` in which the runs `same` are not all alike; not those that it has in common with three
-    quarters of them, as a recipe and its variations by one option each have most.
+    """The options of run `index` in which the runs `same` are not all alike.
 
     An option that a folder lacks, as one of another version may, tells nothing; but a regulariser that it lacks is off.
     """
     names = dict.fromkeys(name for i in same for name in options[i])
     lacking = {name: _OFF if name.startswith("regularisers.") else _ABSENT for name in names}
-    value = lambda i, name: options[i].get(name, lacking[name])
-    counts = {name: Counter(value(i, name) for i in same if value(i, name) != _ABSENT) for name in names}
-    told = lambda name: len(counts[name]) > 1 and counts[name][value(index, name)] < USUAL * len(same)
-    return {name: value(index, name) for name in names if told(name)}
+    values = {name: {options[i].get(name, lacking[name]) for i in same} - {_ABSENT} for name in names}
+    return {name: options[index].get(name, lacking[name]) for name, found in values.items() if len(found) > 1}

@@ -61,6 +61,9 @@ def write_artifacts(
                 seed.obs_statistics,
                 jax.random.fold_in(seed.key, VIDEO),
             )
+        for pattern in ("policy.*", "policy-seed*.*"):  # of a shorter run, with another best and worst
+            for old in folder.path.glob(pattern):
+                old.unlink()
         write_policy_videos(programs.evaluation_env.on_one_device(), programs.policy, takes, say)
 
     parts = {"returns.png": draw_returns, "drift.png": draw_drift, "film": film}

@@ -157,6 +157,19 @@ def test_every_arm_of_an_ablation_differs_from_the_recipe_in_its_own_options_alo
     assert changed == {part: options(part) for part in arms}
 
 
+def test_a_shard_without_units_is_shown_as_such(tmp_path, capsys):
+    arguments = [*SMOKE, "--betas", "0", "--out", str(tmp_path / "s"), "--shard", "1/2", "--dry-run"]
+    sweep.sweep(sweep.parse(arguments))
+    assert "1 unit, 1 new, 0 of them in this shard" in capsys.readouterr().out
+
+
+def test_an_ablation_into_the_folder_of_something_else_is_refused(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    begun_run(tmp_path / "runs" / "ablation" / "BallInCup")
+    line = errors_of(ablation, ["--parts", "no-beta", "--task", "BallInCup"], capsys)
+    assert "runs/ablation/BallInCup is not allowed: a run is there" in line
+
+
 def test_an_ablation_is_a_sweep_over_the_parts_which_another_command_extends(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     launcher = Mock(waits=False)

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from fake_sweep import command, fake_units
 
-from dipod_jax.launch import local
+from dipod_jax.launch import local, worker
 from dipod_jax.launch.base import Job
 from dipod_jax.launch.board import Board
 from dipod_jax.launch.local import note_death, shrink
@@ -227,3 +227,15 @@ def test_the_plan_of_a_sweep_names_its_units_for_people(tmp_path):
     assert [entry["id"] for entry in json.loads((tmp_path / "s" / "plan.json").read_text())["units"]] == [
         unit.id for unit in units
     ]
+
+
+def test_a_shard_waits_for_a_unit_of_a_lost_machine_and_says_what_it_could_not_do(tmp_path, monkeypatch, capsys):
+    (unit,) = fake_units(tmp_path, betas=(0.0,))
+    worked = []
+    monkeypatch.setattr(worker, "RELEASE_S", 0.5)
+    monkeypatch.setattr(worker, "work", lambda units, session, trainer: worked.append(session) or True)
+    assert not worker.wait_and_work([unit], "s", None)
+    assert len(worked) > 1 and capsys.readouterr().out == f"{unit.name}: not done; another process has it\n"
+    worked.clear()
+    monkeypatch.setattr(worker, "is_done", lambda unit: bool(worked))  # it is, once it could be taken
+    assert worker.wait_and_work([unit], "s", None) and worked == ["s"]

@@ -200,6 +200,14 @@ def test_runs_that_differ_in_an_option_are_arms_of_their_own(tmp_path):
     ]
 
 
+def test_a_value_that_is_usual_in_one_task_alone_is_named_in_all(tmp_path):
+    for task, draws in (("BallInCup", (2, 2, 4, 4)), ("FingerSpin", (2, 2, 2, 2, 4))):
+        for index, each in enumerate(draws):
+            write_run(tmp_path / "units" / f"{task}{index}", task=task, seeds=[index], policy={"draws": each})
+    arms = {(seed.task, seed.seed): seed.arm.options for seed in collect_study(tmp_path).seeds}
+    assert arms["BallInCup", 0] == arms["FingerSpin", 0] == "policy.draws 2"
+
+
 def test_variations_of_a_recipe_are_named_by_what_each_changes(tmp_path):
     recipe = {"learning": {"rate": 1e-3}, "policy": {"draws": 2, "width": 64}}
     changes = ({}, {"draws": 4}, {"draws": 8}, {"width": 32}, {"width": 16, "draws": 4}, {}, {}, {}, {}, {}, {}, {}, {})

@@ -144,7 +144,7 @@ def test_of_three_that_create_one_folder_in_one_instant_one_succeeds(tmp_path):
     finally:
         for process in processes:
             process.communicate("end\n", timeout=30)
-    assert lines.count("mine\n") == 1 and sum("is in use by process" in line for line in lines) == 2
+    assert lines.count("mine\n") == 1 and sum("is in use by" in line for line in lines) == 2
     assert RunFolder.open(path).config == {"me": str(lines.index("mine\n"))}
 
 

@@ -170,6 +170,22 @@ def test_a_method_that_another_process_has_is_left_to_it_until_it_ends(options):
     ]
 
 
+@pytest.mark.usefixtures("no_picture")
+def test_what_another_process_of_the_same_command_tried_in_vain_is_left_alone(options):
+    one = replace(options, objectives=("fpo",), tasks=("BallInCup",))
+    trainer = FakeTrainer()
+    train = trainer.train
+
+    def train_beside_another(unit):
+        if len(trainer.trained) == 0:
+            grid(one, "BallInCup", "fpo")[5].write_failure(MemoryError("in the other process"))
+        return train(unit)
+
+    trainer.train = train_beside_another
+    run(one, trainer, say=lambda line: None)
+    assert "rate1-trust2-beta0" not in [unit[2] for unit in trainer.trained]
+
+
 def test_where_every_tuning_run_fails_nothing_is_reported(options):
     said = []
     path = run(replace(options, objectives=("ppo",), tasks=("BallInCup",)), FakeTrainer(lambda unit: True), said.append)

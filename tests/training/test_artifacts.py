@@ -1,15 +1,21 @@
 """Whom a finished run films."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from dipod_jax import viz
+from dipod_jax.presets import smoke
+from dipod_jax.runs import RunFolder
+from dipod_jax.serialisation import to_json
 from dipod_jax.training import artifacts
 from dipod_jax.training.artifacts import best_and_worst, write_policy_videos
 from dipod_jax.training.evaluation import Episode
+from dipod_jax.training.state import LearnerState
 
 
 @pytest.mark.parametrize(
@@ -43,3 +49,27 @@ def test_the_films_share_the_episodes_and_each_is_of_its_own_policy(tmp_path, mo
         for name, value in (("a", 1.0), ("b", 2.0))
         for suffix in ("mp4", "png")
     }
+
+
+def test_each_film_is_of_the_seed_that_its_name_says_and_those_of_a_shorter_run_are_gone(tmp_path, monkeypatch):
+    config = replace(smoke("BallInCup", "fpo"), seed_list=(7, 8, 9), out=tmp_path / "run")
+    folder = RunFolder.create(config.out, to_json(config))
+    folder.write_result({"seeds": [7, 8, 9], "env_steps": 1})
+    for name in ("policy.mp4", "policy-seed8.mp4", "policy-seed8.png"):
+        (folder.path / name).write_bytes(b"of a shorter run")
+    rows = jnp.arange(3.0)
+    learner = SimpleNamespace(
+        params={"policy": rows}, obs_statistics=10 * rows, key=jax.random.split(jax.random.key(0), 3)
+    )
+    learner = LearnerState(**{f: getattr(learner, f, rows) for f in LearnerState._fields})
+    programs = SimpleNamespace(evaluation_env=SimpleNamespace(on_one_device=lambda: None), policy=None)
+    takes = {}
+    monkeypatch.setattr(artifacts, "write_policy_videos", lambda env, policy, new, say: takes.update(new))
+    monkeypatch.setattr(viz, "plot_returns", lambda *_, **__: None)
+    artifacts.write_artifacts(config, folder, programs, learner, [5.0, 2.0, 9.0], [], None, pytest.fail)
+    assert {path.name: (float(p), float(s)) for path, (p, s, _) in takes.items()} == {
+        "policy-seed9.mp4": (2.0, 20.0),
+        "policy-seed8.mp4": (1.0, 10.0),
+    }
+    assert not list(folder.path.glob("policy*"))
+    folder.close()

@@ -4,6 +4,7 @@ finished is not run again."""
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
@@ -49,9 +50,11 @@ def run(options: Config, trainer: TrainsUnits, say: Callable[[str], None] = prin
 
 
 def _run_all(options: Config, trainer: TrainsUnits, say: Callable[[str], None]) -> None:
+    started = time.time()
+
     def finish(unit: Unit) -> None:
         where = unit.folder.relative_to(options.out)
-        if unit.read() is not None:
+        if unit.read() is not None or unit.failed_since(started):  # in another process of this command
             return
         try:
             result = unit.write(trainer.train(unit))

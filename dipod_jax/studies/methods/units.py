@@ -85,6 +85,13 @@ class Unit:
         (self.folder / FAILURE).unlink(missing_ok=True)
         return read_result(self.folder / RESULT)
 
+    def failed_since(self, when: float) -> bool:
+        """Whether it has been tried in vain since then, in seconds since the epoch."""
+        try:
+            return (self.folder / FAILURE).stat().st_mtime >= when
+        except FileNotFoundError:
+            return False
+
     def write_failure(self, error: Exception) -> str:
         """Record why it has no result, and return the line that says so; the next command tries it again."""
         line = " ".join(f"{type(error).__name__}: {error}".split())[:300]
