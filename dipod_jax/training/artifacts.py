@@ -61,9 +61,9 @@ def write_artifacts(
                 seed.obs_statistics,
                 jax.random.fold_in(seed.key, VIDEO),
             )
-        for pattern in ("policy.*", "policy-seed*.*"):  # of a shorter run, with another best and worst
-            for old in folder.path.glob(pattern):
-                old.unlink()
+        for old in (*folder.path.glob("policy.mp4"), *folder.path.glob("policy-seed*.mp4")):  # of a shorter run
+            for file in (old, old.with_suffix(".png")):
+                file.unlink(missing_ok=True)
         write_policy_videos(programs.evaluation_env.on_one_device(), programs.policy, takes, say)
 
     parts = {"returns.png": draw_returns, "drift.png": draw_drift, "film": film}

@@ -55,7 +55,7 @@ def test_each_film_is_of_the_seed_that_its_name_says_and_those_of_a_shorter_run_
     config = replace(smoke("BallInCup", "fpo"), seed_list=(7, 8, 9), out=tmp_path / "run")
     folder = RunFolder.create(config.out, to_json(config))
     folder.write_result({"seeds": [7, 8, 9], "env_steps": 1})
-    for name in ("policy.mp4", "policy-seed8.mp4", "policy-seed8.png"):
+    for name in ("policy.mp4", "policy-seed8.mp4", "policy-seed8.png", "policy.onnx"):
         (folder.path / name).write_bytes(b"of a shorter run")
     rows = jnp.arange(3.0)
     learner = SimpleNamespace(
@@ -71,5 +71,5 @@ def test_each_film_is_of_the_seed_that_its_name_says_and_those_of_a_shorter_run_
         "policy-seed9.mp4": (2.0, 20.0),
         "policy-seed8.mp4": (1.0, 10.0),
     }
-    assert not list(folder.path.glob("policy*"))
+    assert [path.name for path in folder.path.glob("policy*")] == ["policy.onnx"]
     folder.close()
