@@ -21,7 +21,7 @@ from dipod_jax.config_groups import (
     LearningConfig,
     RolloutConfig,
 )
-from dipod_jax.envs.tasks import TASKS, check_task
+from dipod_jax.envs.tasks import TASKS, check_task, folder_name
 from dipod_jax.objectives import OBJECTIVES, Objective
 from dipod_jax.policies import POLICIES, PolicyOptions
 from dipod_jax.policies.critic import CriticOptions
@@ -223,7 +223,7 @@ class Config:
     @property
     def default_out(self) -> Path:
         """The parent folder of such runs if none is named."""
-        return Path("runs") / self.task.replace(":", ".") / f"{self.objective.name}-beta{self.beta_label}"
+        return Path("runs") / folder_name(self.task) / f"{self.objective.name}-beta{self.beta_label}"
 
     @property
     def initial_beta(self) -> float:

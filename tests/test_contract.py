@@ -16,7 +16,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from dipod_jax.advantages import ADVANTAGES, Segment, standardise
 from dipod_jax.commands.train import parse
 from dipod_jax.objectives import OBJECTIVES
-from dipod_jax.options import as_arrays, override, register_options
+from dipod_jax.options import as_arrays, override
 from dipod_jax.policies import POLICIES, Policy
 from dipod_jax.presets import PRESETS, make_config
 from dipod_jax.regularisers import REGULARISERS, Terms
@@ -120,26 +120,6 @@ def assert_over_seeds_equals_a_loop(function, *arguments, single=None):
 
 
 # --- objectives
-
-
-@pytest.mark.parametrize("registry", [OBJECTIVES, REGULARISERS])
-def test_no_two_classes_of_options_are_one_structure_to_jax(registry):
-    made = [jax.tree.structure(registry[name]()) for name in registry]
-    assert [[a == b for b in made] for a in made] == np.eye(len(made), dtype=bool).tolist()
-    with_keys = [jax.tree.leaves_with_path(registry[name]()) for name in registry]
-    paths = [[jax.tree_util.keystr(path) for path, _ in leaves] for leaves in with_keys]
-    values = [[getattr(registry[name](), path[1:]) for path in of] for name, of in zip(registry, paths, strict=True)]
-    assert values == [[value for _, value in leaves] for leaves in with_keys]
-
-
-def test_what_is_compiled_for_one_class_of_options_is_not_run_for_another():
-    @jax.jit
-    def whose(options):
-        return {type(options).__name__: jnp.zeros(())}
-
-    made = [dataclasses.make_dataclass(f"Of{index}", [("a", float)], frozen=True) for index in range(60)]
-    classes = [register_options(cls) for cls in made]
-    assert [list(whose(cls(1.0))) for cls in classes] == [[cls.__name__] for cls in classes]
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)

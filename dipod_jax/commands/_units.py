@@ -15,6 +15,7 @@ from dipod_jax.checks import check_selection, require
 from dipod_jax.commands import train as train_command
 from dipod_jax.commands._arms import parse_known, refuse_options
 from dipod_jax.config import Config
+from dipod_jax.envs.tasks import folder_name
 from dipod_jax.studies.sweep.plan import UNITS, Unit, make_unit
 
 MOST_UNITS = 10_000  # of one command: each is a process's work, and a line on the screen
@@ -58,7 +59,7 @@ def own_options(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
 
 def default_out(tasks: Sequence[str]) -> Path:
     """`runs/sweep/<tasks>`: the same for the same tasks, so that the same command goes on and another extends it."""
-    name = "-".join(task.replace(":", ".") for task in tasks) if len(tasks) <= 4 else f"{len(tasks)}-tasks"
+    name = "-".join(map(folder_name, tasks)) if len(tasks) <= 4 else f"{len(tasks)}-tasks"
     return Path("runs") / "sweep" / name
 
 

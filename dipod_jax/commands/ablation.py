@@ -11,6 +11,7 @@ from dipod_jax.commands import train as train_command
 from dipod_jax.commands._arms import parse_known, refuse_options, run_command
 from dipod_jax.commands._units import check_seeds, launch_options
 from dipod_jax.commands.sweep import Request, check_launch, make_request, sweep
+from dipod_jax.envs.tasks import folder_name
 from dipod_jax.studies.ablation import PARTS, without_effect
 from dipod_jax.studies.sweep.plan import UNITS, make_unit
 
@@ -41,7 +42,7 @@ def parse(arguments: list[str]) -> Request:
     anywhere = known.out or Path("runs") / "ablation"
     with_part = lambda words: ["--preset", "cpu", *rest, *words, "--out", str(anywhere / UNITS / "new")]
     recipe = train_command.parse(with_part(()))
-    out = known.out or anywhere / recipe.task.replace(":", ".")
+    out = known.out or anywhere / folder_name(recipe.task)
     check_launch(known, out)
     arms = {part: train_command.parse(with_part(PARTS[part])) for part in known.parts}
     idle = without_effect(arms, recipe)

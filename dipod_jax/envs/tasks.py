@@ -18,6 +18,11 @@ def is_own_task(name: str) -> bool:
     return ":" in name
 
 
+def folder_name(task: str) -> str:
+    """A task's name as that of a folder."""
+    return task.replace(":", ".")
+
+
 def check_task(name: str) -> None:
     """Raise ValueError, one line, unless the task is one of `TASKS` or `module:factory` with a module that is found.
 

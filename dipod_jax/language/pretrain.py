@@ -6,8 +6,9 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,23 +22,15 @@ from dipod_jax.bounds.mask_draws import draw_losses, sample_mask_draws
 from dipod_jax.checks import Checked
 from dipod_jax.language.model import MaskedTransformer, token_log_probs
 from dipod_jax.language.task import MASK, Task
-from dipod_jax.runs import (
-    CheckpointError,
-    RunFolderError,
-    latest_checkpoint,
-    reason_of,
-    restore_checkpoint,
-    save_checkpoint,
-)
+from dipod_jax.runs import CheckpointError, latest_checkpoint, reason_of, restore_checkpoint, save_checkpoint
 from dipod_jax.runs._disk import write_json
-from dipod_jax.runs.lock import IN_THE_WAY, FolderLock
+from dipod_jax.runs.lock import locked
 from dipod_jax.types import Params
 
 # Part of the hash: raise it when a change of the code makes other parameters of the same options.
 VERSION = 3
 MADE_OF = "made_of.json"
 _STEPS_PER_CALL = 50
-LOOK_AGAIN_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -124,31 +117,12 @@ def pretrained(
     """
     started = time.perf_counter()
     folder = cached_folder(task, network, options, cache)
-    with _one_at_a_time(folder, say):
+    with contextlib.ExitStack() as alone:  # of processes that want one model one makes it, and the others wait
+        with contextlib.suppress(OSError):  # a cache that takes no file: each makes its own
+            folder.mkdir(parents=True, exist_ok=True)
+            alone.enter_context(locked(folder, math.inf, say))
         params, is_cached = _load_or_pretrain(task, network, options, folder, say)
     return Pretrained(params, folder, is_cached, time.perf_counter() - started)
-
-
-@contextlib.contextmanager
-def _one_at_a_time(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
-    """Of the processes that want one model, one makes it, and the others wait for that; where no lock can be had, each
-    makes its own."""
-    lock, told = None, False
-    with contextlib.suppress(OSError):
-        folder.mkdir(parents=True, exist_ok=True)
-        while lock is None:
-            try:
-                lock = FolderLock(folder)
-            except RunFolderError as error:
-                if not told:
-                    say(f"waiting for another process to pretrain: {str(error).replace(IN_THE_WAY, '')}")
-                told = True
-                time.sleep(LOOK_AGAIN_S)
-    try:
-        yield
-    finally:
-        if lock is not None:
-            lock.release()
 
 
 def _load_or_pretrain(

@@ -94,17 +94,14 @@ def start(options: Options) -> None:
         os.sched_setaffinity(0, options.cores)
     if options.with_parent:
         threading.Thread(target=_stop_with_parent, name="parent", daemon=True).start()
-    trainer = Trainer()
-    is_done_with = work(options.units, options.session, trainer)
-    if options.waits:
-        is_done_with &= wait_and_work(options.units, options.session, trainer)
-    if not is_done_with:
+    if not (work_and_wait if options.waits else work)(options.units, options.session, Trainer()):
         sys.exit(SOME_FAILED)
 
 
-def wait_and_work(units: Sequence[Unit], session: str, trainer: Trainer) -> bool:
-    """Train what others seem to have as it becomes free, for as long as a file system may need to give up the lock of
-    a machine that is gone; returns whether all units are done, and names those that are not."""
+def work_and_wait(units: Sequence[Unit], session: str, trainer: Trainer) -> bool:
+    """`work`; then train what others seem to have as it becomes free, for as long as a file system may need to give up
+    the lock of a machine that is gone. Returns whether all units are done, and names those that are not."""
+    work(units, session, trainer)
     left = lambda: [unit for unit in units if not is_done(unit) and len(failures(unit, session)) < TRIES]
     deadline = time.monotonic() + RELEASE_S
     while left() and time.monotonic() < deadline:
@@ -121,9 +118,8 @@ def _stop_with_parent() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def work(units: Sequence[Unit], session: str, trainer: Trainer | None = None) -> bool:
+def work(units: Sequence[Unit], session: str, trainer: Trainer) -> bool:
     """Train every unit that can be taken; returns whether all that were tried are done."""
-    trainer = trainer or Trainer()
     tried: dict[str, Unit] = {}
     while (taken := take_next(units, session, trainer)) is not None:
         unit, lock = taken

@@ -10,13 +10,16 @@ import fcntl
 import json
 import os
 import socket
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from dipod_jax.runs.errors import RunFolderError, reason_of
 
 LOCK = ".lock"
-IN_THE_WAY = "; let that run end or stop it, or name another --out"
+_WAY_OUT = "; let that run end or stop it, or name another --out"
+_LOOK_AGAIN_S = 0.1
 MAX_BYTES = 4096
 # What file systems without locks answer.
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)
@@ -99,6 +102,42 @@ class FolderLock:
                 self.release()
 
 
+@contextlib.contextmanager
+def locked(folder: Path, patience_s: float = 30.0, say: Callable[[str], None] = lambda line: None) -> Iterator[None]:
+    """Nobody else has the folder meanwhile; who has it before is waited for.
+
+    Args:
+        folder: exists.
+        patience_s: seconds to wait at most.
+        say: is told once whom it waits for.
+
+    Raises:
+        RunFolderError: another process had it all that time.
+        OSError: no file can be written there.
+    """
+    deadline, told = time.monotonic() + patience_s, False
+    while True:
+        try:
+            lock = FolderLock(folder)
+            break
+        except RunFolderError as refusal:
+            if time.monotonic() > deadline:
+                raise
+            if not told:
+                say(f"waiting: {who_has(refusal)}")
+            told = True
+            time.sleep(_LOOK_AGAIN_S)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def who_has(refusal: RunFolderError) -> str:
+    """What a refused lock says, without its advice to one who does not wait."""
+    return str(refusal).replace(_WAY_OUT, "")
+
+
 def check_free(folder: Path) -> None:
     """Raise RunFolderError where a process has the lock of `folder`. Leaves nothing behind."""
     try:
@@ -129,7 +168,7 @@ def read_owner(folder: Path) -> dict[str, Any] | None:
 
 def _refusal(lock: Path, owner: dict[str, Any] | None) -> str:
     by = "another process" if owner is None else _name(owner)
-    return f"{lock.parent} is in use by {by}{IN_THE_WAY}"
+    return f"{lock.parent} is in use by {by}{_WAY_OUT}"
 
 
 def _read_owner(descriptor: int) -> dict[str, Any] | None:

@@ -13,13 +13,12 @@ from typing import Any, TypeVar
 from dipod_jax.checks import require
 from dipod_jax.runs import RunFolderError
 from dipod_jax.runs._disk import plain, write_json
-from dipod_jax.runs.lock import IN_THE_WAY, FolderLock
+from dipod_jax.runs.lock import FolderLock, locked, who_has
 from dipod_jax.runs.schema import read_json
 from dipod_jax.runs.signals import say, stop_requested
 
 STUDY, LOCKS = "study.json", "locks"
 MAX_BYTES = 2**20
-LOCK_S = 30.0  # that another command may take to write what a folder is
 LOOK_AGAIN_S = 1.0
 
 T = TypeVar("T")
@@ -57,28 +56,6 @@ def check_begun(out: Path, settings: Mapping[str, Any]) -> None:
         require(before.get(name) == now, name.replace("_", "-"), now, what)
 
 
-@contextmanager
-def locked(out: Path) -> Iterator[None]:
-    """Nobody else has the folder meanwhile.
-
-    Raises:
-        RunFolderError: another process has it for long.
-    """
-    deadline = time.monotonic() + LOCK_S
-    while True:
-        try:
-            lock = FolderLock(out)
-            break
-        except RunFolderError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.05)
-    try:
-        yield
-    finally:
-        lock.release()
-
-
 def share_out(
     out: Path, parts: Sequence[T], name: Callable[[T], str], work: Callable[[T], None], say: Callable[[str], None]
 ) -> None:
@@ -94,7 +71,7 @@ def share_out(
                 lock = FolderLock(folder)
             except RunFolderError as error:
                 taken.append(part)
-                why = error
+                refusal = error
                 continue
             try:
                 work(part)
@@ -102,7 +79,7 @@ def share_out(
                 lock.release()
         if len(taken) == len(left):
             if not told:
-                say(f"waiting for other processes of this study: {str(why).replace(IN_THE_WAY, '')}")
+                say(f"waiting for other processes of this study: {who_has(refusal)}")
             told = True
             time.sleep(LOOK_AGAIN_S)
         left = taken

@@ -268,11 +268,14 @@ def _arms(configs: Sequence[Mapping[str, Any]]) -> list[Arm]:
         one_preset = len({presets[i] for i in same}) == 1
         first = {} if one_preset else {"preset": presets[index]}
         shown.append(first | _varying(options, index, [i for i in same if presets[i] == presets[index]]))
+    usual = {
+        objective: _usual([(task, of) for (task, its), of in zip(heads, shown, strict=True) if its == objective])
+        for objective in {objective for _, objective in heads}
+    }
     arms = []
-    for head, config, mine in zip(heads, configs, shown, strict=True):
-        usual = _usual([(task, of) for (task, name), of in zip(heads, shown, strict=True) if name == head[1]])
-        text = ", ".join(f"{name} {value}" for name, value in mine.items() if usual.get(name) != value)
-        arms.append(Arm(head[1], setting(config.get("beta", 0)), text))
+    for (_, objective), config, mine in zip(heads, configs, shown, strict=True):
+        text = ", ".join(f"{name} {value}" for name, value in mine.items() if usual[objective].get(name) != value)
+        arms.append(Arm(objective, setting(config.get("beta", 0)), text))
     return arms
 
 
@@ -283,12 +286,12 @@ def _usual(shown: Sequence[tuple[str, Mapping[str, str]]]) -> dict[str, str]:
     Args:
         shown: task and varying options of every run of an objective.
     """
-    found: dict[str, set[str | None]] = {}
+    in_tasks: dict[str, list[str | None]] = {}
     for name, task in {(name, task) for task, of in shown for name in of}:
         values = [of.get(name) for at, of in shown if at == task]
         value, count = Counter(values).most_common(1)[0]
-        found.setdefault(name, set()).add(value if count >= USUAL * len(values) else None)
-    return {name: value for name, (value, *others) in ((n, list(v)) for n, v in found.items()) if value and not others}
+        in_tasks.setdefault(name, []).append(value if count >= USUAL * len(values) else None)
+    return {name: found[0] for name, found in in_tasks.items() if found[0] is not None and len(set(found)) == 1}
 
 
 def _options(config: Mapping[str, Any]) -> dict[str, str]:

@@ -3,6 +3,8 @@
 import dataclasses
 import itertools
 import json
+import threading
+import time
 from functools import partial
 
 import jax
@@ -10,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dipod_jax.language import MASK, Countdown, Sudoku
+from dipod_jax.language import MASK, Countdown, Sudoku, pretrain
 from dipod_jax.language.model import MaskedTransformer, token_log_probs
 from dipod_jax.language.pretrain import (
     MADE_OF,
@@ -121,6 +123,25 @@ def test_the_same_pretraining_is_made_once_and_another_beside_it(tmp_path):
     other = pretrained(task, SMALL, dataclasses.replace(BRIEF, seed=1), tmp_path, said.append)
     assert other.path != first.path
     assert json.loads((first.path / MADE_OF).read_text())["pretraining"]["steps"] == 3
+
+
+def test_of_two_that_want_one_model_at_once_one_makes_it(tmp_path, monkeypatch):
+    made, found = [], []
+
+    def slowly(task, network, options, say):
+        made.append(task)
+        time.sleep(0.5)
+        return init_params(network, jax.random.key(0))
+
+    monkeypatch.setattr(pretrain, "pretrain", slowly)
+    want = lambda: found.append(pretrained(Sudoku(), SMALL, BRIEF, tmp_path, lambda line: None))
+    both = [threading.Thread(target=want) for _ in range(2)]
+    for each in both:
+        each.start()
+    for each in both:
+        each.join(60)
+    assert len(made) == 1 and sorted(each.was_cached for each in found) == [False, True]
+    jax.tree.map(np.testing.assert_array_equal, found[0].params, found[1].params)
 
 
 def test_the_hash_is_of_task_network_and_options():

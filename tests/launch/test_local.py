@@ -234,8 +234,8 @@ def test_a_shard_waits_for_a_unit_of_a_lost_machine_and_says_what_it_could_not_d
     worked = []
     monkeypatch.setattr(worker, "RELEASE_S", 0.5)
     monkeypatch.setattr(worker, "work", lambda units, session, trainer: worked.append(session) or True)
-    assert not worker.wait_and_work([unit], "s", None)
+    assert not worker.work_and_wait([unit], "s", None)
     assert len(worked) > 1 and capsys.readouterr().out == f"{unit.name}: not done; another process has it\n"
     worked.clear()
     monkeypatch.setattr(worker, "is_done", lambda unit: bool(worked))  # it is, once it could be taken
-    assert worker.wait_and_work([unit], "s", None) and worked == ["s"]
+    assert worker.work_and_wait([unit], "s", None) and worked == ["s"]

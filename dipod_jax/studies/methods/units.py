@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dipod_jax import config as training
+from dipod_jax.envs.tasks import folder_name
 from dipod_jax.options import override
 from dipod_jax.presets import make_config
 from dipod_jax.runs._disk import write_json
@@ -158,14 +159,9 @@ def make_unit(options: Config, task: str, objective: str, setting: Setting, *, r
         },
     )
     tuned_on = options.tuning_task or task
-    tuned_in = f"tuning-{label(tuned_on)}-{options.tuning_steps(tuned_on)}"
-    place = f"reported-{label(task)}-{steps}" if reported else tuned_in
+    tuned_in = f"tuning-{folder_name(tuned_on)}-{options.tuning_steps(tuned_on)}"
+    place = f"reported-{folder_name(task)}-{steps}" if reported else tuned_in
     return Unit(task, objective, setting, reported, config, options.out / place / objective / str(setting), tuned_in)
-
-
-def label(task: str) -> str:
-    """A task's name as a folder's."""
-    return task.replace(":", ".")
 
 
 def trust_region(config: training.Config) -> dict[str, float]:

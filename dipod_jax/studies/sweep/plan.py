@@ -12,12 +12,14 @@ from typing import Any
 
 from dipod_jax.checks import require
 from dipod_jax.config import Config
+from dipod_jax.envs.tasks import folder_name
 from dipod_jax.runs import RunFolderError
 from dipod_jax.runs._disk import write_json, write_text
+from dipod_jax.runs.lock import locked
 from dipod_jax.runs.places import CONFIG
 from dipod_jax.runs.schema import check_fields, is_group, is_text, read_json
 from dipod_jax.serialisation import from_json, to_json
-from dipod_jax.studies.begun import MAX_BYTES, STUDY, locked
+from dipod_jax.studies.begun import MAX_BYTES, STUDY
 from dipod_jax.tables import as_csv
 
 MAX_PLAN_BYTES = 2**28
@@ -83,7 +85,7 @@ class Unit:
 def make_unit(out: Path, config: Config, grid: Mapping[str, str] | None = None, options: str = "") -> Unit:
     """The unit of a resolved config in the sweep `out`."""
     identity = unit_id(config)
-    name = f"{config.task.replace(':', '.')}-{config.objective.name}-beta{config.beta_label}-{identity}"
+    name = f"{folder_name(config.task)}-{config.objective.name}-beta{config.beta_label}-{identity}"
     return Unit(identity, dataclasses.replace(config, out=out / UNITS / name, resume=False), grid or {}, options)
 
 
