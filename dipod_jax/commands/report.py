@@ -72,11 +72,15 @@ def write(options: ReportConfig) -> None:
 
 def _open_run(folder: Path) -> None:
     """Raise RunFolderError unless `folder` is a run's."""
+    from dipod_jax.studies.sweep.plan import PLAN
+
     try:
         RunFolder.open(folder)
     except RunFolderError:
         if os.path.isdir(folder) and not os.path.exists(folder / CONFIG):
             what = f"neither a run folder (it has no {CONFIG}) nor a study's (it has no units)"
+            if os.path.exists(folder / PLAN):
+                what = "a sweep none of whose runs has begun; give its command again, or submit its jobs"
             raise RunFolderError(f"{folder} is {what}") from None
         raise
 

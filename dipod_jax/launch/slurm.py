@@ -13,7 +13,7 @@ from dipod_jax.studies.sweep.plan import LOGS, read_plan
 
 SCRIPT = "sweep.sbatch"
 # A job that is preempted is put back into the queue and goes on where it was; two minutes before its time is over it is
-# told, and saves. `exec` makes the worker the process that is told.
+# told, and saves; whoever submits the script again goes on. `exec` makes the worker the process that is told.
 TEMPLATE = """\
 #!/bin/bash
 #SBATCH --job-name={name}

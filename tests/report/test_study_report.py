@@ -302,6 +302,7 @@ def test_the_command_writes_the_page_of_a_study_of_a_run_and_of_runs(tmp_path, c
     [
         ("", "FOLDERS is required"),
         ("empty", "empty is neither a run folder (it has no config.json) nor a study's (it has no units)"),
+        ("planned", "planned is a sweep none of whose runs has begun; give its command again"),
         ("waiting", "waiting/units holds no run that can be read yet"),
         ("begun", "begun has no evaluation yet"),
         ("begun/units/a begun", "begun is neither a run folder"),
@@ -317,7 +318,9 @@ def test_a_folder_of_which_there_is_nothing_to_report_is_one_line_and_nothing_wr
         Path(folder).mkdir(parents=True)
     for name in "ab":
         (write_run(Path("begun/units") / name, finished=False) / "metrics.jsonl").unlink()
-    Path("file").write_text("")
+    Path("planned").mkdir()
+    for file in ("file", "planned/plan.json"):
+        Path(file).write_text("")
     before = sorted(Path().rglob("*"))
     assert words in errors_of(report, arguments.split(), capsys)
     assert sorted(Path().rglob("*")) == before

@@ -1,5 +1,6 @@
 """A checkpoint is complete or absent, notices every flipped bit, and restores the same bits."""
 
+import gc
 import signal
 import subprocess
 import sys
@@ -273,6 +274,16 @@ class Killed(BaseException):
     """Stands for kill -9: nothing in `save_checkpoint` runs after it."""
 
 
+@pytest.fixture
+def nothing_collected():
+    """What earlier tests left is gone, and nothing is collected meanwhile: a lock unlinks its file as it goes."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("nothing_collected")
 @pytest.mark.parametrize("second", [1, 2])
 def test_a_save_that_stops_at_any_step_leaves_the_old_or_the_new_checkpoint(tmp_path, monkeypatch, second):
     def save_arrays(path: Path, leaves: list[tuple[str, Any]]) -> None:  # orbax's part, without its 0.1 s
