@@ -55,6 +55,9 @@ def test_the_kubernetes_job_is_indexed_and_tells_its_workers_how_many_they_are(p
     spec, container = job["spec"], job["spec"]["template"]["spec"]["containers"][0]
     assert job["kind"] == "Job" and job["metadata"]["name"] == "sweep-figure-2"
     assert (spec["completionMode"], spec["completions"], spec["backoffLimitPerIndex"]) == ("Indexed", 5, 1)
+    (rule,) = spec["podFailurePolicy"]["rules"]
+    disrupted = {"type": "DisruptionTarget", "status": "True"}  # text: as the schema of Kubernetes requires
+    assert rule == {"action": "Ignore", "onPodConditions": [disrupted]}
     assert container["command"] == ["python", "-m", "dipod_jax.launch.worker", str(out), "--shard"]
     assert container["env"] == [{"name": "JOB_COMPLETIONS", "value": "5"}]
     assert container["resources"] == {"limits": {"cpu": 1}}  # of which `available_cores` knows
