@@ -15,10 +15,11 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from benchmarks._timing import Variant
 from dipod_jax.config import Backend, Preset
 from dipod_jax.envs import BatchedEnv, EnvState
+from dipod_jax.machine import available_cores
 from dipod_jax.options import override
 from dipod_jax.presets import make_config
 from dipod_jax.training.programs import Programs, make_programs
-from dipod_jax.training.setup import available_cores, prepare_jax
+from dipod_jax.training.setup import prepare_jax
 
 DATA = "data"
 RAW = "raw mujoco.rollout"

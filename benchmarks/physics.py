@@ -23,6 +23,7 @@ from benchmarks._timing import interleave
 from dipod_jax import envs
 from dipod_jax.checks import Checked, check_choice, check_number
 from dipod_jax.envs.tasks import TASKS
+from dipod_jax.machine import available_cores
 
 TARGETS = {"BallInCup": 0.9, "FingerSpin": 0.9, "CheetahRun": 0.8}
 # Env steps of one timed call: about half a second of raw physics on two cores.
@@ -70,7 +71,7 @@ def _rows(options: PhysicsOptions, task: str, num_envs: int, backend: str) -> li
         samples = interleave({_setup.RAW: raw.variant, f"{backend} env step": (step, raw.work)}, options.repeats)
         return compare(f"{what}, {backend}", samples, _setup.RAW)
     seam = _setup.blocking(seam_program(env), state.physics.data, _setup.place(actions, mesh, None, _setup.DATA))
-    single = envs.make(task, backend, num_threads=_setup.available_cores())
+    single = envs.make(task, backend, num_threads=available_cores())
     data = _setup.warmed_up_state(single, num_envs).physics.data
     calls = {"seam": seam, "env step": step, "seam, 1 device": _setup.blocking(seam_program(single), data, actions)}
     variants = {_setup.RAW: raw.variant} | {name: (call, raw.work) for name, call in calls.items()}

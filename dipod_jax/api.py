@@ -113,9 +113,10 @@ def evaluate(
         RunFolderError, CheckpointError: not a run folder, or no checkpoint that is whole.
         ValueError: a value that is not allowed.
     """
+    from dipod_jax.machine import available_cores
     from dipod_jax.runs import RunFolder, reason_of
     from dipod_jax.serialisation import from_json
-    from dipod_jax.training.setup import available_cores, prepare_jax
+    from dipod_jax.training.setup import prepare_jax
 
     require(episodes >= 1, "episodes", episodes, "at least 1")
     check_backend(backend)
@@ -132,7 +133,8 @@ def evaluate(
     from dipod_jax.training.results import start_note, summarise
 
     trained = restore_policy(run_dir, seed, which)
-    env = envs.make(trained.config.task, backend, episode_length=1000, num_threads=available_cores())
+    threads, worlds = available_cores(), 2 * episodes
+    env = envs.make(trained.config.task, backend, episode_length=1000, num_threads=threads, num_worlds=worlds)
     returns_key, video_key = jax.random.split(jax.random.key(evaluation_seed))
     policy = trained.policy, trained.params, trained.statistics
     take = trained.params, trained.statistics, video_key

@@ -126,7 +126,7 @@ class DistillationConfig:
     learning_rate: float = 3e-4
     """Adam's step size in a phase, > 0"""
     minibatch_size: int = 2048
-    """transitions per step on one device, >= 1"""
+    """transitions per step, >= 1"""
     actions: Literal["rollout", "redrawn"] = "rollout"
     """rollout: the actions that were taken; redrawn: new actions in the same states, which are samples of the policy
     even if the ones taken are clipped, perturbed, or made from noise that is correlated between steps"""

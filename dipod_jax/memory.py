@@ -1,15 +1,13 @@
-"""What a run takes in memory, estimated from its options alone, and what the machine has. Imports nothing slow."""
+"""What a run takes in memory, estimated from its options alone, and whether there is as much. Imports nothing slow."""
 
 from __future__ import annotations
 
-import os
-import resource
 from collections.abc import Callable, Mapping
 from itertools import pairwise
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dipod_jax.checks import require
+from dipod_jax.machine import machine_bytes
 
 if TYPE_CHECKING:
     from dipod_jax.config import Config
@@ -149,18 +147,6 @@ def check_fits(sizes: Sizes, parts: Callable[[Sizes], Parts], on_accelerator: bo
     largest = ", ".join(f"{part} {_gib(n)}" for part, n in sorted(estimate.items(), key=lambda i: -i[1])[:3])
     what = f"fewer or smaller: it would take at least {_gib(total)} ({largest}), and {where} has {_gib(has)}"
     require(False, name, value, what)
-
-
-def machine_bytes() -> int:
-    """Memory that this process may take: the machine's, or less where its group or itself is limited."""
-    limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
-    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        try:
-            limits.append(int(Path(path).read_text()))
-        except (OSError, ValueError):  # not there, or "max"
-            continue
-    address_space = resource.getrlimit(resource.RLIMIT_AS)[0]
-    return min(limits if address_space == resource.RLIM_INFINITY else [*limits, address_space])
 
 
 def accelerator_bytes() -> tuple[int, str] | None:

@@ -157,7 +157,7 @@ def choose(preset: Preset, backend: Backend) -> tuple[str, Backend, str | None]:
     device = accelerator()
     on_cpu = device is None or backend == "native"
     chosen_preset = preset if preset != "auto" else "cpu" if on_cpu else "paper"
-    # At the size of `paper` mjx was the faster one on the card it was measured on, by 5 %: see docs/benchmarks.md.
+    # At the size of `paper` mjx was 5 % faster on one card, Warp 7 % on another: docs/benchmarks.md.
     chosen_backend: Backend = backend if backend != "auto" else "native" if device is None else "mjx"
     if preset != "auto" and backend != "auto":
         return chosen_preset, chosen_backend, None

@@ -113,7 +113,7 @@ for label, config in arms.items():
 
 # %%
 act = load_policy(arms["beta 0.05"].out)
-env = envs.make("BallInCup", "native")
+env = envs.make("BallInCup")
 state = env.reset(jax.random.key(0), 4)
 step = jax.jit(lambda state, key: env.step(state, act(state.obs, key)))
 total = 0.0

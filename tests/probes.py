@@ -56,5 +56,6 @@ def observation(probe: str, x: float = 1.0, step: float = 0.0) -> jax.Array:
 
 def bimodal_rate(actions: jax.Array) -> float:
     """Reward a step that these actions of a policy earn in the bimodal probe in the long run."""
+    assert jnp.isfinite(actions).all()
     p, q = (float((jnp.abs(actions - mode) < HALF_WIDTH).mean()) for mode in (-MODE, MODE))
     return 2.0 * p * q / (p + q) if p + q > 0.0 else 0.0

@@ -212,9 +212,3 @@ def test_an_estimate_is_the_arrays_that_a_run_holds():
     # two observations, action and base noise, reward, ends, returns and lengths; two draws of a time and a noise, twice
     assert parts["rollout"] == 4 * 3 * 70 * (16 + 4 + 5 + 2 * 2 * 3)
     assert parts["minibatch"] == 2 * 4 * 35 * (2 * (14 + 11) + 3)
-
-
-def test_a_limit_of_this_process_counts(monkeypatch):
-    physical = memory.machine_bytes()
-    monkeypatch.setattr(memory.resource, "getrlimit", lambda _: (2**20, 2**20))
-    assert memory.machine_bytes() == 2**20 < physical

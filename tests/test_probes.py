@@ -37,7 +37,8 @@ METHODS = {
     "ppo": replace(COMMON, objective=Ppo(clip_epsilon=0.1), policy=GaussianOptions((32, 32))),
 }
 
-# Reward a step of the bimodal probe, of .5: the least and the most of three seeds and both observations.
+# Reward a step of the bimodal probe, of .5: the least and the most of three seeds and both observations. Of bgpo and
+# espo one seed keeps both modes and another one, so that nothing but finite actions can be asked of them.
 RATES = {
     "awm": (0.13, 0.17),
     "bgpo": (0.02, 0.50),

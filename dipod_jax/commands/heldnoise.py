@@ -61,7 +61,7 @@ def measure(config: Config) -> None:
 
     rows = []
     for task in config.tasks:
-        env = envs.make(task, "native", episode_length=config.num_steps)
+        env = envs.make(task, episode_length=config.num_steps)
         returns = untrained_returns(env, config.seconds, config.num_episodes)
         rows.append(row(task, env.dt, config.seconds, returns))
         print(" | ".join(rows[-1].values()), flush=True)

@@ -24,7 +24,7 @@ def __getattr__(name: str) -> Any:
 
 def make(
     task: str,
-    backend: str = "native",
+    backend: str = "auto",
     *,
     episode_length: int = 1000,
     num_threads: int = 1,
@@ -38,7 +38,8 @@ def make(
         task: one of `dipod_jax.envs.tasks.TASKS`, e.g. "BallInCup", or "my_module:make_env", a function of your own
             that returns an `MjxEnv` (see `dipod_jax.envs.own`).
         backend: "native" steps MuJoCo's C engine on CPU threads from inside the compiled program; "mjx" is MuJoCo XLA
-            (`impl="jax"`, any device); "warp" is MuJoCo Warp (`impl="warp"`, CUDA).
+            (`impl="jax"`, any device); "warp" is MuJoCo Warp (`impl="warp"`, CUDA). "auto" is native where JAX's
+            default device is a CPU, else mjx.
         episode_length: control steps after which an episode is truncated, >= 1.
         num_threads: threads of one native simulation batch, >= 1; results do not depend on it.
         num_worlds: the largest number of environments, over all seeds vmapped together, that step at once on one
@@ -51,6 +52,8 @@ def make(
     Raises:
         ValueError: unknown task or backend, or (TaskError) a task of your own that cannot be run; always one line.
     """
+    import jax
+
     from dipod_jax.envs.batched import BatchedEnv
     from dipod_jax.envs.own import failing_in_one_line
     from dipod_jax.envs.tasks import check_task, is_own_task
@@ -58,8 +61,10 @@ def make(
     check_task(task)
     if episode_length < 1:
         raise ValueError(f"episode_length {episode_length} is not allowed: at least 1")
+    if backend == "auto":
+        backend = "native" if jax.default_backend() == "cpu" else "mjx"
     if backend not in ("native", "mjx", "warp"):
-        raise ValueError(f"backend {backend!r} is not allowed here: native, mjx or warp")
+        raise ValueError(f"backend {backend!r} is not allowed: auto, native, mjx or warp")
     with failing_in_one_line(task) if is_own_task(task) else nullcontext():
         return BatchedEnv(_load(task, backend, num_threads, num_worlds), episode_length, mesh, axis)
 

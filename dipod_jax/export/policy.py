@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import export
 
-from dipod_jax import envs
+from dipod_jax.envs.playground import load_task
 from dipod_jax.export.errors import FORMATS, check_formats
 from dipod_jax.export.graph import to_onnx
 from dipod_jax.training.evaluation import make_act
@@ -59,14 +59,14 @@ def export_policy(
     act = make_act(trained.policy, trained.params, trained.statistics)
     inputs = {"obs": trained.statistics.mean.shape, "noise": trained.policy.noise_shape}
     writers = {"stablehlo": _stablehlo, "onnx": _onnx}
-    artifacts = {name: writers[name](act, inputs) for name in formats}  # before a folder is made
+    artifacts = {name: writers[name](act, inputs) for name in formats}
+    seed = trained.config.all_seeds[0] if seed is None else seed
+    contract = {**_contract(trained), "seed": seed, "which": which, "files": {name: FILES[name] for name in formats}}
     folder = Path(run_dir) / "export" if out is None else Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in artifacts.items():
         (folder / FILES[name]).write_bytes(content)
     np.savez(folder / EXAMPLES, allow_pickle=False, **_examples(trained, act))
-    seed = trained.config.all_seeds[0] if seed is None else seed
-    contract = {**_contract(trained), "seed": seed, "which": which, "files": {name: FILES[name] for name in formats}}
     (folder / CONTRACT).write_text(json.dumps(contract, indent=1) + "\n", encoding="utf-8")
     return folder
 
@@ -96,8 +96,8 @@ def _examples(trained: TrainedPolicy, act: Act) -> dict[str, np.ndarray]:
 def _contract(trained: TrainedPolicy) -> dict[str, Any]:
     """What a caller must know, in JSON."""
     config, policy = trained.config, trained.policy
-    env = envs.make(config.task, "native")
-    names = [env.mj_model.actuator(i).name for i in range(env.mj_model.nu)]
+    task = load_task(config.task, "jax")
+    names = [task.mj_model.actuator(i).name for i in range(task.mj_model.nu)]
     tensor = lambda name, *shape: {"name": name, "shape": ["batch", *shape], "dtype": "float32"}
     return {
         "format": 1,
@@ -118,7 +118,7 @@ def _contract(trained: TrainedPolicy) -> dict[str, Any]:
             tensor("action", policy.action_size)
             | {"range": [-1.0, 1.0], "actuators": names, "meaning": "what the task's step takes; tanh is inside"}
         ],
-        "control_step_s": env.dt,
+        "control_step_s": task.dt,
         "deterministic": "action is a function of obs and noise alone: nothing is drawn inside and nothing is "
         "remembered. Fresh noise at every step samples the policy; noise 0 gives one action for each observation.",
         "examples": {"file": EXAMPLES, "count": NUM_EXAMPLES, "tolerance": TOLERANCE},

@@ -164,7 +164,10 @@ class LanguageConfig:
             check.number("beta")
         exact = self.measures_drift or self.beta != "auto"
         require(
-            exact, "beta", "auto", f"a number, or with --measure.drift-interval > 0 and {LARGEST_LENGTH} blanks at most"
+            exact,
+            "beta",
+            "auto",
+            f"a number, or with --measure.drift-interval > 0 and {LARGEST_LENGTH - 2} blanks at most",
         )
 
     @property

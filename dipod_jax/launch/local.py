@@ -9,7 +9,7 @@ from dipod_jax.launch.base import SOME_FAILED, Job, Launcher, register_launcher,
 from dipod_jax.launch.board import Board
 from dipod_jax.launch.pool import Ended, Pool
 from dipod_jax.launch.worker import TRAINING
-from dipod_jax.memory import machine_bytes
+from dipod_jax.machine import available_cores, machine_bytes
 from dipod_jax.runs.errors import MachineError, StorageError
 from dipod_jax.runs.signals import stop_requested
 from dipod_jax.studies.sweep.plan import LOGS, Unit, read_plan
@@ -53,8 +53,6 @@ class Local(Launcher):
 
 def sensible_workers(job: Job) -> int:
     """One a core, no more than units to train or than there is memory for; one for an accelerator."""
-    from dipod_jax.training.setup import available_cores
-
     left = sum(not is_done(unit) for unit in job.units)
     return 1 if job.on_accelerator else max(1, min(available_cores(), left, machine_bytes() // WORKER_BYTES))
 

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from dipod_jax.checks import Checked
-from dipod_jax.objectives.base import Objective, clamp_straight_through, ratio_metrics, register_objective
+from dipod_jax.objectives.base import Objective, clamp_straight_through, exp_bounded, ratio_metrics, register_objective
 from dipod_jax.types import Metrics, Scores
 
 
@@ -60,7 +60,7 @@ class Bgpo(Objective):
             rising = jnp.minimum(rising, jnp.log1p(self.stop_epsilon))
             falling = jnp.maximum(falling, jnp.log1p(-self.stop_epsilon))
         good = 1.0 + rising
-        bad = jnp.exp(clamp_straight_through(falling, None, self.log_ratio_clip))
+        bad = exp_bounded(clamp_straight_through(falling, None, self.log_ratio_clip))
         bound = jnp.where(advantage >= 0.0, good @ new.weight, bad @ new.weight) * advantage
         stop = jnp.inf if self.stop_epsilon is None else self.stop_epsilon
         return -bound.mean(), ratio_metrics(log_ratio, stop)

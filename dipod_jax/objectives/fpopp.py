@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from dipod_jax.checks import Checked
-from dipod_jax.objectives.base import Objective, clamp_straight_through, ratio_metrics, register_objective
+from dipod_jax.objectives.base import Objective, clamp_straight_through, exp_bounded, ratio_metrics, register_objective
 from dipod_jax.objectives.fpo import aspo
 from dipod_jax.types import Metrics, Scores
 
@@ -76,7 +76,7 @@ class FpoPlusPlus(Objective):
         if self.negative_loss_clamp is not None:
             loss_new = jnp.where(sign < 0.0, jnp.minimum(loss_new, self.negative_loss_clamp), loss_new)
         log_ratio = loss_old - loss_new
-        ratio = jnp.exp(clamp_straight_through(log_ratio, None, self.log_ratio_clip))
+        ratio = exp_bounded(clamp_straight_through(log_ratio, None, self.log_ratio_clip))
         losses = aspo(ratio, sign, self.clip_epsilon)
         return (losses @ new.weight).mean(), ratio_metrics(log_ratio, self.clip_epsilon)
 

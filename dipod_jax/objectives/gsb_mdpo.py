@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from dipod_jax.checks import Checked
-from dipod_jax.objectives.base import Objective, ratio_metrics, register_objective
+from dipod_jax.objectives.base import Objective, exp_bounded, ratio_metrics, register_objective
 from dipod_jax.types import Metrics, Scores, Steps
 
 
@@ -66,7 +66,7 @@ class GsbMdpo(Objective):
         assert new.steps is not None and old.steps is not None, "the policy is a chain of Gaussian steps"
         log_ratios = old.loss - new.loss
         bounded = jnp.clip(log_ratios, -self.step_clip, self.step_clip).sum(-1)
-        ratio = jnp.exp(jnp.clip(bounded, -self.path_clip, self.path_clip))
+        ratio = exp_bounded(jnp.clip(bounded, -self.path_clip, self.path_clip))
         anchor = Steps((1.0 - self.anchor_mixing) * old.steps.move, old.steps.std)
         cost = jnp.where(new.known, anchor.divergence(new.steps), 0.0).sum(-1)
         weight = ratio if self.direction == "new" else 1.0

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from dipod_jax.bounds.eubo import eubo_like
 from dipod_jax.bounds.mask_draws import estimated_eubo_per_token
 from dipod_jax.checks import Checked
-from dipod_jax.objectives.base import Objective, clamp_straight_through, ratio_metrics, register_objective
+from dipod_jax.objectives.base import Objective, clamp_straight_through, exp_bounded, ratio_metrics, register_objective
 from dipod_jax.objectives.ppo import ppo_clip
 from dipod_jax.types import Metrics, Scores
 
@@ -82,7 +82,7 @@ class Spg(Objective):
             bounded = change
             if self.log_ratio_clip is not None:
                 bounded = clamp_straight_through(change, -self.log_ratio_clip, self.log_ratio_clip)
-            loss = ppo_clip(jnp.exp(bounded), advantage, self.clip_epsilon).mean()
+            loss = ppo_clip(exp_bounded(bounded), advantage, self.clip_epsilon).mean()
         return loss, {"sandwich_width": (eubo - lower).mean(), **ratio_metrics(change, self.clip_epsilon)}
 
     def _surrogate(self, lower: jax.Array, eubo: jax.Array, raised: jax.Array) -> jax.Array:

@@ -61,10 +61,11 @@ def write_artifacts(
                 seed.obs_statistics,
                 jax.random.fold_in(seed.key, VIDEO),
             )
-        for old in (*folder.path.glob("policy.mp4"), *folder.path.glob("policy-seed*.mp4")):  # of a shorter run
-            for file in (old, old.with_suffix(".png")):
-                file.unlink(missing_ok=True)
-        write_policy_videos(programs.evaluation_env.on_one_device(), programs.policy, takes, say)
+        earlier = {*folder.path.glob("policy.mp4"), *folder.path.glob("policy-seed*.mp4")}  # of a shorter run
+        if write_policy_videos(programs.evaluation_env.on_one_device(), programs.policy, takes, say):
+            for old in earlier - takes.keys():
+                for file in (old, old.with_suffix(".png")):
+                    file.unlink(missing_ok=True)
 
     parts = {"returns.png": draw_returns, "drift.png": draw_drift, "film": film}
     for name, draw in {**parts, "report.html": lambda: write_report(folder)}.items():

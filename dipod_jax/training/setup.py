@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
-import math
 import os
 import re
 import subprocess
@@ -15,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from dipod_jax.config import Config
+from dipod_jax.machine import available_cores
 from dipod_jax.runs.errors import MachineError, reason_of
 
-CONTROL_GROUP = Path("/sys/fs/cgroup")
 # What JAX's environment variables may say otherwise, and what a run, its numbers or its messages depend on.
 PINNED: dict[str, Any] = {
     "jax_enable_x64": False,
@@ -32,22 +31,6 @@ PINNED: dict[str, Any] = {
     "jax_numpy_dtype_promotion": "standard",
     "jax_transfer_guard": "allow",
 }
-
-
-def available_cores() -> int:
-    """CPU cores this process may run on: those it is bound to, or fewer where its group's time is limited."""
-    bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(bound, core_limit(CONTROL_GROUP) or bound)
-
-
-def core_limit(group: Path) -> int | None:
-    """Cores whose time the control group in a folder may use, rounded up, as `docker run --cpus` says; None: all."""
-    for files in (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):
-        with contextlib.suppress(OSError, ValueError, ZeroDivisionError):  # not there, or "max"
-            quota, period = " ".join((group / name).read_text() for name in files).split()
-            if int(quota) > 0:
-                return max(1, math.ceil(int(quota) / int(period)))
-    return None
 
 
 def prepare_jax(config: Config) -> None:

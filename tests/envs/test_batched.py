@@ -28,9 +28,18 @@ def start(env, seed=0, **options):
     return env.reset(jax.random.key(seed), ENVS, **options)
 
 
-def test_a_backend_must_be_resolved_and_an_episode_long_enough():
-    with pytest.raises(ValueError, match="backend 'auto'"):
-        envs.make("BallInCup", "auto")
+@pytest.mark.parametrize(("device", "backend"), [("cpu", "native"), ("gpu", "mjx"), ("tpu", "mjx")])
+def test_the_backend_that_is_not_named_is_the_devices(device, backend, monkeypatch):
+    loaded = []
+    monkeypatch.setattr(envs, "_load", lambda task, backend, *rest: loaded.append(backend) or CountingTask())
+    monkeypatch.setattr(jax, "default_backend", lambda: device)
+    envs.make("BallInCup")
+    assert loaded == [backend]
+
+
+def test_a_backend_must_be_known_and_an_episode_long_enough():
+    with pytest.raises(ValueError, match="backend 'cuda' is not allowed: auto, native, mjx or warp"):
+        envs.make("BallInCup", "cuda")
     with pytest.raises(ValueError, match="episode_length 0"):
         envs.make("BallInCup", episode_length=0)
 

@@ -188,7 +188,7 @@ def test_what_no_other_worker_would_escape_ends_the_sweep_in_its_words(tmp_path,
 @pytest.mark.parametrize(("cores", "gigabytes", "workers"), [(64, 512, 5), (64, 6, 4), (2, 512, 2), (8, 1, 1)])
 def test_there_are_as_many_workers_as_cores_units_and_memory_allow(tmp_path, monkeypatch, cores, gigabytes, workers):
     units = fake_units(tmp_path / "s", betas=(0.0, 0.1, 0.2, 0.3, 0.4))
-    monkeypatch.setattr("dipod_jax.training.setup.available_cores", lambda: cores)
+    monkeypatch.setattr(local, "available_cores", lambda: cores)
     monkeypatch.setattr(local, "machine_bytes", lambda: gigabytes * 2**30)
     assert local.sensible_workers(Job(tmp_path / "s", tuple(units), "a")) == workers
 

@@ -57,11 +57,6 @@ def test_the_gradient_of_k1_has_the_reference_in_it():
     assert_allclose(gradient, np.broadcast_to(-0.7 * (1 + d) / new.size, new.shape), rtol=1e-4)
 
 
-def test_a_k1_by_automatic_differentiation_is_refused():
-    with pytest.raises(ValueError, match=r"--objective.kl k1-by-autodiff is not allowed: one of k2, k1, k3"):
-        Espo(kl="k1-by-autodiff").validate()
-
-
 def test_a_reference_is_asked_for_only_by_a_kl():
     assert Espo().needs_reference and not RATIO.needs_reference
 

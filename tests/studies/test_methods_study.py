@@ -110,12 +110,12 @@ def test_a_method_without_a_bound_takes_only_beta_0_and_the_rest_the_best_of_eac
     rows = [
         [cell.strip() for cell in line.split("|")[1:-1]] for line in path.read_text().splitlines() if line[:1] == "|"
     ]
-    heading = "objective beta return gap cosine collapsed seconds rate trust tuning"
-    assert rows[0] == heading.split()
+    heading = "objective,beta,return,zero noise,gap,cosine,collapsed,seconds,rate,trust,tuning"
+    assert rows[0] == heading.split(",")
     # 6 cells, and 3 betas more, of 2 seeds and 250,880 (245 x 1024) env steps and of 4 seconds
-    assert rows[2][:7] == ["fpo", "0.1", "1202 (1201 1202 1203)", "2", "0.00", "0 of 3", "3"]
-    assert rows[2][7:] == ["1", "2", "4.52M env steps, 36 s"] and rows[3][9] == "3.01M env steps, 24 s"
-    assert rows[4][:5] == ["ppo", "0", "1201 (1200 1201 1202)", "2", "0.00"]
+    assert rows[2][:8] == ["fpo", "0.1", "1202 (1201 1202 1203)", "1202", "2", "0.00", "0 of 3", "3"]
+    assert rows[2][8:] == ["1", "2", "4.52M env steps, 36 s"] and rows[3][10] == "3.01M env steps, 24 s"
+    assert rows[4][:6] == ["ppo", "0", "1201 (1200 1201 1202)", "1201", "2", "0.00"]
 
 
 @pytest.mark.usefixtures("no_picture")

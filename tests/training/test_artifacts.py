@@ -51,11 +51,13 @@ def test_the_films_share_the_episodes_and_each_is_of_its_own_policy(tmp_path, mo
     }
 
 
-def test_each_film_is_of_the_seed_that_its_name_says_and_those_of_a_shorter_run_are_gone(tmp_path, monkeypatch):
+@pytest.mark.parametrize("filmed", [True, False])
+def test_each_film_is_of_the_seed_that_its_name_says_and_then_those_of_a_shorter_run_go(tmp_path, monkeypatch, filmed):
     config = replace(smoke("BallInCup", "fpo"), seed_list=(7, 8, 9), out=tmp_path / "run")
     folder = RunFolder.create(config.out, to_json(config))
     folder.write_result({"seeds": [7, 8, 9], "env_steps": 1})
-    for name in ("policy.mp4", "policy-seed8.mp4", "policy-seed8.png", "policy.onnx"):
+    earlier = {"policy.mp4", "policy-seed7.mp4", "policy-seed7.png", "policy-seed8.mp4", "policy.onnx"}
+    for name in earlier:
         (folder.path / name).write_bytes(b"of a shorter run")
     rows = jnp.arange(3.0)
     learner = SimpleNamespace(
@@ -64,12 +66,13 @@ def test_each_film_is_of_the_seed_that_its_name_says_and_those_of_a_shorter_run_
     learner = LearnerState(**{f: getattr(learner, f, rows) for f in LearnerState._fields})
     programs = SimpleNamespace(evaluation_env=SimpleNamespace(on_one_device=lambda: None), policy=None)
     takes = {}
-    monkeypatch.setattr(artifacts, "write_policy_videos", lambda env, policy, new, say: takes.update(new))
+    monkeypatch.setattr(artifacts, "write_policy_videos", lambda env, policy, new, say: takes.update(new) or filmed)
     monkeypatch.setattr(viz, "plot_returns", lambda *_, **__: None)
     artifacts.write_artifacts(config, folder, programs, learner, [5.0, 2.0, 9.0], [], None, pytest.fail)
     assert {path.name: (float(p), float(s)) for path, (p, s, _) in takes.items()} == {
         "policy-seed9.mp4": (2.0, 20.0),
         "policy-seed8.mp4": (1.0, 10.0),
     }
-    assert [path.name for path in folder.path.glob("policy*")] == ["policy.onnx"]
+    left = {path.name for path in folder.path.glob("policy*")}
+    assert left == ({"policy-seed8.mp4", "policy.onnx"} if filmed else earlier)
     folder.close()

@@ -94,24 +94,3 @@ def test_an_episode_is_as_long_as_its_clock_can_count_and_staggered_without_over
     env = BatchedEnv(TargetTask(), 2**31 - 2)
     clock = env.reset(jax.random.key(0), 16, stagger=True).clock
     assert clock.tolist() == [i * (2**31 - 2) // 16 for i in range(16)]
-
-
-@pytest.mark.parametrize(
-    ("files", "cores"),
-    [
-        ({"cpu.max": "150000 100000"}, 2),
-        ({"cpu.max": "50000 100000"}, 1),
-        ({"cpu.max": "max 100000"}, None),
-        ({"cpu/cpu.cfs_quota_us": "300000", "cpu/cpu.cfs_period_us": "100000"}, 3),
-        ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, None),
-        ({}, None),
-    ],
-)
-def test_a_control_group_that_limits_time_limits_the_cores(tmp_path, monkeypatch, files, cores):
-    (tmp_path / "cpu").mkdir()
-    for name, text in files.items():
-        (tmp_path / name).write_text(f"{text}\n")
-    assert setup.core_limit(tmp_path) == cores
-    monkeypatch.setattr(setup, "CONTROL_GROUP", tmp_path)
-    monkeypatch.setattr(setup.os, "sched_getaffinity", lambda _: set(range(64)))
-    assert setup.available_cores() == (cores or 64)

@@ -18,7 +18,9 @@ from dipod_jax.tables import as_csv, mean_of_numbers, number_or_dash, short_numb
 TABLE, SEEDS, PICTURE = "comparison.md", "seeds.csv", "comparison.png"
 LEARNED = 50.0  # a best return under this is none to fall from
 NOTE = f"""\
-- return: mean of 32 episodes after the last update, over the seeds, and in brackets that of each seed
+- return: mean of 32 episodes after the last update, over the seeds, and in brackets that of each seed;
+  with all the noise that the policy acts by: a flow's base noise, a chain's noise of every step, a Gaussian's
+- zero noise: the same episodes with all of it 0, mean over the seeds
 - gap: log-likelihood less ELBO, nats an action; cosine: of the loss's gradient with the exact policy gradient; both are
   means over the seeds and over the measurements in the second half of a run
 - collapsed: seeds that end at no number, or under half of their best evaluation where that is {LEARNED:.0f} or more
@@ -62,7 +64,7 @@ def by_panel(records: Iterable[Record]) -> dict[str, list[Record]]:
 def summary(record: Record) -> dict[str, Any]:
     """One run's numbers over its seeds: objective, beta, each seed's return, and the means."""
     rows = seed_rows(record)
-    numbers = {name: mean_of_numbers([row[name] for row in rows]) for name in ("return", "gap", "cosine")}
+    numbers = {name: mean_of_numbers([row[name] for row in rows]) for name in ("return", "zero_noise", "gap", "cosine")}
     return {
         "objective": record["objective"],
         "beta": record["beta"],
@@ -120,6 +122,7 @@ def _row(run: Record, records: Sequence[Record]) -> dict[str, str]:
         "objective": run["objective"],
         "beta": f"{run['beta']:g}",
         "return": f"{number_or_dash(found['return'], '.0f')} ({returns})",
+        "zero noise": number_or_dash(found["zero_noise"], ".0f"),
         "gap": number_or_dash(found["gap"], ".3g"),
         "cosine": number_or_dash(found["cosine"], ".2f"),
         "collapsed": f"{found['collapsed']} of {len(run['seeds'])}",

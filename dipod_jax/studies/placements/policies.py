@@ -46,7 +46,8 @@ def trained(config: Config, run: Path) -> OnPolicy:
     found = restore_policy(run)
     policy, params, size = found.policy.field, found.params, config.batch
     assert policy is not None
-    env = envs.make(found.config.task, found.config.backend)
+    native = found.config.backend == "native"  # which an accelerator has not
+    env = envs.make(found.config.task, "auto" if native else found.config.backend)
     act = make_act(found.policy, params, found.statistics)
     key_reset, key_act, key_noise = jax.random.split(jax.random.key(config.seed), 3)
 
