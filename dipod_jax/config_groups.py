@@ -115,7 +115,11 @@ class DriftConfig:
 
 @dataclass(frozen=True)
 class DistillationConfig:
-    """Self-distillation phases (DiPOD, Algorithm 1), with beta or instead of it."""
+    """Self-distillation phases (DiPOD, Algorithm 1), with beta or instead of it.
+
+    The update that follows a phase takes the distilled policy for the one that acted, and a reference policy is not
+    distilled.
+    """
 
     interval: int = 0
     """iterations between phases, >= 0; 0: none. A phase uses a rollout before the update learns from it"""

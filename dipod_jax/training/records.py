@@ -47,7 +47,7 @@ class Records:
         return any(e["iteration"] == iteration for e in self.evaluations)
 
     def add(self, kind: str, seed: int, iteration: int, scalars: dict[str, Any]) -> None:
-        """Record `scalars` of one seed after `iteration` iterations."""
+        """Record `scalars` of one seed after `iteration` iterations; drift is the last acting policy's."""
         env_steps = iteration * self._config.steps_per_iteration
         head = {"kind": kind, "seed": seed, "iteration": iteration, "env_steps": env_steps}
         record = head | {"wall_clock_s": round(self._clock.wall_clock_s, 3)} | scalars
