@@ -65,7 +65,7 @@ gpu: $(DEVELOPER)
 	$(BIN)/python -m benchmarks.gpu $(ARGS)
 
 # Each leaves its table on the terminal and its JSON in $(BENCH); `make -k bench` goes on where one fails.
-BENCHMARKS := startup physics update end_to_end language scaling
+BENCHMARKS := startup physics update end_to_end language scaling memory
 BENCH := runs/bench/$(shell date +%Y%m%d-%H%M%S)
 .PHONY: $(BENCHMARKS:%=bench-%)
 # Not even under -j: what is timed must have the machine to itself.

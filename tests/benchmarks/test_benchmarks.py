@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import benchmarks
-from benchmarks import _report, _setup, _timing, end_to_end, gpu, language, physics, scaling, startup, update
+from benchmarks import _report, _setup, _timing, end_to_end, gpu, language, memory, physics, scaling, startup, update
 from benchmarks._command import run
 from dipod_jax import envs
 from dipod_jax.envs.tasks import TASKS
@@ -28,6 +28,7 @@ MODULES = {
     "gpu": gpu,
     "language": language,
     "scaling": scaling,
+    "memory": memory,
 }
 
 
@@ -150,6 +151,13 @@ def check_benchmark(name, arguments, tmp_path, capsys):
     assert all(row["variant"] in printed for row in written["rows"])
 
 
+def test_draws_in_groups_take_less_memory_than_draws_at_once(tmp_path):
+    run("memory", memory.MemoryOptions, memory.measure, ["--draws", "8", "32", "--rows", "64", "--out", str(tmp_path)])
+    sizes = [row["value"]["median"] for row in json.loads((tmp_path / "memory.json").read_text())["rows"]]
+    assert 0 < sizes[1] < sizes[0] and 3 * sizes[3] < sizes[2]
+    assert sizes[2] > 3 * sizes[0] and sizes[3] < 1.5 * sizes[1]
+
+
 def test_start_up_reads_the_clock_of_the_first_iteration_and_not_of_a_torn_line(tmp_path):
     path = tmp_path / "metrics.jsonl"
     assert startup.clock(path) is None
@@ -177,6 +185,8 @@ def test_start_up_reads_the_clock_of_the_first_iteration_and_not_of_a_torn_line(
         ("gpu", ["--num-envs", "33"], "--num-envs"),
         ("language", ["--task", "chess"], "--task"),
         ("language", ["--batch", "0"], "--batch"),
+        ("memory", ["--draws", "8", "10"], "--draws 10"),
+        ("memory", ["--group", "0"], "--group"),
         ("gpu", ["--backends", "native"], "--backends"),
     ],
 )
