@@ -183,17 +183,25 @@ def at_time(scores, t):
     return scores if scores.time is None else scores._replace(time=jnp.full_like(scores.time, t))
 
 
-def unguarded(objective):
-    """The same with every bound on a log ratio so wide that float32 overflows first."""
-    bounds = {"log_ratio_clip", "step_clip", "path_clip"} & {field.name for field in dataclasses.fields(objective)}
-    return dataclasses.replace(objective, **dict.fromkeys(bounds, jnp.float32(1e3)))
+def bounds_of(name):
+    """Options that bound a log ratio."""
+    return {"log_ratio_clip", "step_clip", "path_clip"} & {field.name for field in dataclasses.fields(OBJECTIVES[name])}
 
 
-@pytest.mark.parametrize("guard", [lambda objective: objective, unguarded])
-@pytest.mark.parametrize("name", OBJECTIVES)
-def test_an_objective_has_finite_gradients_at_every_edge(name, guard):
+@pytest.mark.parametrize("name", [name for name in OBJECTIVES if bounds_of(name)])
+def test_an_objective_has_finite_gradients_at_every_edge_however_wide_its_bounds_are(name):
     objective, *rest = case(name)
-    objective = guard(objective)
+    wide = dict.fromkeys(bounds_of(name), jnp.float32(1e3))  # float32 overflows first
+    assert_finite_at_every_edge(dataclasses.replace(objective, **wide), rest)
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_an_objective_has_finite_gradients_at_every_edge(name):
+    objective, *rest = case(name)
+    assert_finite_at_every_edge(objective, rest)
+
+
+def assert_finite_at_every_edge(objective, rest):
     for edge, change in EDGES.items():
         (loss, _), gradient = evaluate(objective, *change(*rest))
         assert np.isfinite(loss), edge

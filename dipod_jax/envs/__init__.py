@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -56,7 +55,7 @@ def make(
 
     from dipod_jax.envs.batched import BatchedEnv
     from dipod_jax.envs.own import failing_in_one_line
-    from dipod_jax.envs.tasks import check_task, is_own_task
+    from dipod_jax.envs.tasks import check_task
 
     check_task(task)
     if episode_length < 1:
@@ -65,7 +64,7 @@ def make(
         backend = "native" if jax.default_backend() == "cpu" else "mjx"
     if backend not in ("native", "mjx", "warp"):
         raise ValueError(f"backend {backend!r} is not allowed: auto, native, mjx or warp")
-    with failing_in_one_line(task) if is_own_task(task) else nullcontext():
+    with failing_in_one_line(task):
         return BatchedEnv(_load(task, backend, num_threads, num_worlds), episode_length, mesh, axis)
 
 

@@ -12,18 +12,20 @@ from typing import Any
 
 import jax
 
-from dipod_jax.envs.tasks import check_task
+from dipod_jax.envs.tasks import check_task, is_own_task
 from dipod_jax.runs.errors import TaskError, reason_of
 
 
 @contextmanager
 def failing_in_one_line(name: str) -> Iterator[None]:
-    """Raise TaskError for whatever the task's code raises: one line with the place in its module."""
+    """Raise TaskError for whatever the code of a task of your own raises: one line with the place in its module."""
     try:
         yield
     except TaskError:
         raise
     except Exception as error:
+        if not is_own_task(name):
+            raise
         reason = f"{type(error).__name__}: {reason_of(error)}"
         raise TaskError(f"--task {name} fails: {reason}{_place(name, error)}") from error
 

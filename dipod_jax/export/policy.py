@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import export
 
+from dipod_jax.envs.own import failing_in_one_line
 from dipod_jax.envs.playground import load_task
 from dipod_jax.export.errors import FORMATS, check_formats
 from dipod_jax.export.graph import to_onnx
@@ -96,7 +97,8 @@ def _examples(trained: TrainedPolicy, act: Act) -> dict[str, np.ndarray]:
 def _contract(trained: TrainedPolicy) -> dict[str, Any]:
     """What a caller must know, in JSON."""
     config, policy = trained.config, trained.policy
-    task = load_task(config.task, "jax")
+    with failing_in_one_line(config.task):
+        task = load_task(config.task, "jax")
     names = [task.mj_model.actuator(i).name for i in range(task.mj_model.nu)]
     tensor = lambda name, *shape: {"name": name, "shape": ["batch", *shape], "dtype": "float32"}
     return {

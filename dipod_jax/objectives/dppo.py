@@ -11,11 +11,9 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from dipod_jax.checks import Checked
-from dipod_jax.objectives.base import Objective, clamp_straight_through, ratio_metrics, register_objective
+from dipod_jax.objectives.base import Objective, exp_bounded, ratio_metrics, register_objective
 from dipod_jax.objectives.ppo import ppo_clip
 from dipod_jax.types import Metrics, Scores
-
-MAX_LOG_RATIO = 20.0
 
 
 def clipped(log_ratio: jax.Array, advantage: jax.Array, clip_epsilon: ArrayLike) -> jax.Array:
@@ -27,8 +25,7 @@ def clipped(log_ratio: jax.Array, advantage: jax.Array, clip_epsilon: ArrayLike)
         advantage: broadcasts against it.
         clip_epsilon: > 0.
     """
-    ratio = jnp.exp(clamp_straight_through(log_ratio, None, MAX_LOG_RATIO))
-    return ppo_clip(ratio, advantage, clip_epsilon)
+    return ppo_clip(exp_bounded(log_ratio), advantage, clip_epsilon)
 
 
 @register_objective("dppo")

@@ -109,6 +109,20 @@ def test_a_mistake_is_one_line_and_writes_nothing(arguments, words, tmp_path, ca
     assert not (folder / "export").exists()
 
 
+def test_a_task_of_ones_own_that_fails_now_is_one_line_and_nothing_is_written(tmp_path, capsys, monkeypatch):
+    folder = shutil.copytree(GOLDEN / "version1_fpo", tmp_path / "run")
+    config = (folder / "config.json").read_text()
+    (folder / "config.json").write_text(config.replace("PendulumSwingup", "broken_since:make_env"))
+    (tmp_path / "broken_since.py").write_text("import nothing_here\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(SystemExit) as stopped:
+        commands.main(["export", str(folder), "--formats", "stablehlo"])
+    err = capsys.readouterr().err
+    assert stopped.value.code == 2 and err.count("\n") == 1
+    assert "fails: ModuleNotFoundError: No module named 'nothing_here'" in err and "broken_since.py, line 1" in err
+    assert not (folder / "export").exists()
+
+
 def test_onnx_without_its_packages_is_refused_with_what_to_install(monkeypatch):
     monkeypatch.setattr("dipod_jax.export.errors.find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r'--formats onnx is not allowed: .*pip install "dipod-jax\[export\]"'):

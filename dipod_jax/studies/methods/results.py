@@ -20,7 +20,7 @@ LEARNED = 50.0  # a best return under this is none to fall from
 NOTE = f"""\
 - return: mean of 32 episodes after the last update, over the seeds, and in brackets that of each seed;
   with all the noise that the policy acts by: a flow's base noise, a chain's noise of every step, a Gaussian's
-- zero noise: the same episodes with all of it 0, mean over the seeds
+- zero noise: of as many episodes with all of it 0, mean over the seeds
 - gap: log-likelihood less ELBO, nats an action; cosine: of the loss's gradient with the exact policy gradient; both are
   means over the seeds and over the measurements in the second half of a run
 - collapsed: seeds that end at no number, or under half of their best evaluation where that is {LEARNED:.0f} or more
