@@ -210,6 +210,24 @@ def assert_finite_at_every_edge(objective, rest):
             assert_array_equal(gradient.loss[0], 0.0)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_an_objective_loses_nothing_to_float32_at_any_edge(name):
+    """Loss and gradient are those of the same formula in float64."""
+    objective, *rest = case(name)
+    evaluate_double = jax.jit(evaluate.__wrapped__)
+    for edge, change in EDGES.items():
+        arguments = objective, *change(*rest)
+        (loss, _), gradient = evaluate(*arguments)
+        with jax.enable_x64(True):
+            double = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64) if x.dtype == jnp.float32 else x, arguments)
+            (loss_double, _), gradient_double = evaluate_double(*double)
+        assert loss_double.dtype == jnp.float64
+        assert_allclose(loss, loss_double, rtol=1e-2, atol=1e-5, err_msg=edge)
+        for x, x_double in zip(numbers(gradient), numbers(gradient_double), strict=True):
+            assert_allclose(x, x_double, rtol=1e-2, atol=1e-6, err_msg=edge)
+
+
 # What the gradient at the acting parameters is, as a multiple of the advantage-weighted loss's (methods that
 # weigh draws or samples otherwise are held by their own tests).
 ONES = ("fpo", "fpo++", "ppo", "exact-ppo", "espo", "gdpo", "bgpo", "d1", "coupled-grpo", "unigrpo")
