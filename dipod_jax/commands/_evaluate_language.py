@@ -28,7 +28,8 @@ class EvaluateConfig:
     boards: int = 2
     """problems whose greedy answer is printed step by step, >= 0"""
     test_file: Path | None = None
-    """problems of a published test set, in its original format, instead of those held out"""
+    """problems of a published test set, in its original format, instead of those held out; the accuracy on those that
+    are unlike every training problem stands beside"""
 
     def __post_init__(self):
         check = Checked(self)
@@ -52,6 +53,7 @@ def parse(arguments: list[str]) -> EvaluateConfig:
 def evaluate(options: EvaluateConfig) -> None:
     """Write the accuracy to RUN_DIR/evaluation.json, and print boards and accuracy."""
     from dipod_jax.language.replay import choose_problems, load_run
+    from dipod_jax.language.task import unseen
     from dipod_jax.runs import RunFolder
     from dipod_jax.training.setup import prepare_devices
 
@@ -60,7 +62,13 @@ def evaluate(options: EvaluateConfig) -> None:
     problems = choose_problems(run.config.problems, options.test_file, options.problems)
     accuracy = run.evaluate(problems, options.evaluation_seed)
     result = {name: float(values.mean()) for name, values in accuracy._asdict().items()}
-    result |= {"num_problems": len(problems.prompt)}
+    result |= {"num_problems": len(problems.prompt), "seed": run.seed, "evaluation_seed": options.evaluation_seed}
+    if options.test_file is not None:
+        fresh = unseen(problems, run.config.problems.problems("train"))
+        result |= {"test_file": str(options.test_file), "num_unseen": int(fresh.sum())}
+        if fresh.any():
+            of = {"greedy_unseen": accuracy.greedy, "sampled_unseen": accuracy.sampled}
+            result |= {name: float(values[fresh].mean()) for name, values in of.items()}
     RunFolder.open(options.run_dir).write_json("evaluation.json", result)
     for prompt in problems.prompt[: options.boards]:
         print(f"{run.show(prompt)}\n")

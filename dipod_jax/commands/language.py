@@ -42,6 +42,7 @@ def parse(arguments: list[str]) -> LanguageConfig:
     )
     config = parse_options(LanguageConfig, rest, default=start, prog=command_name("language"), description=description)
     check_post_training(config)
+    config.problems.problems("train")  # whether there are enough of them
     if config.test_file is not None:
         config.problems.read(config.test_file)  # a mistake in it is said before anything is trained
     if config.resume:
@@ -49,6 +50,10 @@ def parse(arguments: list[str]) -> LanguageConfig:
         if config.out is not None:
             check_resumable(config.out)
         return config
+    if config.pretrained is not None:
+        from dipod_jax.language.pretrain import load_params
+
+        load_params(config.pretrained, config.build_network())  # whether it is of this network
     out = config.out or Path("runs") / config.task / f"{config.method}-beta{config.beta}" / time.strftime(
         "%Y%m%d-%H%M%S"
     )

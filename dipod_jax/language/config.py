@@ -18,6 +18,7 @@ from dipod_jax.language.model import MaskedTransformer
 from dipod_jax.language.pretrain import DEFAULTS, PretrainOptions
 from dipod_jax.language.task import Task
 from dipod_jax.objectives import OBJECTIVES, Objective
+from dipod_jax.objectives.espo import Espo
 from dipod_jax.objectives.spg import Spg
 from dipod_jax.policies.masked import MaskedOptions, MaskedPolicy
 from dipod_jax.serialisation import MOST_SEEDS, read_options
@@ -40,10 +41,14 @@ class NetworkOptions:
     """number of blocks, >= 1"""
     num_heads: int = 2
     """number of attention heads, >= 1"""
+    head: Literal["zeros", "random"] = "zeros"
+    """initial weights of the layer that makes the logits. From zeros, pretraining makes a policy that is less sure of
+    itself than from random ones where both solve as many problems (docs/table1.md)"""
 
     def validate(self) -> None:
         """Refuse options out of range, with one line."""
         check = Checked(self, "network")
+        check.choices()
         check.number("width", "num_layers", "num_heads", low=1)
         check.require(self.width % self.num_heads == 0, "width", "a multiple of --network.num-heads")
 
@@ -147,7 +152,11 @@ class LanguageConfig:
     network: NetworkOptions = field(default_factory=NetworkOptions)
     measure: MeasureOptions = field(default_factory=MeasureOptions)
     beta_control: BetaControlConfig = field(
-        default_factory=lambda: BetaControlConfig(gap_target=0.05, initial=0.05, minimum=1e-3)
+        # Slower up and faster down than in control, and bounded: an advantage is .05 to .25 in size, and a beta above
+        # it distils the policy into what it already does, until the gap is 0 and so is the reward.
+        default_factory=lambda: BetaControlConfig(
+            gap_target=0.05, initial=0.05, minimum=1e-3, maximum=0.1, rise=1.5, release=1.5
+        )
     )
 
     def __post_init__(self):
@@ -194,6 +203,10 @@ class LanguageConfig:
         return MaskedPolicy(self.policy, self.build_network(), self.problems.length, self.problems.num_blanks)
 
 
+ESPO_BETA = {"sudoku": 1e-2, "countdown": 3e-3}
+"""Weight of the KL in ESPO's own recipes (arXiv 2512.03759)."""
+
+
 def make_config(task: str = "sudoku", objective: str = "fpo", **values: Any) -> LanguageConfig:
     """The defaults of a task and a method, under `values`.
 
@@ -205,11 +218,14 @@ def make_config(task: str = "sudoku", objective: str = "fpo", **values: Any) -> 
     learning = LearningOptions(learning_rate=method.learning_rate, fresh_masks=method.fresh_masks)
     if task == "countdown":
         learning = dataclasses.replace(learning, num_iterations=100, learning_rate=1e-4)
+    problems = TASKS[task]()
     if isinstance(options, Spg) and task == "sudoku":
         options = dataclasses.replace(options, eubo_order=1.0)
+    if isinstance(options, Espo):  # its beta times D^2 / (2 L), of a D that is not divided by the length
+        options = dataclasses.replace(options, kl_weight=ESPO_BETA[task] * problems.num_blanks)
     defaults: dict[str, Any] = {
         "objective": options,
-        "problems": TASKS[task](),
+        "problems": problems,
         "policy": policy,
         "pretraining": DEFAULTS[task],
         "learning": learning,

@@ -19,7 +19,8 @@ from dipod_jax.language.task import MASK, Problems, file_lines, keeps_prompt
 NUMBERS = 3
 OPERATORS = "+-*/"
 WELL_FORMED_REWARD = 0.1
-LARGEST_NUMBER = 1000  # numerators and denominators of an expression stay within int32
+LARGEST_NUMBER = 100  # d1's; of numbers up to it there are half a million problems
+FEWEST_PROBLEMS = 5  # of which a fifth is held out
 
 
 @dataclass(frozen=True)
@@ -32,9 +33,9 @@ class Countdown:
     """
 
     max_number: int = 15
-    """Largest number given, 2 to 1000; a test file may need more than the default."""
+    """Largest number given, 2 to 100; a test file may need more than the default."""
     max_target: int = 99
-    """Largest target, >= 1; the smallest is 1."""
+    """Largest target, 1 to 100; the smallest is 1."""
     operators: str = "+-*"
     """Which of + - * / may be used, at least one."""
     seed: int = 0
@@ -131,46 +132,62 @@ def _apply(symbol, numerator, denominator, number):
     return numerator, denominator * number
 
 
-def expressions(numbers: tuple[int, ...], operators: str) -> list[tuple[tuple[int, ...], tuple[int, ...], int]]:
-    """Every expression over an order of `numbers`: (numbers in order, operator indices, value), whole values only."""
-    found = []
-    for order in sorted(set(itertools.permutations(numbers))):
-        for chosen in itertools.product(range(len(operators)), repeat=len(numbers) - 1):
-            numerator, denominator = order[0], 1
-            for index, number in zip(chosen, order[1:], strict=True):
-                numerator, denominator = _apply(operators[index], numerator, denominator, number)
-            if numerator % denominator == 0:
-                found.append((order, chosen, numerator // denominator))
-    return found
+def solutions(task: Countdown, numbers: np.ndarray) -> np.ndarray:
+    """Every expression over an order of each row of `numbers` (M, 3), in rising order, that has a whole value from 1 to
+    the largest target: sequences (K, 9), sorted by row of `numbers`, then order of the numbers, then operators."""
+    row, rank, found = [], [], []
+    orders = list(itertools.permutations(range(NUMBERS)))
+    for order in orders:
+        # Of orders of equal numbers, only the one that keeps them as they stand.
+        swapped = [i > j for i, j in itertools.pairwise(order)]
+        given = numbers[:, order]
+        kept = ~((given[:, 1:] == given[:, :-1]) & swapped).any(1)
+        if order[0] > order[2]:
+            kept &= given[:, 0] != given[:, 2]
+        for chosen in itertools.product(range(len(task.operators)), repeat=NUMBERS - 1):
+            numerator, denominator = given[:, 0], np.ones(len(given), np.int64)
+            for index, number in zip(chosen, given.T[1:], strict=True):
+                numerator, denominator = _apply(task.operators[index], numerator, denominator, number)
+            value, rest = np.divmod(numerator, denominator)
+            (right,) = np.nonzero(kept & (rest == 0) & (value >= 1) & (value <= task.max_target))
+            first = task.max_number + task.max_target + 1
+            operators = np.broadcast_to(np.array(chosen) + first, (len(right), NUMBERS - 1))
+            expression = np.empty((len(right), 2 * NUMBERS - 1), np.int64)
+            expression[:, 0::2], expression[:, 1::2] = given[right], operators
+            target = task.max_number + value[right, None]
+            found.append(np.concatenate([numbers[right], target, expression], axis=1))
+            row.append(right)
+            rank.append(np.broadcast_to(np.ravel_multi_index(chosen, (len(task.operators),) * 2), len(right)))
+    tokens, row, rank = np.concatenate(found), np.concatenate(row), np.concatenate(rank)
+    given = tokens[:, NUMBERS + 1 :: 2]
+    return tokens[np.lexsort((rank, *given.T[::-1], row))].astype(np.int32)
 
 
 @functools.cache
 def _generate(task: Countdown) -> tuple[Problems, Problems, Problems]:
     """Training problems, held-out problems, and the training problems with all their answers."""
-    solutions: dict[tuple[int, ...], list[np.ndarray]] = {}
-    for numbers in itertools.combinations_with_replacement(range(1, task.max_number + 1), NUMBERS):
-        for order, chosen, value in expressions(numbers, task.operators):
-            if 1 <= value <= task.max_target:
-                solutions.setdefault((*numbers, value), []).append(_sequence(task, numbers, value, order, chosen))
-    keys = list(solutions)
-    order = np.random.default_rng(task.seed).permutation(len(keys))
-    num_test = len(keys) // 5
-    test = [solutions[keys[i]][:1] for i in order[:num_test]]
-    train = [solutions[keys[i]] for i in order[num_test:]]
-    return _problems([s[:1] for s in train]), _problems(test), _problems(train)
+    numbers = np.array(list(itertools.combinations_with_replacement(range(1, task.max_number + 1), NUMBERS)))
+    answers = solutions(task, numbers)
+    # A problem is its numbers and its target; problems are numbered in the order in which they are found.
+    _, first, problem = np.unique(answers[:, : NUMBERS + 1], axis=0, return_index=True, return_inverse=True)
+    if len(first) < FEWEST_PROBLEMS:
+        raise ValueError(
+            f"--problems.max-number {task.max_number} is not allowed: there must be {FEWEST_PROBLEMS} problems, and "
+            f"there are {len(first)} with --problems.max-target {task.max_target} and --problems.operators "
+            f"{task.operators}"
+        )
+    place = np.argsort(np.argsort(first))[problem.reshape(-1)]  # (K,) of an answer's problem
+    by_problem = np.argsort(place, kind="stable")
+    starts = np.searchsorted(place[by_problem], np.arange(len(first) + 1))
+    order = np.random.default_rng(task.seed).permutation(len(first))
+    num_test = len(first) // 5
+    test, train = order[:num_test], order[num_test:]
+    span = np.split(np.arange(len(answers)), starts[1:-1])
+    every = np.concatenate([span[i] for i in train])
+    return tuple(_problems(answers[by_problem[rows]]) for rows in (starts[train], starts[test], every))  # pyright: ignore
 
 
-def _sequence(task: Countdown, numbers, target, order, chosen) -> np.ndarray:
-    """Tokens of a problem and one expression."""
-    first = task.max_number + task.max_target + 1
-    expression = [order[0]]
-    for index, number in zip(chosen, order[1:], strict=True):
-        expression += [first + index, number]
-    return np.array([*numbers, task.max_number + target, *expression], np.int32)
-
-
-def _problems(groups: list[list[np.ndarray]]) -> Problems:
-    answer = np.array([sequence for group in groups for sequence in group], np.int32)
+def _problems(answer: np.ndarray) -> Problems:
     prompt = answer.copy()
     prompt[:, NUMBERS + 1 :] = MASK
     return Problems(prompt, answer)
@@ -195,8 +212,9 @@ def _parse_line(task: Countdown, path: Path, number: int, line: str) -> tuple[np
     if not 1 <= target <= task.max_target:
         raise ValueError(f"{where}: target {target}, allowed 1 to --problems.max-target {task.max_target}")
     prompt = np.array([*numbers, task.max_number + target] + [MASK] * (2 * NUMBERS - 1), np.int32)
-    right = [e for e in expressions(numbers, task.operators) if e[2] == target]
-    return prompt, _sequence(task, numbers, target, *right[0][:2]) if right else prompt
+    found = solutions(task, np.array([numbers]))
+    right = found[found[:, NUMBERS] == prompt[NUMBERS]]
+    return prompt, right[0] if len(right) else prompt
 
 
 def _digits(word: str) -> int:

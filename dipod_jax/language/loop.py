@@ -18,7 +18,7 @@ from dipod_jax.language.post_training import Programs, RunState, Tunables, make_
 from dipod_jax.language.pretrain import cached_folder, load_params, pretrained
 from dipod_jax.language.replay import choose_problems
 from dipod_jax.language.resuming import evaluation_is_due, measurement_is_due, resume
-from dipod_jax.language.task import MASK
+from dipod_jax.language.task import MASK, unseen
 from dipod_jax.report import write_report
 from dipod_jax.runs import RunFolder, Saver, StorageError, reason_of
 from dipod_jax.runs.signals import StopRequest, stop_requested
@@ -241,11 +241,12 @@ class Run:
         first = [record for record in self.records["evaluation"] if record["iteration"] == 0]
         last = self._last("evaluation")
         of = lambda records, names: {name: _summary([record[name] for record in records]) for name in names}
-        final = of(last, Accuracy._fields)
+        final, about_file = of(last, Accuracy._fields), {}
         if drift := self._last("drift"):
             final |= of(drift, [name for name in drift[0] if name.startswith("drift/")])
         if config.test_file is not None:
-            final |= {f"test_file/{name}": _summary(values) for name, values in self._test_file().items()}
+            found, about_file = self._test_file()
+            final |= {f"test_file/{name}": _summary(values) for name, values in found.items()}
         folder = cached_folder(config.problems, config.build_network(), config.pretraining, config.cache)
         return {
             "task": config.task,
@@ -261,12 +262,15 @@ class Run:
             "final_return": _summary([record["reward"] for record in last]),
             "before": of(first, Accuracy._fields) if first else {},
             "final": final,
+            **about_file,
         }
 
-    def _test_file(self) -> dict[str, list[float]]:
-        """Accuracy of each seed on the problems of `--test-file`, which may have more blanks than the task's."""
+    def _test_file(self) -> tuple[dict[str, list[float]], dict[str, Any]]:
+        """Accuracy of each seed on the problems of `--test-file`, which may have more blanks than the task's, and on
+        those that are unlike every training problem; and how many there are of each."""
         assert self.config.test_file is not None
         problems = self.config.problems.read(self.config.test_file)
+        fresh = unseen(problems, self.config.problems.problems("train"))
         num_blanks = int((problems.prompt == MASK).sum(1).max())
         policy, task = self.programs.policy, self.config.problems
         solve = jax.jit(lambda params, key: evaluate(policy, task, params, problems, key, num_blanks))
@@ -274,7 +278,14 @@ class Run:
             jax.device_get(solve(jax.tree.map(lambda x, i=index: x[i], self.state.params), jax.random.key(seed)))
             for index, seed in enumerate(self.config.all_seeds)
         ]
-        return {name: [float(getattr(one, name).mean()) for one in found] for name in Accuracy._fields}
+        accuracy = {name: [float(getattr(one, name).mean()) for one in found] for name in Accuracy._fields}
+        if fresh.any():
+            accuracy |= {
+                f"{name}_unseen": [float(getattr(one, name)[fresh].mean()) for one in found]
+                for name in ("greedy", "sampled")
+            }
+        counts = {"path": str(self.config.test_file), "problems": len(fresh), "unseen": int(fresh.sum())}
+        return accuracy, {"test_file": counts}
 
     def _last(self, kind: str) -> list[dict[str, Any]]:
         """The last records of a kind, one a seed; none where there is none."""

@@ -23,7 +23,7 @@ class Method:
     options: Mapping[str, Any] = field(default_factory=dict)
     """options of the objective that differ from those for control"""
     policy: Mapping[str, Any] = field(default_factory=dict)
-    """of `MaskedOptions`"""
+    """of `MaskedOptions`; with `bound_draws` where its own draws give no ELBO for beta"""
     fresh_masks: bool = False
     """whether new masks are drawn for each inner update, or once per iteration"""
     learning_rate: float = 3e-4
@@ -41,11 +41,13 @@ METHODS: dict[str, Method] = {
     "d1": Method("d1", {"kl_weight": None}, {**ONE_STEP, "scores": "token"}, fresh_masks=True),
     "wd1": Method("wd1", {"negative_loss_clamp": None}, ONE_STEP, fresh_masks=True, learning_rate=1e-4),
     "coupled-grpo": Method(
-        "coupled-grpo", {"kl_weight": None}, {"draws": "coupled-grpo", "num_draws": 3, "scores": "token"}
+        "coupled-grpo",
+        {"kl_weight": None},
+        {"draws": "coupled-grpo", "num_draws": 3, "scores": "token", "bound_draws": 4},
     ),
     "unigrpo": Method("unigrpo", {"kl_weight": None}, {"draws": "stratified", "length_normalised": True}),
     "espo": Method("espo", {}, {"draws": "coupled", "length_normalised": True}),
-    "gdpo": Method("gdpo", {}, {"draws": "gdpo", "num_draws": 3, "length_normalised": True}),
+    "gdpo": Method("gdpo", {}, {"draws": "gdpo", "num_draws": 3, "length_normalised": True, "bound_draws": 4}),
     "bgpo": Method("bgpo", {}, {"num_draws": 4}, learning_rate=1e-4),
     "dmpo": Method("dmpo", {"temperature": 0.04}, {"draws": "coupled", "length_normalised": True}, learning_rate=1e-4),
     "gdsd": Method("gdsd", {}, {"draws": "coupled", "length_normalised": True}),

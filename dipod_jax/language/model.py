@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -16,7 +18,7 @@ class MaskedTransformer(nn.Module):
 
     Attributes:
       length: L, tokens in a sequence. vocab_size: V. width: of the residual stream, divisible by num_heads.
-      num_layers: blocks. num_heads: attention heads.
+      num_layers: blocks. num_heads: attention heads. head: initial weights of the layer that makes the logits.
     """
 
     length: int
@@ -24,6 +26,7 @@ class MaskedTransformer(nn.Module):
     width: int = 64
     num_layers: int = 2
     num_heads: int = 2
+    head: Literal["zeros", "random"] = "zeros"
 
     @nn.compact
     def __call__(self, tokens: jax.Array) -> jax.Array:
@@ -39,9 +42,8 @@ class MaskedTransformer(nn.Module):
                 nn.RMSNorm(name=f"mlp_norm_{layer}")(x)
             )
             x = x + nn.Dense(self.width, use_bias=False, name=f"mlp_out_{layer}")(jnp.square(nn.relu(h)))
-        # From a head of zeros pretraining makes a policy that is less sure of itself than from a random one. Stopped
-        # where both solve a third of the puzzles, beta .05 then lifts the former and drives the latter to 0.
-        head = nn.Dense(self.vocab_size, use_bias=False, kernel_init=nn.initializers.zeros, name="head")
+        initial = nn.initializers.zeros if self.head == "zeros" else nn.initializers.lecun_normal()
+        head = nn.Dense(self.vocab_size, use_bias=False, kernel_init=initial, name="head")
         return head(nn.RMSNorm(name="head_norm")(x)).reshape(*tokens.shape, self.vocab_size)
 
     def _attention(self, x: jax.Array, layer: int) -> jax.Array:

@@ -169,10 +169,25 @@ class Learner:
         if state.reference is not None:
             reference = jax.lax.stop_gradient(self._score(state.reference, samples, evidence))
         advantage = self._shape(samples.advantage) + state.tunables.advantage_shift
-        loss, metrics = state.tunables.objective(*matched(new, old), reference, advantage)
+        loss, metrics = self._of_groups(state.tunables.objective, *matched(new, old), reference, advantage)
         assert new.bound is not None
         metrics = metrics | {"policy_loss": loss, "negative_elbo": new.bound.mean()}
         return loss + (state.tunables.beta * new.bound.mean() if beta else 0.0), metrics
+
+    def _of_groups(
+        self, objective: Objective, new: Scores, old: Scores, reference: Scores | None, advantage: jax.Array
+    ) -> tuple[jax.Array, Metrics]:
+        """The objective's mean over groups: the softmax of `wd1` and `dmpo` is over the answers to one prompt."""
+        group = self.config.learning.samples_per_prompt
+        grouped = lambda x: x.reshape(-1, group, *x.shape[1:])
+
+        def split(scores: Scores) -> Scores:
+            draws = jnp.broadcast_to(scores.weight, (len(advantage) // group, *scores.weight.shape))
+            return jax.tree.map(grouped, scores._replace(weight=None))._replace(weight=draws)
+
+        compared = None if reference is None else split(reference)
+        found = jax.vmap(objective)(split(new), split(old), compared, grouped(advantage))
+        return jax.tree.map(jnp.mean, found)
 
     def _shape(self, advantage: jax.Array) -> jax.Array:
         kind = self.config.learning.advantages

@@ -26,6 +26,7 @@ class LoadedRun(NamedTuple):
     config: LanguageConfig
     policy: MaskedPolicy
     params: Params
+    seed: int
 
     def evaluate(self, problems: Problems, seed: int = 0) -> Accuracy:
         """Accuracy on problems with three decoders; problems may have more blanks than the task's."""
@@ -77,7 +78,7 @@ def load_run(path: Path, seed: int | None = None) -> LoadedRun:
     several = jax.tree.map(lambda x: jax.ShapeDtypeStruct((config.seeds, *x.shape), x.dtype), one)
     params = restore_checkpoint(checkpoint, {"params": several}, partial=True)["params"]
     index = 0 if seed is None else seed - config.first_seed
-    return LoadedRun(config, config.build_policy(), jax.tree.map(lambda x: x[index], params))
+    return LoadedRun(config, config.build_policy(), jax.tree.map(lambda x: x[index], params), config.first_seed + index)
 
 
 def choose_problems(task: Task, test_file: Path | None, count: int) -> Problems:

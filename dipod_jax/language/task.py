@@ -69,6 +69,14 @@ class Task(Protocol):
         ...
 
 
+def unseen(problems: Problems, train: Problems) -> np.ndarray:
+    """(P,) bool: problems of which neither the prompt nor the answer is a training problem's, so that no model trained
+    on those was ever shown them."""
+    known = [{row.tobytes() for row in np.asarray(rows, np.int32)} for rows in train]
+    rows = zip(*(np.asarray(part, np.int32) for part in problems), strict=True)
+    return np.array([not any(x.tobytes() in part for x, part in zip(row, known, strict=True)) for row in rows], bool)
+
+
 def keeps_prompt(prompt, action):
     """(...) bool: every given token is unchanged, and no blank is left."""
     return ((action == prompt) | (prompt == MASK)).all(-1) & (action != MASK).all(-1)

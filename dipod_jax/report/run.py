@@ -70,7 +70,7 @@ def _films(folder: RunFolder, result: dict[str, Any]) -> list[tuple[str, str | N
 
 
 def _title(config: dict[str, Any]) -> str:
-    objective, _ = objective_of(config)
+    objective = config.get("method") or objective_of(config)[0]  # of tokens, a method has a name of its own
     beta = config.get("beta")
     beta = "" if beta is None else f"beta {setting(beta)}"
     return " · ".join(str(part) for part in (config.get("task", "run"), objective, beta) if part)
@@ -107,7 +107,16 @@ def _returns(result: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 # What a language run measures at its end, by its name in result.json -> label.
-_OF_LANGUAGE = {"greedy": "greedy accuracy", "sampled": "sampled accuracy", "drift/gap": "gap, nats"}
+_OF_LANGUAGE = {
+    "greedy": "greedy accuracy",
+    "sampled": "sampled accuracy",
+    "random_order": "accuracy in random order",
+    "greedy_validity": "well-formed answers",
+    "drift/gap": "gap, nats",
+    "drift/eubo_gap": "EUBO gap, nats",
+    "drift/entropy": "entropy, nats",
+    "drift/gradient_cosine": "cosine with the true gradient",
+}
 
 
 def _accuracies(result: dict[str, Any]) -> list[tuple[str, str]]:

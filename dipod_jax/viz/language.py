@@ -21,7 +21,10 @@ class Panel(NamedTuple):
 
 PANELS = (
     Panel("accuracy", {"greedy": "greedy", "sampled": "sampled", "random_order": "random order"}),
-    Panel("log-likelihood less bound, nats", {"drift/gap": "ELBO", "drift/decoder_gap": "ELBO, acting decoder"}),
+    Panel(
+        "distance of the bound, nats",
+        {"drift/gap": "ELBO", "drift/decoder_gap": "ELBO, acting decoder", "drift/eubo_gap": "EUBO"},
+    ),
     Panel("entropy, nats", {"drift/entropy": "acting decoder"}),
     Panel("share of well-formed answers", {"greedy_validity": "greedy", "sampled_validity": "sampled"}),
     Panel("cosine with the true gradient", {"drift/gradient_cosine": "objective"}),

@@ -72,6 +72,32 @@ def test_reward_of_every_possible_expression_agrees_with_fractions():
             assert task.reward(prompt, prompt, cheat) == 0.0
 
 
+@pytest.mark.parametrize("operators", ["+-*/", "-", "/*"])
+def test_the_training_answers_are_all_that_a_search_finds_each_once(operators):
+    task = Countdown(max_number=6, max_target=9, operators=operators)
+    expected = []
+    for numbers in itertools.combinations_with_replacement(range(1, 7), 3):
+        for order in sorted(set(itertools.permutations(numbers))):
+            for first, second in itertools.product(operators, repeat=2):
+                words = [str(order[0]), first, str(order[1]), second, str(order[2])]
+                if (value := evaluate(words)).denominator == 1 and 1 <= value <= 9:
+                    expected.append(f"{' '.join(map(str, numbers))} -> {value}: {' '.join(words)}")
+    problem = lambda text: text.partition(":")[0]
+    train, test, corpus = (
+        [task.render(s) for s in part.answer] for part in (task.problems("train"), task.problems("test"), task.corpus())
+    )
+    held_out = {problem(text) for text in test}
+    assert sorted(corpus) == sorted(text for text in expected if problem(text) not in held_out)
+    assert {problem(text) for text in train} | held_out == {problem(text) for text in expected}
+    assert set(test) <= set(expected)
+
+
+def test_a_setting_with_too_few_problems_is_refused_in_one_line():
+    with pytest.raises(ValueError, match=r"--problems.max-number 2 .* 5 problems, and there are 1 with") as error:
+        Countdown(max_number=2, max_target=1, operators="*").problems("train")
+    assert "\n" not in str(error.value)
+
+
 def test_a_target_is_no_number_to_calculate_with():
     task = Countdown()
     prompt = np.array([1, 1, 7, 15 + 7, *[MASK] * 5])
@@ -83,17 +109,6 @@ def test_a_target_is_no_number_to_calculate_with():
     easier = honest.copy()
     easier[3] = 15 + 1  # the given target replaced by one that an expression reaches
     assert task.reward(prompt, prompt, easier) == 0.0
-
-
-def test_a_product_that_no_int32_holds_twice_is_no_other_target():
-    """The largest numerator is 1000^3, which int32 holds; times another number it would wrap around."""
-    task = Countdown(max_number=1000, max_target=1000, operators="*/")
-    prompt = np.array([1000, 1000, 1000, 1000 + 1000, *[MASK] * 5])
-    times, divide = 2000 + 1, 2000 + 2
-    expected = {(times, times): 0.1, (times, divide): 1.0, (divide, times): 1.0, (divide, divide): 0.1}
-    for (first, second), reward in expected.items():
-        action = np.array([*prompt[:4], 1000, first, 1000, second, 1000])
-        assert task.reward(prompt, prompt, action) == pytest.approx(reward)
 
 
 def test_a_blank_a_bracket_or_a_digit_of_a_number_is_no_number_to_divide_by():

@@ -173,7 +173,7 @@ def test_an_option_out_of_range_is_named(values):
 
 
 @pytest.mark.slow
-def test_sudoku_pretraining_reaches_98_percent_in_200_steps():
+def test_sudoku_pretraining_reaches_95_percent_in_250_steps():
     from dipod_jax.language.decoding import DecoderOptions, decode, noise_shape
     from dipod_jax.language.pretrain import pretrain
 

@@ -1,6 +1,7 @@
 """Post-training: an iteration against arithmetic and enumeration, and a run that leaves what it should."""
 
 import dataclasses
+import itertools
 import json
 
 import jax
@@ -14,13 +15,22 @@ from dipod_jax.language.config import (
     LearningOptions,
     MeasureOptions,
     NetworkOptions,
+    built_in_beta,
     from_json,
     make_config,
     to_json,
 )
-from dipod_jax.language.loop import train
+from dipod_jax.language.loop import Run, train
+from dipod_jax.language.measurement import measure_drift
 from dipod_jax.language.methods import available_methods
-from dipod_jax.language.post_training import Learner, Tunables, group_advantage, make_programs
+from dipod_jax.language.post_training import (
+    Learner,
+    Programs,
+    RunState,
+    Tunables,
+    group_advantage,
+    make_programs,
+)
 from dipod_jax.language.pretrain import PretrainOptions
 from dipod_jax.language.replay import load_run
 from dipod_jax.options import override
@@ -132,9 +142,96 @@ def test_the_first_ratio_is_1_with_shared_and_with_fresh_masks():
         assert float(metrics["first_ratio_error"]) < 1e-6
 
 
-def test_released_fpo_has_the_gradient_of_a_negative_beta():
-    assert float(Tunables.of(small_config("fpo-released")).beta) == pytest.approx(-0.04)
+@pytest.mark.slow
+def test_released_fpo_has_the_gradient_of_fpo_and_of_its_kl_to_a_constant(learner, params):
+    """The released trainer adds .04 (ELBO - ELBO_ref) to the loss."""
     assert float(Tunables.of(small_config("fpo-released", beta=0.05)).beta) == pytest.approx(0.01)
+    released = Learner(small_config("fpo-released"))
+    samples, _ = released.sample(params, jax.random.key(1), 2)
+    evidence = released._evidence(params, samples, jax.random.key(2))
+    old = released._score(params, samples, evidence)
+    of = lambda loss: jax.jit(jax.grad(loss))(params)
+    found = of(lambda p: released.loss(p, samples, evidence, old, state_of(released, params))[0])
+    plain = lambda p: released.loss(p, samples, evidence, old, state_of(released, params), beta=False)[0]
+    elbo = lambda p: -released._score(p, samples, evidence).loss.mean(-1)
+    expected = of(lambda p: plain(p) + jnp.mean(0.04 * (elbo(p) - jax.lax.stop_gradient(elbo(params)))))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), found, expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("objective", "scale"), [("wd1", 1.0), ("dmpo", 0.04)])
+def test_softmax_weights_are_over_the_answers_to_one_prompt(objective, scale):
+    """A prompt with answers far apart takes nothing from another whose answers are nearly alike."""
+    learner = Learner(small_config(objective))
+    params = random_params(learner)
+    samples, _ = learner.sample(params, jax.random.key(1), 2)
+    advantage = scale * jnp.array([5.0, -5.0, 0.0, 0.0, 0.1, -0.1, 0.0, 0.0])
+    evidence = learner._evidence(params, samples, jax.random.key(2))
+    old = learner._score(params, samples, evidence)
+    slope = lambda samples: jax.grad(
+        lambda loss: learner._of_groups(
+            learner.config.objective, old._replace(loss=loss), old, None, samples.advantage
+        )[0]
+    )(old.loss).sum(-1)
+    found = slope(samples._replace(advantage=advantage))
+    of_group = lambda a: jax.nn.softmax(a / scale) - jax.nn.softmax(-a / scale)
+    expected = 0.5 * jnp.concatenate([of_group(advantage[:4]), of_group(advantage[4:])])
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_espo_has_its_own_weight_of_the_kl_of_elbos_that_are_not_divided_by_the_length():
+    """Its beta times D^2 / (2 L), as the weight of a squared difference of ELBOs / L."""
+    for task, beta, length in (("sudoku", 1e-2, 8), ("countdown", 3e-3, 5)):
+        weight, raw = make_config(task, "espo").objective.kl_weight, 0.7
+        assert weight * 0.5 * (raw / length) ** 2 == pytest.approx(beta * raw**2 / (2 * length))
+
+
+@pytest.mark.slow
+def test_the_cosine_is_1_for_the_exact_objective_and_minus_1_for_its_opposite(learner, params):
+    samples, _ = learner.sample(params, jax.random.key(1), 2)
+    exact = lambda p: -jnp.mean(samples.advantage * learner.policy.exact(p, samples.prompt, samples.action)[0])
+    measured = jax.jit(lambda sign: measure_drift(learner.policy, params, samples, lambda p: sign * exact(p)))
+    for sign, ratio in ((1.0, 1.0), (-3.0, 3.0)):
+        drift = measured(sign)
+        assert float(drift["gradient_cosine"]) == pytest.approx(sign / ratio, abs=1e-5)
+        assert float(drift["gradient_norm_ratio"]) == pytest.approx(ratio, rel=1e-5)
+
+
+@pytest.mark.slow
+def test_the_gap_is_that_of_a_sum_over_all_orders(learner, params):
+    """Three blanks have six orders; each gives the answer a probability, their mean is the likelihood."""
+    samples, _ = learner.sample(params, jax.random.key(1), 2)
+    drift = measure_drift(learner.policy, params, samples, lambda p: jnp.sum(p["params"]["position"]))
+    found = []
+    for prompt, action in zip(np.asarray(samples.prompt), np.asarray(samples.action), strict=True):
+        orders = []
+        for order in itertools.permutations(np.flatnonzero(prompt == MASK)):
+            board, total = prompt.copy(), 0.0
+            for cell in order:
+                total += float(jax.nn.log_softmax(learner.policy.logits(params, board))[cell, action[cell] - 1])
+                board[cell] = action[cell]
+            orders.append(total)
+        found.append((np.logaddexp.reduce(orders) - np.log(len(orders)), np.mean(orders)))
+    log_prob, elbo = np.array(found).T
+    assert float(drift["log_prob"]) == pytest.approx(log_prob.mean(), abs=1e-4)
+    assert float(drift["gap"]) == pytest.approx((log_prob - elbo).mean(), abs=1e-4)
+    assert float(drift["gap_max"]) == pytest.approx((log_prob - elbo).max(), abs=1e-4)
+    assert float(drift["gap"]) > 1e-4
+
+
+@pytest.mark.parametrize(
+    ("built_in", "gap", "factor"), [("fpo", 9.0, 1.5), ("fpo", 0.0, 1 / 1.5), ("fpo-released", 9.0, 1.5)]
+)
+def test_an_automatic_beta_follows_the_gap_and_leaves_what_the_methods_own_code_adds(tmp_path, built_in, gap, factor):
+    config = small_config(built_in, beta="auto", out=tmp_path / "run")
+    run = Run(config, programs=Programs(None, None, None, None, None), say=lambda line: None)
+    run.state = RunState(
+        None, None, None, Tunables.of(config)._replace(beta=jnp.array([0.04 + built_in_beta(config)])), None, 0
+    )
+    run.records["drift"] = [{"seed": 0, "iteration": 0, "drift/gap": gap}]
+    run._control_beta()
+    assert run.state.tunables.beta == pytest.approx(0.04 * factor + built_in_beta(config))
+    run.close()
 
 
 @pytest.mark.slow
@@ -196,7 +293,9 @@ def test_drift_of_a_uniform_policy_is_0_and_its_entropy_that_of_the_blanks(learn
 @pytest.mark.slow
 def test_a_run_leaves_a_folder_that_says_what_it_was_and_what_came_out(tmp_path, capsys):
     test_file = tmp_path / "test.csv"
-    test_file.write_text("Puzzle,Solution\n3102200002100320,3142243142131324\n")  # 8 blanks, the task's have 3
+    grid = "".join(map(str, Sudoku(blanks=3, puzzles_per_grid=2).problems("train").answer[0]))  # a training grid
+    lines = ["Puzzle,Solution", "3102200002100320,3142243142131324", f"{grid[:8]}00000000,{grid}"]
+    test_file.write_text("\n".join(lines))  # 8 blanks, the task's have 3
     config = small_config(beta="auto", seeds=2, out=tmp_path / "run", cache=tmp_path / "cache", test_file=test_file)
     said = []
     result = train(config, say=said.append)
@@ -210,6 +309,7 @@ def test_a_run_leaves_a_folder_that_says_what_it_was_and_what_came_out(tmp_path,
     drift = next(r for r in records if r["kind"] == "drift")
     assert drift["drift/gap"] >= -1e-5 and -1.0 <= drift["drift/gradient_cosine"] <= 1.0
     assert len(result["final"]["test_file/greedy"]["per_seed"]) == 2
+    assert result["test_file"] == {"path": str(test_file), "problems": 2, "unseen": 1}
     assert result["samples"] == 24 and any("greedy" in line for line in said)
     for seed in (0, 1):
         loaded = load_run(tmp_path / "run", seed)
@@ -222,7 +322,9 @@ def test_a_run_leaves_a_folder_that_says_what_it_was_and_what_came_out(tmp_path,
     shown, _, accuracy = capsys.readouterr().out.rpartition("{")
     assert shown.startswith("3 1  . 2\n2 .  . .\n. 2  1 .\n. 3  2 .\n\n") and shown.count("\n\n") == 5
     assert json.loads("{" + accuracy)["greedy"] == result["final"]["test_file/greedy"]["per_seed"][1]
-    assert json.loads((tmp_path / "run/evaluation.json").read_text())["num_problems"] == 1
+    written = json.loads((tmp_path / "run/evaluation.json").read_text())
+    assert (written["num_problems"], written["num_unseen"], written["seed"]) == (2, 1, 1)
+    assert written["greedy_unseen"] == result["final"]["test_file/greedy_unseen"]["per_seed"][1]
     boards = loaded.show(config.problems.read(test_file).prompt[0]).split("\n\n")
     assert boards[0] == "3 1  . 2\n2 .  . .\n. 2  1 .\n. 3  2 ."
     assert [board.count(".") for board in boards] == [8, 6, 4, 2, 0]

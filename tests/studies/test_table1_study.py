@@ -3,7 +3,11 @@
 import csv
 import dataclasses
 import json
+import math
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -17,6 +21,7 @@ from dipod_jax.studies.table1.arms import FAMILY, GROUPS, Arm, make_arms
 from dipod_jax.studies.table1.options import Config
 from dipod_jax.studies.table1.results import read_records, write_results
 from dipod_jax.studies.table1.study import Trainer, check_settings, make_units, run
+from dipod_jax.types import Scores
 
 ARMS = ("fpo-beta0.05", "fpo-beta0.0", "d1-beta0.05", "d1-beta0.0", "spg-beta0.05", "spg-beta0.0")
 
@@ -42,20 +47,21 @@ def fake_train(trained, stops_at=None, resumed=()):
         folder = RunFolder.resume(config.out) if config.resume else RunFolder.create(config.out, to_json(config))
         value = {"fpo": 0.5, "d1": 0.6, "spg": 0.7}.get(config.method, 0.1) + (0.1 if config.beta else 0.0)
         value += 0.02 * seed
-        for iteration in (0, 90):
+        for iteration, gap in ((0, 9.0), (60, 2.5), (75, 3.0), (90, 3.5)):  # of the last three 3 is the mean
             head = {"seed": seed, "iteration": iteration, "env_steps": iteration, "wall_clock_s": 1.0}
             evaluation = {"greedy": value, "return_mean": value, "num_problems": 8}
             folder.append_metrics({"kind": "evaluation", **evaluation, **head})
-            folder.append_metrics({"kind": "drift", "drift/gap": 0.0, "drift/entropy": 2.0, **head})
+            cosine = 3.0 if iteration == 75 else math.nan
+            drift = {"drift/gap": gap, "drift/entropy": gap, "drift/gradient_cosine": cosine}
+            folder.append_metrics({"kind": "drift", **drift, **head})
         if name == stops_at:
             folder.close()
             raise KeyboardInterrupt
         each = lambda x: {"mean": x, "per_seed": [x]}
-        drift = {f"drift/{n}": each(3.0) for n in ("gap", "decoder_gap", "eubo_gap", "entropy", "gradient_cosine")}
         accuracy = {n: each(value) for n in ("greedy", "sampled", "random_order", "greedy_validity")}
         result = {"task": config.task, "built_in_beta": float(Tunables.of(config).beta) - (config.beta or 0.0)}
         result |= {"objective": config.method, "seeds": [seed], "before": {"greedy": each(0.3)}}
-        result |= {"final": accuracy | drift, "training_s": 4.0, "wall_clock_s": 9.0, "samples": 90}
+        result |= {"final": accuracy, "training_s": 4.0, "wall_clock_s": 9.0, "samples": 90}
         folder.write_result(result | {"final_return": each(value)})
         folder.close()
 
@@ -76,6 +82,21 @@ def test_every_arm_has_a_folder_of_its_own_and_a_config_that_differs_as_it_says(
     assert of("random-order")[0].config().policy.decoder.order == "random"
     rates = {(arm.method, arm.config().learning.learning_rate) for arm in of("rates")}
     assert rates == {("fpo", 1e-4), ("fpo", 1e-3), ("d1", 1e-4), ("d1", 1e-3), ("spg", 3e-4), ("spg", 1e-3)}
+
+
+def test_a_method_of_the_wider_family_has_the_beta_that_shifts_its_advantages_as_far_as_that_of_fpo():
+    """At the acting policy the gradient of objective + beta ELBO is that of a mean of (c A + beta) l."""
+    shifts = {}
+    for method, beta in {"fpo": 0.05, **FAMILY}.items():
+        objective = Arm("sudoku", "family", method).config().objective
+        loss = jnp.asarray(np.random.default_rng(0).uniform(0.5, 2.0, (8, 3)), jnp.float32)
+        known = jnp.ones_like(loss, bool)
+        old = Scores(loss, jnp.full(3, 1 / 3), known, loss.mean(-1))
+        advantage = 0.01 * jnp.array([1.0, -1.0] * 4) if method != "dmpo" else 0.2 * jnp.array([1.0, -1.0] * 4)
+        of_loss = lambda x, o=objective, s=old, a=advantage: o(s._replace(loss=x), s, s, a)[0]
+        per_sample = 8 * jax.grad(of_loss)(loss).sum(-1)
+        shifts[method] = beta / float(jnp.mean(per_sample / advantage))
+    assert shifts == pytest.approx(dict.fromkeys(shifts, 0.05), rel=0.05)
 
 
 def test_the_released_objective_pulls_the_bound_loose_and_with_beta_hardly_tightens_it():
@@ -140,7 +161,7 @@ def test_the_table_has_the_papers_form_and_the_csv_a_row_for_each_seed(options):
     ]
     of = {(row[0], row[2]): row for row in rows}
     assert of["fpo-released", "-0.04"][4] == "0.110 (0.10 0.12)" and ("fpo-released", "0.01") in of
-    assert of["wd1", "0.05"][7:] == ["3.00", "3.00", "3.00"]
+    assert of["wd1", "0.1"][7:] == ["3.00 (3.00 3.00)", "3.00", "3.00 (3.00 3.00)"]
     with (options.out / "table1.csv").open() as file:
         written = list(csv.DictReader(file))
     assert len(written) == 2 * (6 + 2 + 2)

@@ -12,7 +12,19 @@ from dipod_jax.options import override
 Beta = float | Literal["auto"]
 
 TABLE_METHODS = ("d1", "fpo", "spg")
-FAMILY = ("wd1", "coupled-grpo", "unigrpo", "espo", "gdpo", "bgpo", "dmpo", "gdsd")
+FAMILY: dict[str, float] = {
+    "wd1": 0.1,
+    "coupled-grpo": 0.05,
+    "unigrpo": 0.05,
+    "espo": 0.05,
+    "gdpo": 0.05,
+    "bgpo": 0.05,
+    "dmpo": 0.5,
+    "gdsd": 0.005,
+}
+"""Method -> its beta in the study: .05 times what multiplies A in its gradient at the acting policy, 1 for most, 2 for
+wd1, 2 psi = .1 for gdsd, and about 10 for dmpo, whose softmax at a temperature of .04 gives all weight to the best and
+the worst answers."""
 RATES = (1e-4, 3e-4, 1e-3)
 ON_AND_OFF: tuple[Beta, ...] = (0.05, 0.0)
 MEASURED_EVERY = 15  # iterations; a measurement costs as much as eight of them
@@ -20,6 +32,11 @@ RANDOM_ORDER = {
     "policy.decoder.order": "random",
     "policy.decoder.tokens_per_step": 1,
     "policy.decoder.temperature": 1.0,
+}
+# Steps after which a model with a random head solves about as much as the default one: .37 and .24, not .32 and .25.
+RANDOM_HEAD = {
+    "sudoku": {"network.head": "random", "pretraining.steps": 91},
+    "countdown": {"network.head": "random", "pretraining.steps": 1950},
 }
 
 
@@ -109,8 +126,15 @@ def _longer(task: str) -> Iterator[Arm]:
 
 
 def _family(task: str) -> Iterator[Arm]:
-    for method in FAMILY:
-        yield from (Arm(task, "family", method, beta) for beta in ON_AND_OFF)
+    for method, beta in FAMILY.items():
+        yield from (Arm(task, "family", method, b) for b in (beta, 0.0))
+
+
+def _pretraining(task: str) -> Iterator[Arm]:
+    """Other models to start from, at about the same accuracy."""
+    changes = {"another model": {"pretraining.seed": 1}, "random head": RANDOM_HEAD[task]}
+    for control, change in changes.items():
+        yield from (Arm(task, "pretraining", "fpo", beta, control, change) for beta in ON_AND_OFF)
 
 
 GROUPS: dict[str, Callable[[str], Iterable[Arm]]] = {
@@ -122,6 +146,7 @@ GROUPS: dict[str, Callable[[str], Iterable[Arm]]] = {
     "shift": _shift,
     "random-order": _random_order,
     "phases": _phases,
+    "pretraining": _pretraining,
     "family": _family,
     "rates": _rates,
     "longer": _longer,

@@ -21,8 +21,8 @@ class Config:
     tasks: tuple[str, ...] = tuple(TASKS)
     """tasks, one or more of: sudoku countdown"""
     groups: tuple[str, ...] = tuple(GROUPS)
-    """which arms, one or more of: table released negatives distillation other-betas shift random-order phases family
-    rates longer"""
+    """which arms, one or more of: table released negatives distillation other-betas shift random-order phases
+    pretraining family rates longer"""
     num_iterations: int | None = None
     """iterations of every arm, >= 1; none: the task's default, 90 or 100, and twice that in the group `longer`"""
     out: Path = Path("runs/table1")

@@ -29,12 +29,16 @@ from dipod_jax.tables import as_csv, mean_of_numbers, number_or_dash, table
 ARM = "arm.json"
 TABLE, SEEDS, PICTURE = "table1.md", "table1.csv", "table1.png"
 BETAS = (0.0, 0.01, 0.05, "auto")
+LATE = 3  # measurements
 # Column of the CSV -> its name in result.json.
 MEASURED = {
     "greedy": "greedy",
     "sampled": "sampled",
     "random_order": "random_order",
     "validity": "greedy_validity",
+}
+# Column of the CSV -> its name in metrics.jsonl, of which the mean over the last measurements is taken.
+LATELY = {
     "gap": "drift/gap",
     "decoder_gap": "drift/decoder_gap",
     "eubo_gap": "drift/eubo_gap",
@@ -45,8 +49,9 @@ NOTE = """\
 - greedy, sampled, random order: share of 512 held-out problems solved after the last iteration, by the decoder that
   acts at temperature 0 and at its own, and one token a step in random order; the mean over seeds, in brackets each seed
 - gap: log-likelihood under random order less the exact ELBO, nats; entropy: of the decoder that acts, nats; cosine: of
-  the objective's gradient with that of the exact likelihood; each on 16 of the policy's own samples after the last
-  iteration, the mean over seeds
+  the objective's gradient with that of the exact likelihood; the mean over the last three measurements, each of 8
+  answers of the policy to each of two training prompts, and over seeds, in brackets each seed; where the answers to
+  both prompts earn the same there is no cosine
 - net beta: what multiplies the negative ELBO, with what the method's own code adds
 """
 
@@ -71,8 +76,9 @@ def read_records(out: Path) -> list[Record]:
     for path in sorted(out.glob(f"*/*/*/{ARM}")):
         folder, arm = RunFolder.open(path.parent), _read_arm(path)
         record = records.setdefault(path.parent.parent, arm | {"metrics": [], "rows": []})
-        record["metrics"] += folder.read_metrics()
-        record["rows"] += _seed_rows(arm, _read_result(folder))
+        metrics = folder.read_metrics()
+        record["metrics"] += metrics
+        record["rows"] += _seed_rows(arm, _read_result(folder), metrics)
     order = list(TASKS)
     return sorted(records.values(), key=lambda record: order.index(record["task"]))
 
@@ -100,7 +106,7 @@ WAY_OUT = "delete its folder, and the same command runs it again"
 _ARM: dict[str, Check] = {
     **dict.fromkeys(("group", "method", "control"), is_text),
     "task": lambda value: is_text(value) and value in TASKS,
-    "beta": lambda value: value in BETAS and isinstance(value, (float, str)),
+    "beta": lambda value: value in (*BETAS, *FAMILY.values()) and isinstance(value, (float, str)),
     "learning_rate": is_number,
     "num_iterations": is_count,
 }
@@ -111,16 +117,23 @@ _RESULT: dict[str, Check] = {
 }
 
 
-def _seed_rows(arm: Record, result: Record) -> list[Record]:
+def _seed_rows(arm: Record, result: Record, metrics: Sequence[Record]) -> list[Record]:
     net = "auto" if arm["beta"] == "auto" else round(arm["beta"] + result["built_in_beta"], 6)
     of = lambda where, name, index: result[where][name]["per_seed"][index] if name in result[where] else None
     return [
         arm
         | {"net_beta": net, "seed": seed, "before": of("before", "greedy", index)}
         | {column: of("final", name, index) for column, name in MEASURED.items()}
+        | {column: _lately(metrics, seed, name) for column, name in LATELY.items()}
         | {"training_s": result["training_s"], "wall_clock_s": result["wall_clock_s"]}
         for index, seed in enumerate(result["seeds"])
     ]
+
+
+def _lately(metrics: Sequence[Record], seed: int, name: str) -> float | None:
+    """The mean over a seed's last measurements, those of them that are numbers."""
+    values = [record[name] for record in metrics if record["seed"] == seed and name in record]
+    return mean_of_numbers(values[-LATE:])
 
 
 def _task_parts(task: str, records: Sequence[Record]) -> list[str]:
@@ -151,18 +164,22 @@ def table_rows(records: Iterable[Record]) -> list[dict[str, str]]:
 def arm_row(record: Record) -> dict[str, str]:
     """One arm over its seeds."""
     rows = record["rows"]
-    each = " ".join(number_or_dash(row["greedy"], ".2f") for row in rows)
+
+    def with_each(name: str, form: str) -> str:
+        each = " ".join(number_or_dash(row[name], ".2f") for row in rows)
+        return f"{number_or_dash(_mean(rows, name), form)} ({each})"
+
     return {
         "method": record["method"],
         "control": record["control"] or "-",
         "net beta": str(rows[0]["net_beta"]),
         "rate": f"{record['learning_rate']:g}",
-        "greedy": f"{number_or_dash(_mean(rows, 'greedy'), '.3f')} ({each})",
+        "greedy": with_each("greedy", ".3f"),
         "sampled": number_or_dash(_mean(rows, "sampled"), ".3f"),
         "random order": number_or_dash(_mean(rows, "random_order"), ".3f"),
-        "gap": number_or_dash(_mean(rows, "gap"), ".2f"),
+        "gap": with_each("gap", ".2f"),
         "entropy": number_or_dash(_mean(rows, "entropy"), ".2f"),
-        "cosine": number_or_dash(_mean(rows, "cosine"), ".2f"),
+        "cosine": with_each("cosine", ".2f"),
     }
 
 
