@@ -37,33 +37,23 @@ METHODS = {
     "ppo": replace(COMMON, objective=Ppo(clip_epsilon=0.1), policy=GaussianOptions((32, 32))),
 }
 
-# Reward a step of the bimodal probe, of .5: the least and the most of three seeds and both observations. Of bgpo and
-# espo one seed keeps both modes and another one, so that nothing but finite actions can be asked of them.
-RATES = {
-    "awm": (0.13, 0.17),
-    "bgpo": (0.02, 0.50),
-    "coupled-grpo": (0.14, 0.36),
-    "d1": (0.00, 0.01),
-    "ddpo": (0.49, 0.49),
-    "dmpo": (0.27, 0.33),
-    "dppo": (0.11, 0.12),
-    "espo": (0.01, 0.49),
-    "exact-ppo": (0.49, 0.50),
-    "flow-grpo": (0.48, 0.48),
-    "fpo": (0.42, 0.48),
-    "fpo++": (0.11, 0.18),
-    "gdpo": (0.00, 0.05),
-    "gdsd": (0.32, 0.45),
-    "genpo": (0.35, 0.39),
-    "gsb-mdpo": (0.11, 0.12),
-    "policyflow": (0.46, 0.49),
-    "ppo": (0.00, 0.10),
-    "reinflow": (0.42, 0.44),
-    "spg": (0.07, 0.29),
-    "unigrpo": (0.24, 0.50),
-    "vrpo": (0.00, 0.29),
-    "wd1": (0.32, 0.42),
+# Of three seeds, measured (docs/objectives.md), with room: the least reward a step of the bimodal probe, of .5, for
+# those that keep both modes in every seed, and the most for those that cannot.
+KEEP_BOTH = {
+    "ddpo": 0.45,
+    "exact-ppo": 0.45,
+    "flow-grpo": 0.45,
+    "fpo": 0.35,
+    "gdsd": 0.25,
+    "genpo": 0.3,
+    "policyflow": 0.4,
+    "reinflow": 0.38,
 }
+LOSE_ONE = {"d1": 0.05, "dppo": 0.15, "fpo++": 0.25, "gdpo": 0.1, "gsb-mdpo": 0.15, "ppo": 0.115}
+# Those that find the best action of both observations in every seed, and how far their mean action may be from it.
+FIND_BEST = dict.fromkeys(("ddpo", "flow-grpo", "gdsd", "genpo", "ppo", "reinflow"), 0.12)
+FIND_BEST |= dict.fromkeys(("coupled-grpo", "d1", "dppo", "fpo", "fpo++", "gsb-mdpo"), 0.25)
+FIND_BEST |= dict.fromkeys(("awm", "spg"), 0.4)
 
 
 class Trained:
@@ -147,11 +137,27 @@ def test_a_flow_keeps_both_modes_of_a_bimodal_reward_and_a_gaussian_cannot(train
         assert rate > 0.3 if method == "fpo" else rate < 0.115  # of 4096 samples: .109 +- .005
 
 
-@pytest.mark.parametrize("name", OBJECTIVES)
-def test_each_objective_keeps_both_modes_as_well_as_is_said_of_it(name):
-    rates = [
-        bimodal_rate(seed.actions("bimodal", x)) for seed in train(as_probed(name), (0, 1, 2)) for x in (-1.0, 1.0)
-    ]
+@pytest.fixture(scope="module", params=OBJECTIVES)
+def probed(request):
+    return request.param, train(as_probed(request.param), (0, 1, 2))
+
+
+def test_each_objectives_critic_has_the_known_values(probed):
+    for seed in probed[1]:
+        values = [seed.value("constant"), *(seed.value("observation", x) for x in (-1.0, 1.0))]
+        values += [seed.value("delayed", 1.0, step) for step in (0.0, 1.0)]
+        assert_allclose(values, [1 / (1 - DISCOUNT), -1.0, 1.0, DISCOUNT, 1.0], atol=0.08)
+
+
+def test_each_objective_finds_the_best_action_if_that_is_said_of_it(probed):
+    name, seeds = probed
+    errors = [abs(float(seed.actions("action", x).mean()) - 0.5 * x) for seed in seeds for x in (-1.0, 1.0)]
+    print(name, *(f"{error:.2f}" for error in errors))
+    assert np.isfinite(errors).all() and max(errors) < FIND_BEST.get(name, 1.6)
+
+
+def test_each_objective_keeps_both_modes_as_well_as_is_said_of_it(probed):
+    name, seeds = probed
+    rates = [bimodal_rate(seed.actions("bimodal", x)) for seed in seeds for x in (-1.0, 1.0)]
     print(name, *(f"{rate:.2f}" for rate in rates))
-    low, high = RATES[name]
-    assert low - 0.1 < min(rates) and max(rates) < high + 0.1
+    assert KEEP_BOTH.get(name, -1.0) < min(rates) and max(rates) < LOSE_ONE.get(name, 0.51)
