@@ -126,6 +126,9 @@ twotoken | --steps 100000000000 | --steps GiB
 twotoken | --init-logit nan | --init-logit nan
 language | --task chess | --task chess
 language | --seeds 0 | --seeds 0
+language | --task countdown --problems.max-number 2 --problems.max-target 1 | --problems.max-number 2
+language | --pretrained nowhere --out new | nowhere holds no checkpoint
+language | --network.head none | --network.head none
 table1 | --groups none | --groups none
 table1 | --seeds 0 | --seeds 0
 language | --network.width 1000000000 | --network.width GiB
