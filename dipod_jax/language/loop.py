@@ -23,6 +23,7 @@ from dipod_jax.report import write_report
 from dipod_jax.runs import RunFolder, Saver, StorageError, reason_of
 from dipod_jax.runs.signals import StopRequest, stop_requested
 from dipod_jax.training.clock import Clock
+from dipod_jax.training.results import interval95
 from dipod_jax.viz.language import plot_language
 
 WAY_OUT = "make room and finish the run with --resume"
@@ -317,4 +318,7 @@ def _shown(values: np.ndarray) -> str:
 
 
 def _summary(values: list[float]) -> dict[str, Any]:
-    return {"mean": float(np.mean(values)), "per_seed": [float(value) for value in values]}
+    """The mean, its interval over seeds where there are several and all are numbers, and each seed's."""
+    per_seed = np.array(values, float)
+    bounds = interval95(per_seed) if np.isfinite(per_seed).all() else None
+    return {"mean": float(per_seed.mean()), "ci95": bounds, "ci95_over": "seeds", "per_seed": per_seed.tolist()}

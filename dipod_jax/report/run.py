@@ -1,5 +1,6 @@
 """One page that shows a run: its configuration, its result, and its pictures."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -121,8 +122,12 @@ _OF_LANGUAGE = {
 
 def _accuracies(result: dict[str, Any]) -> list[tuple[str, str]]:
     final = result.get("final")
-    means = {name: (final.get(name) or {}).get("mean") for name in _OF_LANGUAGE} if isinstance(final, dict) else {}
-    return [(f"{mean:.2f}", _OF_LANGUAGE[name]) for name, mean in means.items() if isinstance(mean, (int, float))]
+    found = {name: final.get(name) or {} for name in _OF_LANGUAGE} if isinstance(final, dict) else {}
+    return [
+        (f"{each['mean']:.2f}{_interval(each)}", _OF_LANGUAGE[name])
+        for name, each in found.items()
+        if isinstance(each.get("mean"), (int, float)) and math.isfinite(each["mean"])
+    ]
 
 
 def _interval(final: dict[str, Any]) -> str:

@@ -309,6 +309,8 @@ def test_a_run_leaves_a_folder_that_says_what_it_was_and_what_came_out(tmp_path,
     drift = next(r for r in records if r["kind"] == "drift")
     assert drift["drift/gap"] >= -1e-5 and -1.0 <= drift["drift/gradient_cosine"] <= 1.0
     assert len(result["final"]["test_file/greedy"]["per_seed"]) == 2
+    low, high = result["final"]["greedy"]["ci95"]
+    assert low <= result["final"]["greedy"]["mean"] <= high
     assert result["test_file"] == {"path": str(test_file), "problems": 2, "unseen": 1}
     assert result["samples"] == 24 and any("greedy" in line for line in said)
     for seed in (0, 1):
