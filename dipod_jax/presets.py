@@ -22,9 +22,10 @@ from dipod_jax.policies.critic import CriticOptions
 
 # Tasks on which the FPO paper (table A.2) and Playground's PPO settings take gamma = .95 instead of .995; `cpu` .98.
 SHORT_HORIZON_TASKS = ("BallInCup", "FingerSpin")
-# Tasks on which `cpu` holds noise for half a second and episodes for ten: one motor has to pump energy in for seconds,
-# and their control step is .01 s. On Cartpole's balancing tasks an untrained policy earns less when its noise is held
-# (`dipod heldnoise`, docs/hard_tasks.md), and so they are none of these.
+# Tasks on which `cpu` holds noise for half a second and episodes for ten: one motor has to pump energy in for seconds.
+# The rule behind the names, which a test holds them to: one motor, a control step of .01 s or less, and hardly any
+# reward at the start. Where all is well at the start, as on Cartpole's balancing tasks, held noise only tips it over
+# (`dipod heldnoise`, docs/hard_tasks.md).
 SWING_UP_TASKS = ("AcrobotSwingup", "AcrobotSwingupSparse", "CartpoleSwingup", "CartpoleSwingupSparse")
 # Of a flow policy: those of these that another family has as well, it takes too.
 CPU_POLICY = {

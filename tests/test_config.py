@@ -5,9 +5,11 @@ import json
 import math
 import re
 
+import jax
+import jax.numpy as jnp
 import pytest
 
-from dipod_jax import presets
+from dipod_jax import envs, presets
 from dipod_jax.config import (
     TASKS,
     Config,
@@ -318,3 +320,17 @@ def test_exact_likelihood_is_refused_for_actions_that_have_none(option):
         ValueError, match=r"--policy\.action-\w+ \S+ is not allowed: unset where the objective asks for an exact"
     ):
         Config(ExactPpo(), ExactFlowOptions(**option))
+
+
+@pytest.mark.slow
+def test_the_tasks_whose_noise_is_held_for_long_are_those_that_a_rule_finds():
+    """One motor, a control step of .01 s or less, and under .5 of reward in the first step (docs/hard_tasks.md)."""
+
+    def is_swung_up(name):
+        env = envs.make(name, "native")
+        if env.action_size > 1 or env.dt > 0.01:
+            return False
+        first = lambda key: env.step(env.reset(key, 64), jnp.zeros((64, 1)))[1].reward
+        return float(jax.jit(first)(jax.random.key(0)).mean()) < 0.5
+
+    assert {name for name in TASKS if is_swung_up(name)} == set(presets.SWING_UP_TASKS)
