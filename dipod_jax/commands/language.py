@@ -52,7 +52,9 @@ def parse(arguments: list[str]) -> LanguageConfig:
         return config
     if config.pretrained is not None:
         from dipod_jax.language.pretrain import load_params
+        from dipod_jax.training.setup import prepare_devices
 
+        prepare_devices()
         load_params(config.pretrained, config.build_network())  # whether it is of this network
     out = config.out or Path("runs") / config.task / f"{config.method}-beta{config.beta}" / time.strftime(
         "%Y%m%d-%H%M%S"

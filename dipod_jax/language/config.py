@@ -18,8 +18,8 @@ from dipod_jax.language.model import MaskedTransformer
 from dipod_jax.language.pretrain import DEFAULTS, PretrainOptions
 from dipod_jax.language.task import Task
 from dipod_jax.objectives import OBJECTIVES, Objective
-from dipod_jax.objectives.espo import Espo
 from dipod_jax.objectives.spg import Spg
+from dipod_jax.options import override
 from dipod_jax.policies.masked import MaskedOptions, MaskedPolicy
 from dipod_jax.serialisation import MOST_SEEDS, read_options
 
@@ -43,7 +43,7 @@ class NetworkOptions:
     """number of attention heads, >= 1"""
     head: Literal["zeros", "random"] = "zeros"
     """initial weights of the layer that makes the logits. From zeros, pretraining makes a policy that is less sure of
-    itself than from random ones where both solve as many problems (docs/table1.md)"""
+    itself than from random ones where both solve as many problems"""
 
     def validate(self) -> None:
         """Refuse options out of range, with one line."""
@@ -158,6 +158,8 @@ class LanguageConfig:
             gap_target=0.05, initial=0.05, minimum=1e-3, maximum=0.1, rise=1.5, release=1.5
         )
     )
+    """The controller behind `--beta auto`: at every measurement beta is multiplied by gap / (target x blanks), within
+    its bounds."""
 
     def __post_init__(self):
         check = Checked(self)
@@ -221,8 +223,8 @@ def make_config(task: str = "sudoku", objective: str = "fpo", **values: Any) -> 
     problems = TASKS[task]()
     if isinstance(options, Spg) and task == "sudoku":
         options = dataclasses.replace(options, eubo_order=1.0)
-    if isinstance(options, Espo):  # its beta times D^2 / (2 L), of a D that is not divided by the length
-        options = dataclasses.replace(options, kl_weight=ESPO_BETA[task] * problems.num_blanks)
+    if method.objective == "espo":  # its beta times D^2 / (2 L), of a D that is not divided by the length
+        options = override(options, {"kl_weight": ESPO_BETA[task] * problems.num_blanks})
     defaults: dict[str, Any] = {
         "objective": options,
         "problems": problems,
@@ -257,9 +259,10 @@ def from_json(values: dict[str, Any]) -> LanguageConfig:
     try:
         template = make_config(values["task"], values["method"])
         problems = {"name": template.problems.name, **values["problems"]}  # whose kind the task says
+        network = {"head": "zeros", **values["network"]}  # older folders do not name it
     except (KeyError, TypeError) as error:
         raise ValueError(f"config.json is not of a language run of this version ({error})") from None
     stored = {name: value for name, value in values.items() if name != "room"}
-    config = read_options(template, stored | {"problems": problems})
+    config = read_options(template, stored | {"problems": problems, "network": network})
     require(config.seeds <= MOST_SEEDS, "seeds", config.seeds, f"at most {MOST_SEEDS} in a folder")
     return config

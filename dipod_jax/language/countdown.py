@@ -19,7 +19,7 @@ from dipod_jax.language.task import MASK, Problems, file_lines, keeps_prompt
 NUMBERS = 3
 OPERATORS = "+-*/"
 WELL_FORMED_REWARD = 0.1
-LARGEST_NUMBER = 100  # d1's; of numbers up to it there are half a million problems
+LARGEST_NUMBER = 100  # d1's; of numbers up to it and all operators there are 600,000 problems
 FEWEST_PROBLEMS = 5  # of which a fifth is held out
 
 

@@ -285,7 +285,7 @@ class Run:
                 f"{name}_unseen": [float(getattr(one, name)[fresh].mean()) for one in found]
                 for name in ("greedy", "sampled")
             }
-        counts = {"path": str(self.config.test_file), "problems": len(fresh), "unseen": int(fresh.sum())}
+        counts = {"path": str(self.config.test_file), "num_problems": len(fresh), "num_unseen": int(fresh.sum())}
         return accuracy, {"test_file": counts}
 
     def _last(self, kind: str) -> list[dict[str, Any]]:

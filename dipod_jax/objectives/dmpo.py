@@ -34,7 +34,7 @@ class Dmpo(Objective):
 
     The weights are a softmax over the minibatch; the paper takes it over a group of answers to one prompt. There is no
     trust region. The loss of a sample with negative weight is raised without limit, which loosens its bound, unless
-    `negative_loss_clamp` stops it, as the presets do. On tokens: sequence scores.
+    `negative_loss_clamp` stops it, as the presets do. On tokens: sequence scores, and one call for each prompt's group.
     """
 
     has_divergence: ClassVar[bool] = False

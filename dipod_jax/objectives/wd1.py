@@ -20,7 +20,8 @@ class Wd1(Objective):
     """wd1: sum (w+ - w-) l_new with softmax weights of A and of -A; no ratio, no old policy, no KL (arXiv 2507.08838).
 
     The softmax is over the minibatch (in its code, over the group of one process). On actions it equals `dmpo` at
-    temperature 1 without a reference. On tokens it uses d1's one-step sequence scores, summed over tokens.
+    temperature 1 without a reference. On tokens it uses d1's one-step sequence scores, summed over tokens, and is
+    called once for each prompt's group of answers.
     """
 
     has_divergence: ClassVar[bool] = False

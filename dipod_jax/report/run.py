@@ -8,7 +8,7 @@ from typing import Any
 from dipod_jax.report._page import MAX_EMBEDDED_BYTES, REPORT, embedded, flatten, rendered, setting
 from dipod_jax.runs._disk import write_text
 from dipod_jax.runs.folder import RunFolder
-from dipod_jax.tables import duration, short_number
+from dipod_jax.tables import duration, number_or_dash, short_number
 
 EVALUATION_STEPS = 1000
 # Objectives of folders from before an objective held its own options -> the section that held them.
@@ -173,13 +173,15 @@ def _seeds(result: dict[str, Any]) -> dict[str, list[str]]:
         columns[label] = (final.get(key) or {}).get("per_seed")
     columns |= {f"seconds to {target}": times for target, times in (result.get("seconds_to") or {}).items()}
     return {
-        label: [_cell(value) for value in values]
+        label: [_cell(value, of_language=final is not result and label in names.values()) for value in values]
         for label, values in columns.items()
         if isinstance(values, list) and len(values) == len(seeds)
     }
 
 
-def _cell(value: Any) -> str:
+def _cell(value: Any, *, of_language: bool) -> str:
+    if of_language:
+        return number_or_dash(value, ".2f")
     if value is None:
         return "never"
     return f"{value:.1f}" if isinstance(value, float) else str(value)

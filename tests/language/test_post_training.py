@@ -35,6 +35,7 @@ from dipod_jax.language.pretrain import PretrainOptions
 from dipod_jax.language.replay import load_run
 from dipod_jax.options import override
 from dipod_jax.runs import RunFolder
+from dipod_jax.types import make_scores
 
 
 def small_config(objective="fpo", **values):
@@ -180,10 +181,14 @@ def test_softmax_weights_are_over_the_answers_to_one_prompt(objective, scale):
 
 
 def test_espo_has_its_own_weight_of_the_kl_of_elbos_that_are_not_divided_by_the_length():
-    """Its beta times D^2 / (2 L), as the weight of a squared difference of ELBOs / L."""
+    """Its beta times D^2 / (2 L), where the scores are ELBOs / L."""
     for task, beta, length in (("sudoku", 1e-2, 8), ("countdown", 3e-3, 5)):
-        weight, raw = make_config(task, "espo").objective.kl_weight, 0.7
-        assert weight * 0.5 * (raw / length) ** 2 == pytest.approx(beta * raw**2 / (2 * length))
+        raw = jnp.array([0.7, -1.2])
+        new = make_scores(-raw[:, None] / length)
+        base = make_scores(jnp.zeros((2, 1)))
+        loss, _ = make_config(task, "espo").objective(new, new, base, jnp.zeros(2))
+        assert float(loss) == pytest.approx(float((beta * raw**2 / (2 * length)).mean()))
+        assert make_config(task, "gdpo").objective.kl_weight is None
 
 
 @pytest.mark.slow
@@ -311,7 +316,7 @@ def test_a_run_leaves_a_folder_that_says_what_it_was_and_what_came_out(tmp_path,
     assert len(result["final"]["test_file/greedy"]["per_seed"]) == 2
     low, high = result["final"]["greedy"]["ci95"]
     assert low <= result["final"]["greedy"]["mean"] <= high
-    assert result["test_file"] == {"path": str(test_file), "problems": 2, "unseen": 1}
+    assert result["test_file"] == {"path": str(test_file), "num_problems": 2, "num_unseen": 1}
     assert result["samples"] == 24 and any("greedy" in line for line in said)
     for seed in (0, 1):
         loaded = load_run(tmp_path / "run", seed)
@@ -336,6 +341,9 @@ def test_the_config_is_what_json_gives_back():
     for task, objective in (("sudoku", "fpo"), ("countdown", "spg")):
         config = make_config(task, objective, beta=0.05)
         assert from_json(json.loads(json.dumps(to_json(config)))) == config
+    older = json.loads(json.dumps(to_json(config)))
+    del older["network"]["head"]
+    assert from_json(older) == config
     with pytest.raises(ValueError, match="not of a language run"):
         from_json({"task": "sudoku"})
 

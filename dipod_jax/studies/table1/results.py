@@ -52,6 +52,7 @@ NOTE = """\
   the objective's gradient with that of the exact likelihood; the mean over the last three measurements, each of 8
   answers of the policy to each of two training prompts, and over seeds, in brackets each seed; where the answers to
   both prompts earn the same there is no cosine
+- before: greedy, before post-training
 - net beta: what multiplies the negative ELBO, with what the method's own code adds
 """
 
@@ -87,6 +88,8 @@ def _read_arm(path: Path) -> Record:
     with whole(path, WAY_OUT):
         arm = read_json(path, MAX_CONFIG_BYTES)
         check_fields(arm, _ARM)
+        betas = (0.0, FAMILY[arm["method"]]) if arm["method"] in FAMILY else BETAS
+        check_fields(arm, {"beta": lambda value: value in betas and isinstance(value, (float, str))})
     return arm
 
 
@@ -106,7 +109,6 @@ WAY_OUT = "delete its folder, and the same command runs it again"
 _ARM: dict[str, Check] = {
     **dict.fromkeys(("group", "method", "control"), is_text),
     "task": lambda value: is_text(value) and value in TASKS,
-    "beta": lambda value: value in (*BETAS, *FAMILY.values()) and isinstance(value, (float, str)),
     "learning_rate": is_number,
     "num_iterations": is_count,
 }
@@ -138,7 +140,7 @@ def _lately(metrics: Sequence[Record], seed: int, name: str) -> float | None:
 
 def _task_parts(task: str, records: Sequence[Record]) -> list[str]:
     mine = [record for record in records if record["task"] == task]
-    before = next(record["rows"][0]["before"] for record in mine)
+    before = next(r["rows"][0]["before"] for r in sorted(mine, key=lambda r: r["group"] == "pretraining"))
     parts = [f"## {task.capitalize()}\n\nGreedy accuracy before post-training: {number_or_dash(before, '.3f')}.\n"]
     if cells := [r for r in mine if r["method"] in TABLE_METHODS and not r["control"]]:
         parts.append(f"{table(table_rows(cells))}\n")
@@ -174,6 +176,7 @@ def arm_row(record: Record) -> dict[str, str]:
         "control": record["control"] or "-",
         "net beta": str(rows[0]["net_beta"]),
         "rate": f"{record['learning_rate']:g}",
+        "before": number_or_dash(_mean(rows, "before"), ".2f"),
         "greedy": with_each("greedy", ".3f"),
         "sampled": number_or_dash(_mean(rows, "sampled"), ".3f"),
         "random order": number_or_dash(_mean(rows, "random_order"), ".3f"),

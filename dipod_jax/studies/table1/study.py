@@ -38,8 +38,15 @@ class Unit:
         return self.config.out
 
     def is_finished(self) -> bool:
-        """Whether its run has ended."""
-        return (self.folder / ARM).exists()
+        """Whether its run has ended.
+
+        Raises:
+            RunFolderError, ValueError: as `to_run`.
+        """
+        if not (self.folder / ARM).exists():
+            return False
+        self._check_options()
+        return True
 
     def to_run(self) -> LanguageConfig:
         """The config, which goes on with what a run has left that was stopped.
@@ -49,10 +56,15 @@ class Unit:
         """
         if not (self.folder / CONFIG).exists():
             return self.config
-        stored = from_json(RunFolder.open(self.folder).config)
-        if changed := differences(stored, self.config):
-            raise ValueError(f"{self.folder} holds a run with another {min(changed)}; {WAY_OUT}")
+        self._check_options()
         return dataclasses.replace(self.config, resume=True)
+
+    def _check_options(self) -> None:
+        """Refuse a run of the folder's name that was made with other options than those that this arm has now."""
+        ignored = ("out", "cache", *(() if self.config.beta == "auto" else ("beta-control.",)))  # what nothing reads
+        changed = differences(from_json(RunFolder.open(self.folder).config), self.config)
+        if changed := [name for name in changed if not name.startswith(ignored)]:
+            raise ValueError(f"{self.folder} holds a run with another {min(changed)}; {WAY_OUT}")
 
 
 def make_units(options: Config, start: Callable[[str, str], LanguageConfig] = make_config) -> list[Unit]:
