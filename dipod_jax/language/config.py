@@ -155,7 +155,7 @@ class LanguageConfig:
         # Slower up and faster down than in control, and bounded: an advantage is .05 to .25 in size, and a beta above
         # it distils the policy into what it already does, until the gap is 0 and so is the reward.
         default_factory=lambda: BetaControlConfig(
-            gap_target=0.05, initial=0.05, minimum=1e-3, maximum=0.1, rise=1.5, release=1.5
+            gap_target=0.15, initial=0.05, minimum=1e-3, maximum=0.1, rise=1.5, release=1.5
         )
     )
     """The controller behind `--beta auto`: at every measurement beta is multiplied by gap / (target x blanks), within
