@@ -37,19 +37,33 @@ METHODS = {
     "ppo": replace(COMMON, objective=Ppo(clip_epsilon=0.1), policy=GaussianOptions((32, 32))),
 }
 
-# Of three seeds, measured (docs/objectives.md), with room: the least reward a step of the bimodal probe, of .5, for
-# those that keep both modes in every seed, and the most for those that cannot.
-KEEP_BOTH = {
-    "ddpo": 0.45,
-    "exact-ppo": 0.45,
-    "flow-grpo": 0.45,
-    "fpo": 0.35,
-    "gdsd": 0.25,
-    "genpo": 0.3,
-    "policyflow": 0.4,
-    "reinflow": 0.38,
+# Reward a step of the bimodal probe, of .5, that an objective may have: the least and the most of three seeds and both
+# observations, as measured (docs/objectives.md), with room.
+RATES = {
+    "awm": (0.09, 0.43),
+    "bgpo": (-0.06, 0.60),
+    "coupled-grpo": (0.00, 0.44),
+    "d1": (-0.10, 0.05),
+    "ddpo": (0.45, 0.51),
+    "dmpo": (-0.10, 0.47),
+    "dppo": (0.01, 0.15),
+    "espo": (-0.10, 0.19),
+    "exact-ppo": (0.45, 0.51),
+    "flow-grpo": (0.45, 0.51),
+    "fpo": (0.35, 0.51),
+    "fpo++": (0.01, 0.25),
+    "gdpo": (-0.10, 0.10),
+    "gdsd": (0.25, 0.51),
+    "genpo": (0.30, 0.49),
+    "gsb-mdpo": (0.01, 0.15),
+    "policyflow": (0.40, 0.51),
+    "ppo": (-0.10, 0.115),
+    "reinflow": (0.38, 0.51),
+    "spg": (-0.08, 0.41),
+    "unigrpo": (-0.10, 0.60),
+    "vrpo": (-0.10, 0.37),
+    "wd1": (-0.10, 0.47),
 }
-LOSE_ONE = {"d1": 0.05, "dppo": 0.15, "fpo++": 0.25, "gdpo": 0.1, "gsb-mdpo": 0.15, "ppo": 0.115}
 # Those that find the best action of both observations in every seed, and how far their mean action may be from it.
 FIND_BEST = dict.fromkeys(("ddpo", "flow-grpo", "gdsd", "genpo", "ppo", "reinflow"), 0.12)
 FIND_BEST |= dict.fromkeys(("coupled-grpo", "d1", "dppo", "fpo", "fpo++", "gsb-mdpo"), 0.25)
@@ -158,11 +172,9 @@ def test_an_objective_finds_the_best_action_if_that_is_said_of_it(probed):
         assert max(errors) < FIND_BEST[name]
 
 
-def test_an_objective_keeps_both_modes_or_cannot_if_that_is_said_of_it(probed):
+def test_each_objective_keeps_both_modes_as_well_as_is_said_of_it(probed):
     name, seeds = probed
     rates = [bimodal_rate(seed.actions("bimodal", x)) for seed in seeds for x in (-1.0, 1.0)]
     print(name, *(f"{rate:.2f}" for rate in rates))
-    if name in KEEP_BOTH:
-        assert min(rates) > KEEP_BOTH[name]
-    elif name in LOSE_ONE:
-        assert max(rates) < LOSE_ONE[name]
+    low, high = RATES[name]
+    assert low < min(rates) and max(rates) < high

@@ -52,6 +52,7 @@ def parse(arguments: list[str]) -> EvaluateConfig:
 
 def evaluate(options: EvaluateConfig) -> None:
     """Write the accuracy to RUN_DIR/evaluation.json, and print boards and accuracy."""
+    from dipod_jax.language.evaluation import means
     from dipod_jax.language.replay import choose_problems, load_run
     from dipod_jax.language.task import unseen
     from dipod_jax.runs import RunFolder
@@ -61,14 +62,11 @@ def evaluate(options: EvaluateConfig) -> None:
     run = load_run(options.run_dir, options.seed)
     problems = choose_problems(run.config.problems, options.test_file, options.problems)
     accuracy = run.evaluate(problems, options.evaluation_seed)
-    result = {name: float(values.mean()) for name, values in accuracy._asdict().items()}
+    fresh = None if options.test_file is None else unseen(problems, run.config.problems.problems("train"))
+    result = means(accuracy, fresh)
     result |= {"num_problems": len(problems.prompt), "seed": run.seed, "evaluation_seed": options.evaluation_seed}
-    if options.test_file is not None:
-        fresh = unseen(problems, run.config.problems.problems("train"))
+    if fresh is not None:
         result |= {"test_file": str(options.test_file), "num_unseen": int(fresh.sum())}
-        if fresh.any():
-            of = {"greedy_unseen": accuracy.greedy, "sampled_unseen": accuracy.sampled}
-            result |= {name: float(values[fresh].mean()) for name, values in of.items()}
     RunFolder.open(options.run_dir).write_json("evaluation.json", result)
     for prompt in problems.prompt[: options.boards]:
         print(f"{run.show(prompt)}\n")

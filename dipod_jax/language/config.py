@@ -18,7 +18,6 @@ from dipod_jax.language.model import MaskedTransformer
 from dipod_jax.language.pretrain import DEFAULTS, PretrainOptions
 from dipod_jax.language.task import Task
 from dipod_jax.objectives import OBJECTIVES, Objective
-from dipod_jax.objectives.spg import Spg
 from dipod_jax.options import override
 from dipod_jax.policies.masked import MaskedOptions, MaskedPolicy
 from dipod_jax.serialisation import MOST_SEEDS, read_options
@@ -221,8 +220,8 @@ def make_config(task: str = "sudoku", objective: str = "fpo", **values: Any) -> 
     if task == "countdown":
         learning = dataclasses.replace(learning, num_iterations=100, learning_rate=1e-4)
     problems = TASKS[task]()
-    if isinstance(options, Spg) and task == "sudoku":
-        options = dataclasses.replace(options, eubo_order=1.0)
+    if method.objective == "spg" and task == "sudoku":
+        options = override(options, {"eubo_order": 1.0})
     if method.objective == "espo":  # its beta times D^2 / (2 L), of a D that is not divided by the length
         options = override(options, {"kl_weight": ESPO_BETA[task] * problems.num_blanks})
     defaults: dict[str, Any] = {

@@ -134,33 +134,26 @@ def _apply(symbol, numerator, denominator, number):
 
 def solutions(task: Countdown, numbers: np.ndarray) -> np.ndarray:
     """Every expression over an order of each row of `numbers` (M, 3), in rising order, that has a whole value from 1 to
-    the largest target: sequences (K, 9), sorted by row of `numbers`, then order of the numbers, then operators."""
-    row, rank, found = [], [], []
-    orders = list(itertools.permutations(range(NUMBERS)))
-    for order in orders:
-        # Of orders of equal numbers, only the one that keeps them as they stand.
-        swapped = [i > j for i, j in itertools.pairwise(order)]
+    the largest target: sequences (K, 9), sorted by the given numbers, then their order, then the operators."""
+    found = []
+    first = task.max_number + task.max_target + 1
+    for order in itertools.permutations(range(NUMBERS)):
         given = numbers[:, order]
-        kept = ~((given[:, 1:] == given[:, :-1]) & swapped).any(1)
-        if order[0] > order[2]:
-            kept &= given[:, 0] != given[:, 2]
         for chosen in itertools.product(range(len(task.operators)), repeat=NUMBERS - 1):
             numerator, denominator = given[:, 0], np.ones(len(given), np.int64)
             for index, number in zip(chosen, given.T[1:], strict=True):
                 numerator, denominator = _apply(task.operators[index], numerator, denominator, number)
             value, rest = np.divmod(numerator, denominator)
-            (right,) = np.nonzero(kept & (rest == 0) & (value >= 1) & (value <= task.max_target))
-            first = task.max_number + task.max_target + 1
-            operators = np.broadcast_to(np.array(chosen) + first, (len(right), NUMBERS - 1))
-            expression = np.empty((len(right), 2 * NUMBERS - 1), np.int64)
-            expression[:, 0::2], expression[:, 1::2] = given[right], operators
-            target = task.max_number + value[right, None]
-            found.append(np.concatenate([numbers[right], target, expression], axis=1))
-            row.append(right)
-            rank.append(np.broadcast_to(np.ravel_multi_index(chosen, (len(task.operators),) * 2), len(right)))
-    tokens, row, rank = np.concatenate(found), np.concatenate(row), np.concatenate(rank)
-    given = tokens[:, NUMBERS + 1 :: 2]
-    return tokens[np.lexsort((rank, *given.T[::-1], row))].astype(np.int32)
+            (right,) = np.nonzero((rest == 0) & (value >= 1) & (value <= task.max_target))
+            sequence = np.empty((len(right), task.length), np.int32)
+            sequence[:, :NUMBERS], sequence[:, NUMBERS] = numbers[right], task.max_number + value[right]
+            sequence[:, NUMBERS + 1 :: 2], sequence[:, NUMBERS + 2 :: 2] = given[right], np.array(chosen) + first
+            found.append(sequence)
+    tokens = np.concatenate(found)
+    columns = [*range(NUMBERS), *range(NUMBERS + 1, task.length, 2), *range(NUMBERS + 2, task.length, 2)]
+    tokens = tokens[np.lexsort(tokens.T[columns[::-1]])]
+    repeated = (tokens[1:] == tokens[:-1]).all(1)  # by an order that differs in equal numbers alone
+    return np.delete(tokens, np.flatnonzero(repeated) + 1, axis=0)
 
 
 @functools.cache
@@ -177,14 +170,12 @@ def _generate(task: Countdown) -> tuple[Problems, Problems, Problems]:
             f"{task.operators}"
         )
     place = np.argsort(np.argsort(first))[problem.reshape(-1)]  # (K,) of an answer's problem
-    by_problem = np.argsort(place, kind="stable")
-    starts = np.searchsorted(place[by_problem], np.arange(len(first) + 1))
-    order = np.random.default_rng(task.seed).permutation(len(first))
-    num_test = len(first) // 5
-    test, train = order[:num_test], order[num_test:]
-    span = np.split(np.arange(len(answers)), starts[1:-1])
-    every = np.concatenate([span[i] for i in train])
-    return tuple(_problems(answers[by_problem[rows]]) for rows in (starts[train], starts[test], every))  # pyright: ignore
+    groups = np.split(np.argsort(place, kind="stable"), np.cumsum(np.bincount(place))[:-1])  # a problem's answers
+    order = np.random.default_rng(task.seed).permutation(len(groups))
+    num_test = len(groups) // 5
+    test, train = ([groups[i] for i in part] for part in (order[:num_test], order[num_test:]))
+    one = lambda part: _problems(answers[[group[0] for group in part]])
+    return one(train), one(test), _problems(answers[np.concatenate(train)])
 
 
 def _problems(answer: np.ndarray) -> Problems:

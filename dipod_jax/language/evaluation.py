@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from dipod_jax.language.decoding import Decoded, DecoderOptions, decode, noise_shape
 from dipod_jax.language.task import Problems, Task
@@ -23,6 +24,15 @@ class Accuracy(NamedTuple):
     sampled_validity: jax.Array
     random_order: jax.Array  # solved one token a step in random order at temperature 1, where the likelihood is exact
     reward: jax.Array  # (P,) float
+
+
+def means(accuracy: Accuracy, fresh: np.ndarray | None = None) -> dict[str, float]:
+    """Each measure's mean; with `fresh` (P,) bool, the problems that training did not see (`task.unseen`), those of the
+    solved ones over these alone as well, unless there are none."""
+    found = {name: float(values.mean()) for name, values in accuracy._asdict().items()}
+    if fresh is not None and fresh.any():
+        found |= {f"{name}_unseen": float(getattr(accuracy, name)[fresh].mean()) for name in ("greedy", "sampled")}
+    return found
 
 
 def decoders(acting: DecoderOptions) -> dict[str, DecoderOptions]:

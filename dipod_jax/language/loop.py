@@ -13,7 +13,7 @@ import numpy as np
 
 from dipod_jax.cli import resume_command
 from dipod_jax.language.config import LanguageConfig, built_in_beta, to_json
-from dipod_jax.language.evaluation import Accuracy, evaluate
+from dipod_jax.language.evaluation import Accuracy, evaluate, means
 from dipod_jax.language.post_training import Programs, RunState, Tunables, make_programs
 from dipod_jax.language.pretrain import cached_folder, load_params, pretrained
 from dipod_jax.language.replay import choose_problems
@@ -173,15 +173,15 @@ class Run:
         before = time.perf_counter()
         found: Accuracy = jax.device_get(self.programs.evaluate(self.state, self.problems))
         elapsed = self.clock.add("evaluation_s", before)
-        means = {name: values.mean(1) for name, values in found._asdict().items()}
+        shares = {name: values.mean(1) for name, values in found._asdict().items()}
         count = {"num_problems": len(self.problems.prompt), "evaluation_s": elapsed}
-        self._record("evaluation", {**means, "return_mean": means["reward"]}, count)
+        self._record("evaluation", {**shares, "return_mean": shares["reward"]}, count)
         drift = self._last("drift")
         gap = f"  gap {np.mean([record['drift/gap'] for record in drift]):6.3f}" if drift else ""
         self.say(
             f"{self.clock.wall_clock_s:7.1f} s  iteration {self.iteration:4d}  "
-            f"greedy {_shown(means['greedy'])}  sampled {_shown(means['sampled'])}  "
-            f"random order {_shown(means['random_order'])}{gap}"
+            f"greedy {_shown(shares['greedy'])}  sampled {_shown(shares['sampled'])}  "
+            f"random order {_shown(shares['random_order'])}{gap}"
         )
 
     def save(self, *, required: bool = False) -> None:
@@ -275,16 +275,11 @@ class Run:
         num_blanks = int((problems.prompt == MASK).sum(1).max())
         policy, task = self.programs.policy, self.config.problems
         solve = jax.jit(lambda params, key: evaluate(policy, task, params, problems, key, num_blanks))
-        found = [
-            jax.device_get(solve(jax.tree.map(lambda x, i=index: x[i], self.state.params), jax.random.key(seed)))
+        of_seeds = [
+            means(solve(jax.tree.map(lambda x, i=index: x[i], self.state.params), jax.random.key(seed)), fresh)
             for index, seed in enumerate(self.config.all_seeds)
         ]
-        accuracy = {name: [float(getattr(one, name).mean()) for one in found] for name in Accuracy._fields}
-        if fresh.any():
-            accuracy |= {
-                f"{name}_unseen": [float(getattr(one, name)[fresh].mean()) for one in found]
-                for name in ("greedy", "sampled")
-            }
+        accuracy = {name: [found[name] for found in of_seeds] for name in of_seeds[0]}
         counts = {"path": str(self.config.test_file), "num_problems": len(fresh), "num_unseen": int(fresh.sum())}
         return accuracy, {"test_file": counts}
 

@@ -166,22 +166,22 @@ def _seeds(result: dict[str, Any]) -> dict[str, list[str]]:
     if not isinstance(seeds, list):
         return {}
     columns: dict[str, Any] = {"seed": seeds}
-    final, names = result.get("final") or {}, _OF_LANGUAGE
-    if not _accuracies(result):
-        final, names = result, {"final_return": "final return", "final_return_zero_noise": "zero noise"}
-    for key, label in names.items():
-        columns[label] = (final.get(key) or {}).get("per_seed")
+    if _accuracies(result):
+        for key, label in _OF_LANGUAGE.items():
+            per_seed = (result["final"].get(key) or {}).get("per_seed") or ()
+            columns[label] = [number_or_dash(value, ".2f") for value in per_seed]
+    else:
+        for key, label in {"final_return": "final return", "final_return_zero_noise": "zero noise"}.items():
+            columns[label] = (result.get(key) or {}).get("per_seed")
     columns |= {f"seconds to {target}": times for target, times in (result.get("seconds_to") or {}).items()}
     return {
-        label: [_cell(value, of_language=final is not result and label in names.values()) for value in values]
+        label: [_cell(value) for value in values]
         for label, values in columns.items()
         if isinstance(values, list) and len(values) == len(seeds)
     }
 
 
-def _cell(value: Any, *, of_language: bool) -> str:
-    if of_language:
-        return number_or_dash(value, ".2f")
+def _cell(value: Any) -> str:
     if value is None:
         return "never"
     return f"{value:.1f}" if isinstance(value, float) else str(value)

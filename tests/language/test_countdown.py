@@ -111,6 +111,16 @@ def test_a_target_is_no_number_to_calculate_with():
     assert task.reward(prompt, prompt, easier) == 0.0
 
 
+def test_the_largest_products_are_no_other_target():
+    task = Countdown(max_number=100, max_target=100, operators="*/")
+    prompt = np.array([100, 100, 100, 100 + 100, *[MASK] * 5])
+    times, divide = 200 + 1, 200 + 2
+    expected = {(times, times): 0.1, (times, divide): 1.0, (divide, times): 1.0, (divide, divide): 0.1}
+    for (first, second), reward in expected.items():
+        action = np.array([*prompt[:4], 100, first, 100, second, 100])
+        assert task.reward(prompt, prompt, action) == pytest.approx(reward)
+
+
 def test_a_blank_a_bracket_or_a_digit_of_a_number_is_no_number_to_divide_by():
     task = Countdown(operators="/")
     prompt = np.array([2, 2, 4, 15 + 1, *[MASK] * 5])
