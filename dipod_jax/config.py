@@ -164,7 +164,8 @@ class Config:
         measured = objective.has_divergence or self.learning.kl_target is None
         Checked(self.learning, "learning").require(measured, "kl_target", what)
         for regulariser in vars(self.regularisers).values():
-            what = f"0 with the objective {objective.name}: its {policy.name} policy has no {regulariser.needs}"
+            has_no = "velocity field" if regulariser.needs == "field" else regulariser.needs
+            what = f"0 with the objective {objective.name}: its {policy.name} policy has no {has_no}"
             possible = regulariser.weight == 0 or regulariser.needs is None or policy.offers(regulariser.needs)
             require(possible, f"regularisers.{regulariser.name}.weight", regulariser.weight, what)
             if regulariser.weight != 0:

@@ -62,6 +62,23 @@ class TokenScores(NamedTuple):
     """(...) factor of the scores on that ELBO: 1, or 1 / L"""
 
 
+class FieldScores(NamedTuple):
+    """The velocity field of a flow at the draws of its bound, for terms that compare fields or look at predictions."""
+
+    weight: jax.Array
+    """(..., N) of the draws in a mean over them, summing to 1"""
+    time: jax.Array
+    """(..., N) time of each draw in [0, 1]; 1 is noise"""
+    velocity: jax.Array
+    """(..., N, d) predicted velocity at each draw"""
+    denoised: jax.Array
+    """(..., N, d) the action that the network predicts from each draw, x_t - t v"""
+
+    def mean(self, values: jax.Array) -> jax.Array:
+        """(...) weighted mean over the draws of what each has, (..., N)."""
+        return (self.weight * values).sum(-1)
+
+
 class Scores(NamedTuple):
     """How likely actions are under a policy: one surrogate of -log pi per draw, or one -log p per step."""
 
@@ -80,12 +97,8 @@ class Scores(NamedTuple):
     """the Gaussian steps that made the action, in order; None for other policies"""
     penalty: jax.Array | None = None
     """(...) an extra term of the family, weighted by the objective that trains it; None if there is none."""
-    time: jax.Array | None = None
-    """(..., N) time of each draw in [0, 1], for flows; 1 is noise"""
-    velocity: jax.Array | None = None
-    """(..., N, d) predicted velocity at each draw, for flows"""
-    denoised: jax.Array | None = None
-    """(..., N, d) the action that the network predicts from each draw, x_t - t v, for flows"""
+    field: FieldScores | None = None
+    """for flows; its draws are those of the bound, which need not be those of the loss"""
     tokens: TokenScores | None = None
     """for policies over tokens"""
 
@@ -93,19 +106,26 @@ class Scores(NamedTuple):
         """The part of the scores of a fixed policy that an update keeps; the draws' weights, which have no batch axis,
         are the same for all policies."""
         steps = None if self.steps is None else self.steps._replace(weight=None)
-        return self._replace(weight=None, bound=None, steps=steps, penalty=None, denoised=None)
+        field = None if self.field is None else self.field._replace(weight=None, denoised=None)
+        return self._replace(weight=None, bound=None, steps=steps, penalty=None, field=field)
 
     def mean(self) -> jax.Array:
         """(...) weighted mean loss over the draws."""
         return self.loss @ self.weight
 
 
-def make_scores(loss: jax.Array, *, weight: jax.Array | None = None, bound: jax.Array | None = None) -> Scores:
+def make_scores(
+    loss: jax.Array,
+    *,
+    weight: jax.Array | None = None,
+    bound: jax.Array | None = None,
+    field: FieldScores | None = None,
+) -> Scores:
     """Scores from losses (..., N), with equal weights if none are given; NaN marks an unknown score."""
     known = ~jnp.isnan(loss)
     loss = jnp.where(known, loss, 0.0)
     weight = jnp.full(loss.shape[-1:], 1.0 / loss.shape[-1], loss.dtype) if weight is None else weight
-    return Scores(loss, weight, known, bound)
+    return Scores(loss, weight, known, bound, field=field)
 
 
 def matched(new: Scores, old: Scores) -> tuple[Scores, Scores]:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.testing import assert_allclose
 
-from dipod_jax.types import Scores, Steps, make_scores
+from dipod_jax.types import FieldScores, Scores, Steps, make_scores
 
 
 def random_batch(num_draws=8, size=64, scale=0.1, seed=0):
@@ -24,6 +24,14 @@ def as_jax(*arrays):
 def scores(loss, **fields) -> Scores:
     """Scores of losses (..., N)."""
     return make_scores(jnp.asarray(loss, jnp.float32))._replace(**fields)
+
+
+def field_scores(velocity, time=0.5, denoised=None) -> FieldScores:
+    """The field of velocities (..., N, d) at draws of equal weights."""
+    velocity = jnp.asarray(velocity, jnp.float32)
+    equal = jnp.full(velocity.shape[:-1], 1.0 / velocity.shape[-2])
+    time = jnp.broadcast_to(jnp.asarray(time, jnp.float32), equal.shape)
+    return FieldScores(equal, time, velocity, velocity if denoised is None else denoised)
 
 
 def loss_of(objective, new, old, advantage, reference=None):

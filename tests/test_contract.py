@@ -180,7 +180,8 @@ def forget(scores):
 
 
 def at_time(scores, t):
-    return scores if scores.time is None else scores._replace(time=jnp.full_like(scores.time, t))
+    field = scores.field
+    return scores if field is None else scores._replace(field=field._replace(time=jnp.full_like(field.time, t)))
 
 
 def bounds_of(name):
@@ -277,7 +278,7 @@ def test_every_option_of_an_objective_goes_through_the_command_line_and_the_file
 def test_the_weight_of_every_regulariser_goes_through_the_command_line_and_the_file_and_back():
     for objective in ("fpo", "ppo", "dppo"):
         start, _ = make_config("smoke", "BallInCup", objective, "native")
-        names = [n for n in WITH_WEIGHT if start.policy.offers(REGULARISERS[n].needs)]
+        names = [n for n in WITH_WEIGHT if offers(start.policy, n)]
         weights = sum(((f"--regularisers.{n}.weight", "0.25") for n in names), ())
         config = parse(["--objective", objective, "--preset", "smoke", "--backend", "native", *weights])
         assert [n for n, r in vars(config.regularisers).items() if r.weight == 0.25] == names
@@ -306,10 +307,13 @@ def test_the_page_of_objectives_has_a_row_for_each_and_for_no_other():
 
 
 # A method whose scores have what a regulariser needs.
-OFFERS = dict.fromkeys((None, "bound", "reference", "velocity", "denoised"), "fpo") | {
-    "steps": "dppo",
-    "entropy": "ppo",
-}
+OFFERS = dict.fromkeys((None, "bound", "field"), "fpo") | {"steps": "dppo", "entropy": "ppo"}
+
+
+def offers(policy, name):
+    """Whether a policy has what the regulariser `name` needs."""
+    needs = REGULARISERS[name].needs
+    return needs is None or policy.offers(needs)
 
 
 @functools.cache
@@ -349,6 +353,21 @@ def test_a_regulariser_has_finite_gradients_at_every_edge(name):
         assert all(np.isfinite(x).all() for x in numbers(run(new, t._replace(old=old, reference=reference)))), edge
 
 
+@pytest.mark.parametrize("name", POLICIES)
+def test_every_regulariser_moves_every_family_that_has_what_it_needs(name):
+    options = small(POLICIES[name]())
+    new, old, reference = scored(options)
+    entropy = acted(options).policy.entropy(acted(options).params[1], acted(options).obs, acted(options).noise)
+    found = set()
+    for term in (dataclasses.replace(REGULARISERS[n](), weight=0.5) for n in REGULARISERS if offers(options, n)):
+        slope = jax.grad(lambda t, term=term: term(t), allow_int=True)(Terms(new, old, reference, entropy))
+        moves = [leaf for leaf in numbers((slope.new, slope.entropy)) if np.any(leaf)]
+        assert moves and all(np.isfinite(leaf).all() for leaf in moves), term
+        found.add(term.name)
+    own = {"entropy"} if name == "gaussian" else {"dipod", "knn", "velocity"}
+    assert found == own | {"k2"} | ({"path"} if options.has_steps else set())
+
+
 # --- policies
 
 
@@ -361,7 +380,7 @@ def test_a_policy_scores_its_own_actions_with_what_its_family_offers(name):
     assert_allclose(found.weight.sum(), 1.0, rtol=1e-5)
     assert found.known.all()
     assert_finite(found)
-    for part in ("bound", "velocity", "steps"):  # a family may score by more than it offers to others
+    for part in ("bound", "field", "steps"):  # a family may score by more than it offers to others
         assert (getattr(found, part) is not None) >= getattr(options, f"has_{part}"), part
     assert (batch.policy.field is batch.policy) == options.has_field
     entropy = batch.policy.entropy(batch.params[0], batch.obs, batch.noise)

@@ -91,11 +91,12 @@ class Awm(Objective):
         """mean max(-A rho, -A clip(rho)) + kl_weight mean (v_new - v_ref)^2, rho = exp(W(l_old, t) - W(l_new, t)).
 
         Args:
-            new, old, reference: of a flow, (..., N) velocity losses at the same draws, with their times and velocities.
+            new, old, reference: of a flow, (..., N) velocity losses at the same draws, with the field there.
             advantage: (...).
         """
-        assert new.time is not None, "scores of a flow"
-        log_ratio = weigh(old.loss, new.time, self.weighting) - weigh(new.loss, new.time, self.weighting)
+        assert new.field is not None, "scores of a flow"
+        time = new.field.time
+        log_ratio = weigh(old.loss, time, self.weighting) - weigh(new.loss, time, self.weighting)
         if self.ratio == "average":
             losses = ppo_clip(exp_bounded(log_ratio @ new.weight), advantage, self.clip_epsilon)
         else:
@@ -103,10 +104,11 @@ class Awm(Objective):
         metrics = ratio_metrics(log_ratio, self.clip_epsilon)
         if self.kl_weight is None:
             return losses.mean(), metrics
-        assert reference is not None, "a config with a KL keeps a reference"
-        kl = velocity_kl(new, reference, self.kl).mean()
+        assert reference is not None and reference.field is not None, "a config with a KL keeps a reference"
+        kl = velocity_kl(new.field, reference.field, self.kl).mean()
         return losses.mean() + self.kl_weight * kl, metrics | {"reference_kl": kl}
 
     def divergence(self, new: Scores, old: Scores) -> jax.Array:
         """(...) its KL of velocities, to the acting policy: mean (v_new - v_old)^2."""
-        return velocity_kl(new, old, self.kl)
+        assert new.field is not None and old.field is not None, "scores of a flow"
+        return velocity_kl(new.field, old.field, self.kl)

@@ -83,6 +83,6 @@ class FpoPlusPlus(Objective):
     def divergence(self, new: Scores, old: Scores) -> jax.Array:
         """(...) mean squared change of the predicted noise, ((1 - t) (v_new - v_old))^2, over draws and dimensions (its
         code, with a target of 1e-4): in units of the noise, not nats."""
-        assert new.time is not None and new.velocity is not None and old.velocity is not None, "scores of a flow"
-        change = (1.0 - new.time[..., None]) * (new.velocity - old.velocity)
-        return jnp.square(change).mean(-1) @ new.weight
+        assert new.field is not None and old.field is not None, "scores of a flow"
+        change = (1.0 - new.field.time[..., None]) * (new.field.velocity - old.field.velocity)
+        return new.field.mean(jnp.square(change).mean(-1))

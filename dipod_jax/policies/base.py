@@ -125,8 +125,6 @@ class PolicyOptions:
     """the name by which an objective selects the family"""
     has_bound: ClassVar[bool] = False
     """whether its scores come with a bound, which DiPOD can keep tight"""
-    has_velocity: ClassVar[bool] = False
-    """whether its scores come with the velocities of their draws"""
     has_steps: ClassVar[bool] = False
     """whether its actions are made by Gaussian steps, which are part of its scores"""
     has_entropy: ClassVar[bool] = False
@@ -148,9 +146,8 @@ class PolicyOptions:
         require(0.0 <= rho < 1.0, "policy.noise-correlation", rho, "at least 0 and less than 1")
 
     def offers(self, need: str) -> bool:
-        """Whether the scores hold what a regulariser `needs`. Every family with velocities also predicts actions, and
-        every family can be scored under a reference policy."""
-        return {"denoised": self.has_velocity, "reference": True}.get(need) or getattr(self, f"has_{need}", False)
+        """Whether the scores hold what a regulariser `needs`."""
+        return getattr(self, f"has_{need}")
 
     def check_exact_action(self) -> None:
         """Reject, with one line, options under which the stored action differs from the one the policy drew."""

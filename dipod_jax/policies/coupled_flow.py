@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,8 +21,6 @@ from dipod_jax.types import Params, Scores, make_scores
 class CoupledFlowOptions(FlowOptions):
     """A flow over pairs of actions, of which the mean is executed. `sampler` is that of the ordinary flow that the
     drift meter measures; the coupled sampler offers no choice."""
-
-    has_velocity: ClassVar[bool] = False
 
     num_steps: int = 5
     """K, steps of the sampler, >= 1; each evaluates the network twice"""
@@ -118,8 +116,8 @@ class CoupledFlowPolicy(FlowPolicy):
         z, y = jnp.moveaxis(self.forward(params, obs, evidence.fresh), -2, 0)
         # The root has no derivative at z = y.
         apart = jnp.sqrt(jnp.square(z - y).sum(-1) + 1e-12)
-        bound = self.cfm_loss(params, obs, action, evidence.draws) @ self.draw_weights
-        return make_scores(-log_prob[..., None], bound=bound)._replace(penalty=apart)
+        bound, field = self.bound(params, obs, action, evidence.draws)
+        return make_scores(-log_prob[..., None], bound=bound, field=field)._replace(penalty=apart)
 
     def ends(self, params: Params, obs: jax.Array, action: jax.Array, trace: jax.Array) -> tuple[jax.Array, jax.Array]:
         """The base noise that the ordinary flow of the same field maps to the action, and the action."""

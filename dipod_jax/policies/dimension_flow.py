@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,8 +21,6 @@ COUPLED_TIMES = (0.2, 0.8)  # of the pair, as coupled-GRPO's share of masked tok
 class DimensionFlowOptions(FlowOptions):
     """A flow-matching policy whose score is the velocity error in each dimension; its draws are used for the bound
     only."""
-
-    has_velocity: ClassVar[bool] = False
 
     passes: Literal["one-step", "coupled"] = "one-step"
     """where the errors are measured: one-step, at t = 1 only, where the network sees nothing of the action (d1's
@@ -71,5 +69,5 @@ class DimensionFlowPolicy(FlowPolicy):
         velocity = self.velocity(params, obs[..., None, :], interpolate(action, passes.t, passes.eps), passes.t)
         squares = jnp.square(velocity - (passes.eps - action[..., None, :]))  # (..., 1 or 3, d)
         loss = squares.sum(-2) * (1.0 if self.options.passes == "one-step" else 0.5)
-        bound = self.cfm_loss(params, obs, action, evidence.draws) @ self.draw_weights
-        return make_scores(loss, bound=bound)
+        bound, field = self.bound(params, obs, action, evidence.draws)
+        return make_scores(loss, bound=bound, field=field)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,8 +23,6 @@ NEWTON_TOLERANCE = 1e-4
 class ExactFlowOptions(FlowOptions):
     """A flow-matching policy whose score is the exact likelihood of its sampler; its draws are used for the bound
     only."""
-
-    has_velocity: ClassVar[bool] = False
 
     def build(self, observation_size: int, action_size: int) -> ExactFlowPolicy:
         return ExactFlowPolicy(self, observation_size, action_size)
@@ -67,5 +65,5 @@ class ExactFlowPolicy(FlowPolicy):
             max_iterations=NEWTON_ITERATIONS,
             tolerance=NEWTON_TOLERANCE,
         )
-        bound = self.cfm_loss(params, obs, action, evidence.draws) @ self.draw_weights
-        return make_scores(-exact.log_prob.reshape(*action.shape[:-1], 1), bound=bound)
+        bound, field = self.bound(params, obs, action, evidence.draws)
+        return make_scores(-exact.log_prob.reshape(*action.shape[:-1], 1), bound=bound, field=field)

@@ -26,7 +26,7 @@ from dipod_jax.bounds import (
 from dipod_jax.checks import Checked
 from dipod_jax.networks import VelocityField
 from dipod_jax.policies.base import POLICIES, ChainPolicy, ConditionalPolicy, FieldPolicy, PolicyOptions
-from dipod_jax.types import Evidence, Params, Scores, Trace, make_scores
+from dipod_jax.types import Evidence, FieldScores, Params, Scores, Trace, make_scores
 
 NEWTON_ITERATIONS = 10
 NEWTON_TOLERANCE = 1e-4
@@ -38,7 +38,6 @@ class FlowOptions(PolicyOptions):
     """A flow-matching policy: a velocity field, its sampler, and the (t, eps) draws of its bound."""
 
     has_bound: ClassVar[bool] = True
-    has_velocity: ClassVar[bool] = True
     has_field: ClassVar[bool] = True
     samplers: ClassVar[tuple[str, ...]] = ("euler", "midpoint", "heun")
     """the values of `sampler` that the family's steps can be"""
@@ -191,10 +190,21 @@ class FlowPolicy:
 
     def score(self, params: Params, obs: jax.Array, action: jax.Array, evidence: Evidence) -> Scores:
         """(..., N) CFM loss of each draw, which is also the bound."""
-        loss, velocity = self._losses(params, obs, action, evidence)
-        scores = make_scores(loss, weight=self.draw_weights, bound=loss @ self.draw_weights)
-        denoised = interpolate(action, evidence.t, evidence.eps) - evidence.t[..., None] * velocity
-        return scores._replace(time=evidence.t, velocity=velocity, denoised=denoised)
+        loss, field = self.score_draws(params, obs, action, evidence)
+        return make_scores(loss, weight=self.draw_weights, bound=loss @ self.draw_weights, field=field)
+
+    def score_draws(
+        self, params: Params, obs: jax.Array, action: jax.Array, draws: Draws
+    ) -> tuple[jax.Array, FieldScores]:
+        """(..., N) CFM loss of each draw, and the field there."""
+        loss, velocity = self._losses(params, obs, action, draws)
+        denoised = interpolate(action, draws.t, draws.eps) - draws.t[..., None] * velocity
+        return loss, FieldScores(jnp.broadcast_to(self.draw_weights, draws.t.shape), draws.t, velocity, denoised)
+
+    def bound(self, params: Params, obs: jax.Array, action: jax.Array, draws: Draws) -> tuple[jax.Array, FieldScores]:
+        """(...) the bound, the mean CFM loss over the draws, and the field there."""
+        loss, field = self.score_draws(params, obs, action, draws)
+        return loss @ self.draw_weights, field
 
     def cfm_loss(self, params: Params, obs: jax.Array, action: jax.Array, draws: Draws) -> jax.Array:
         """(..., N) CFM loss of each draw, in the form and reduction of the options, or the draw's share of the negative

@@ -25,7 +25,6 @@ from dipod_jax.types import Evidence, Params, Scores, Steps, Trace, make_scores
 class ChainOptions(FlowOptions):
     """A flow-matching policy that acts by Gaussian steps."""
 
-    has_velocity: ClassVar[bool] = False
     has_steps: ClassVar[bool] = True
 
 
@@ -151,8 +150,8 @@ class FlowSdePolicy(FlowPolicy):
         The action is the path's end; the bound is its CFM loss.
         """
         steps = self.steps(params, obs, evidence.path)
-        bound = self.cfm_loss(params, obs, action, evidence.draws) @ self.draw_weights
-        return make_scores(path_losses(steps, evidence.path), bound=bound)._replace(steps=steps)
+        bound, field = self.bound(params, obs, action, evidence.draws)
+        return make_scores(path_losses(steps, evidence.path), bound=bound, field=field)._replace(steps=steps)
 
     def ends(self, params: Params, obs: jax.Array, action: jax.Array, trace: Trace) -> tuple[jax.Array, jax.Array]:
         """The base noise that the noise-free sampler maps to the action, and the action."""

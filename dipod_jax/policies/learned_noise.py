@@ -87,5 +87,5 @@ class LearnedNoisePolicy(FlowSdePolicy):
         steps, path = self.steps(params, obs, evidence.path), evidence.path
         total = path_losses(steps, path).sum(-1) - standard_normal_log_prob(path[..., 0, :])
         per_number = total / (path.shape[-2] * path.shape[-1])
-        bound = self.cfm_loss(params, obs, action, evidence.draws) @ self.draw_weights
-        return make_scores(per_number[..., None], bound=bound)._replace(steps=steps)
+        bound, field = self.bound(params, obs, action, evidence.draws)
+        return make_scores(per_number[..., None], bound=bound, field=field)._replace(steps=steps)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,8 +18,6 @@ from dipod_jax.types import Evidence, Params, Scores, make_scores
 @dataclass(frozen=True)
 class PairedFlowOptions(FlowOptions):
     """A flow-matching policy that scores each action together with another one drawn in the same state."""
-
-    has_velocity: ClassVar[bool] = False
 
     def build(self, observation_size: int, action_size: int) -> PairedFlowPolicy:
         return PairedFlowPolicy(self, observation_size, action_size)
@@ -46,8 +44,8 @@ class PairedFlowPolicy(FlowPolicy):
         return RivalAndDraws(self.options.explore(action_key, rival), self.sample_draws(draws_key, obs.shape[:-1]))
 
     def score(self, params: Params, obs: jax.Array, action: jax.Array, evidence: Evidence) -> Scores:
-        """(..., 2) mean CFM loss of the action and of its rival at the same draws; the mean and the bound are those of
-        the action."""
-        pair = (action, evidence.rival)
-        losses = [self.cfm_loss(params, obs, a, evidence.draws) @ self.draw_weights for a in pair]
-        return make_scores(jnp.stack(losses, -1), weight=jnp.array([1.0, 0.0]), bound=losses[0])
+        """(..., 2) mean CFM loss of the action and of its rival at the same draws; the mean, the bound and the field
+        are those of the action."""
+        bound, field = self.bound(params, obs, action, evidence.draws)
+        rival, _ = self.bound(params, obs, evidence.rival, evidence.draws)
+        return make_scores(jnp.stack([bound, rival], -1), weight=jnp.array([1.0, 0.0]), bound=bound, field=field)

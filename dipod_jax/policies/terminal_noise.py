@@ -24,7 +24,6 @@ LOG_STD_RANGE = (-5.0, 2.0)
 class TerminalNoiseOptions(FlowOptions):
     """A flow-matching policy with learned Gaussian noise on its end point, one standard deviation per dimension."""
 
-    has_velocity: ClassVar[bool] = False
     has_steps: ClassVar[bool] = True  # one, the last
 
     initial_noise: float = 1.0
@@ -123,15 +122,12 @@ class TerminalNoisePolicy(FlowPolicy):
         loss = (0.5 * jnp.square(z) + log_std + 0.5 * np.log(2.0 * np.pi)).sum(-1)
         t = draws.t[..., None]
         brownian = jnp.square(t * velocity + self._chord(ends, draws.t) + (1.0 - t) * acting).mean(-1)
-        scores = make_scores(
-            loss,
-            weight=self.draw_weights,
-            bound=self.cfm_loss(params, obs, ends.endpoint, draws) @ self.draw_weights,
-        )
+        bound, field = self.bound(params, obs, ends.endpoint, draws)
+        scores = make_scores(loss, weight=self.draw_weights, bound=bound, field=field)
         std = jnp.broadcast_to(jnp.exp(log_std), shift.shape)
         steps = Steps(-shift, std, jnp.broadcast_to(self.draw_weights, loss.shape))
         penalty = brownian @ self.draw_weights
-        return scores._replace(steps=steps, penalty=penalty, time=draws.t, velocity=velocity)
+        return scores._replace(steps=steps, penalty=penalty)
 
     def given_noise(
         self, params: Params, obs: jax.Array, action: jax.Array, evidence: EndsAndVelocity

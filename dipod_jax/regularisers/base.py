@@ -12,9 +12,8 @@ from dipod_jax.options import register_options
 from dipod_jax.registry import Registry
 from dipod_jax.types import Scores
 
-Need = Literal["bound", "entropy", "reference", "velocity", "steps", "denoised"]
-"""What a regulariser needs from a policy: `velocity` at its draws or the `steps` that made an action, each together
-with those of a reference policy; `denoised`, the action that the network predicts from each draw."""
+Need = Literal["bound", "entropy", "field", "steps"]
+"""What a regulariser needs from a policy; `field`, its velocity field at the bound's draws."""
 
 
 class Terms(NamedTuple):
@@ -38,6 +37,8 @@ class Regulariser:
     """the word on the command line: --regularisers.<name>.weight"""
     needs: ClassVar[Need | None] = None
     """what the policy must offer; with any other policy the config is refused, with the reason"""
+    needs_reference: ClassVar[bool] = False
+    """whether it compares with a reference policy, which must be kept"""
 
     weight: float = 0.0
     """weight of the term, >= 0; 0 leaves it out"""
@@ -51,11 +52,6 @@ class Regulariser:
     def check_policy(self, policy: Any) -> None:
         """Refuse options of a policy that has what it `needs`, with one line; called where it has a weight."""
         del policy
-
-    @property
-    def needs_reference(self) -> bool:
-        """Whether a reference policy must be kept."""
-        return self.needs in ("reference", "velocity", "steps")
 
     def __call__(self, terms: Terms) -> jax.Array:
         """The weighted term, a scalar to minimise."""

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax.lax import stop_gradient
 
-from dipod_jax.regularisers.base import Need, Regulariser, Terms, register_regulariser
+from dipod_jax.regularisers.base import Regulariser, Terms, register_regulariser
 from dipod_jax.types import Scores, matched
 
 MAX_EXPONENT = 20.0  # of k3: e^20 and its gradient are finite in float32, also weighted and squared
@@ -56,7 +56,7 @@ class K2(Regulariser):
     The weight is in the unit of the scores: for a loss that is the mean over d dimensions, ESPO's beta is weight / d.
     """
 
-    needs: ClassVar[Need | None] = "reference"
+    needs_reference: ClassVar[bool] = True
 
     draws: Literal["average", "per-draw"] = "average"
     """square the difference of mean losses, or each draw's (GDSD)"""

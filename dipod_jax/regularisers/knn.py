@@ -46,7 +46,7 @@ class KnnEntropy(Regulariser):
     samples of the policy. With few draws it is mostly noise; its cost grows with the square of their number.
     """
 
-    needs: ClassVar[Need | None] = "denoised"
+    needs: ClassVar[Need | None] = "field"
 
     neighbour: int = 1
     """k, which nearest neighbour's distance is taken, at least 1 and less than the number of draws"""
@@ -61,5 +61,5 @@ class KnnEntropy(Regulariser):
 
     def __call__(self, terms: Terms) -> jax.Array:
         """-weight * mean entropy in nats."""
-        assert terms.new.denoised is not None, "the config's checks refuse this over a policy without"
-        return -self.weight * knn_entropy(terms.new.denoised, self.neighbour).mean()
+        assert terms.new.field is not None, "the config's checks refuse this over a policy without"
+        return -self.weight * knn_entropy(terms.new.field.denoised, self.neighbour).mean()

@@ -22,6 +22,7 @@ class PathKl(Regulariser):
     """
 
     needs: ClassVar[Need | None] = "steps"
+    needs_reference: ClassVar[bool] = True
 
     def __call__(self, terms: Terms) -> jax.Array:
         """weight * path KL."""

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
-from score_batches import numerical_gradient, random_batch, scores
+from score_batches import field_scores, numerical_gradient, random_batch, scores
 
 from dipod_jax.objectives.awm import Awm, weigh
 from dipod_jax.presets import make_config
@@ -24,7 +24,7 @@ WEIGHTINGS = {
 
 
 def flow_scores(loss, velocity=None):
-    return scores(loss, time=jnp.float32(TIME), velocity=None if velocity is None else jnp.float32(velocity))
+    return scores(loss, field=field_scores(np.zeros((*NEW.shape, 3)) if velocity is None else velocity, TIME))
 
 
 @pytest.mark.parametrize("ratio", ["per-draw", "average"])

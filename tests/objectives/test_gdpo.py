@@ -65,7 +65,7 @@ def test_a_flow_at_the_nodes_scores_with_the_weights_of_the_quadrature():
         return policy.score(params, obs, action, policy.prepare(params, key, obs, ()))
 
     found = run(jax.random.key(0))
-    assert_allclose(found.time, np.broadcast_to(NODES, (5, 3)), rtol=1e-6)
+    assert_allclose(found.field.time, np.broadcast_to(NODES, (5, 3)), rtol=1e-6)
     assert_allclose(found.weight, WEIGHTS, rtol=1e-6)
     assert_allclose(found.bound, found.loss @ WEIGHTS, rtol=1e-5)
     assert_allclose(found.mean(), found.bound, rtol=1e-6)

@@ -25,7 +25,7 @@ def test_a_familys_scores_come_with_what_it_says(name):
     scores = jax.eval_shape(policy.score, params, obs, action, evidence)
     options = policy.options
     assert (scores.bound is not None) is options.has_bound
-    assert (scores.velocity is not None) >= options.has_velocity
     assert (scores.steps is not None) >= options.has_steps
-    if options.has_velocity:  # weighted in a mean over the draws (`regularisers.velocity`)
-        assert scores.velocity.shape == (*scores.loss.shape, ACTION) and scores.time.shape == scores.loss.shape
+    time, num_draws = scores.field.time, options.num_draws
+    assert time.shape == scores.field.weight.shape == (*action.shape[:-1], num_draws)
+    assert scores.field.velocity.shape == scores.field.denoised.shape == (*time.shape, ACTION)

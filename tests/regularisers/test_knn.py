@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
-from score_batches import scores
+from score_batches import field_scores, scores
 
 from dipod_jax.config import Config
 from dipod_jax.objectives.ppo import Ppo
@@ -30,7 +30,8 @@ def test_the_entropy_of_many_normal_samples_is_that_of_the_normal_distribution()
 
 
 def test_descent_pushes_predictions_apart_and_equal_ones_have_a_finite_gradient():
-    term = lambda p: KnnEntropy(0.5)(Terms(scores(np.zeros((1, 3)), denoised=p), scores(np.zeros((1, 3))), None, None))
+    old = scores(np.zeros((1, 3)))
+    term = lambda p: KnnEntropy(0.5)(Terms(old._replace(field=field_scores(p, denoised=p)), old, None, None))
     apart, equal = jax.jit(jax.vmap(jax.grad(term)))(jnp.float32([[[[0.0], [1.0], [3.0]]], [[[2.0], [2.0], [2.0]]]]))
     # d/dx of -.5 mean log rho: the first two are each other's nearest, the third's nearest is the second
     assert_allclose(apart[0, :, 0], -0.5 / 3 * np.array([-2.0, 2.0 - 0.5, 0.5]), rtol=1e-5)
@@ -42,15 +43,15 @@ def test_a_policys_predictions_are_its_action_where_its_velocity_points_from_the
     params, obs, action = policy.init(jax.random.key(0)), jnp.ones((4, 3)), jnp.full((4, 2), 0.3)
     draws = policy.prepare(params, jax.random.key(1), obs, ())
     found = jax.jit(policy.score)(params, obs, action, draws)
-    assert found.denoised.shape == (4, 2, 2) and found.kept().denoised is None
+    assert found.field.denoised.shape == (4, 2, 2) and found.kept().field.denoised is None
     # v = eps - a is exact: then a is predicted, and an error of v is one of t times it
     exact = draws.eps - action[:, None]
-    error = -draws.t[..., None] * (found.velocity - exact)
-    assert_allclose(found.denoised - action[:, None], error, atol=1e-5)
+    error = -draws.t[..., None] * (found.field.velocity - exact)
+    assert_allclose(found.field.denoised - action[:, None], error, atol=1e-5)
 
 
 def test_it_is_refused_over_a_policy_without_predictions_and_with_too_few_draws():
-    with pytest.raises(ValueError, match=r"--regularisers.knn.weight 0.1 .*: 0 with the objective ppo: .* no denoised"):
+    with pytest.raises(ValueError, match=r"--regularisers.knn.weight 0.1 .* the objective ppo: .* no velocity field"):
         override(Config(Ppo(), GaussianOptions()), {"regularisers.knn.weight": 0.1})
     with pytest.raises(ValueError, match=r"--regularisers.knn.neighbour 8 .*: less than policy.num-draws = 8"):
         override(Config(), {"regularisers.knn.weight": 0.1, "regularisers.knn.neighbour": 8})

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from chains import acted, make
 from numpy.testing import assert_allclose, assert_array_equal
-from score_batches import numerical_gradient, random_batch, scores
+from score_batches import field_scores, numerical_gradient, random_batch, scores
 
 from dipod_jax.objectives.fpo import Fpo
 from dipod_jax.policies.gaussian import GaussianOptions
@@ -93,8 +93,7 @@ def test_a_sample_that_one_of_the_two_does_not_know_takes_no_part(draws):
 
 
 def flow_scores(velocity, time):
-    velocity = jnp.asarray(velocity, jnp.float32)
-    return scores(jnp.zeros(velocity.shape[:-1]), velocity=velocity, time=jnp.asarray(time, jnp.float32))
+    return scores(np.zeros(velocity.shape[:-1]), field=field_scores(velocity, time))
 
 
 @pytest.mark.parametrize("weighting", ["uniform", "elbo"])
@@ -112,7 +111,7 @@ def test_the_velocity_kl_equals_its_formula_and_its_gradient_that_of_the_formula
 
 
 def test_the_velocity_kl_is_finite_at_both_ends_of_time():
-    new, reference = flow_scores(np.ones((1, 2, 3)), [[0.0, 1.0]]), flow_scores(np.zeros((1, 2, 3)), [[0.0, 1.0]])
+    new, reference = (field_scores(np.full((1, 2, 3), v), [[0.0, 1.0]]) for v in (1.0, 0.0))
     # AWM's weight at t = .01 and .99
     assert_allclose(velocity_kl(new, reference, "elbo"), (0.99 / 0.01 + 0.01 / 0.99) / (2 * 0.49) / 2, rtol=1e-4)
     slope = jax.grad(lambda v: velocity_kl(new._replace(velocity=v), reference, "elbo").sum())(new.velocity)
