@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, Union
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, Union
 
 import tyro
 
@@ -66,6 +66,9 @@ def stored_fields(options: Any) -> list[str]:
 @dataclass(frozen=True)
 class Config:
     """Train a policy on one of MuJoCo Playground's DM-Control tasks."""
+
+    room: ClassVar[str] = "control"
+    """which kind of run it is"""
 
     objective: AnyObjective = field(default_factory=OBJECTIVES["fpo"])
     """what the update maximises; chosen by --objective NAME"""
@@ -230,6 +233,16 @@ class Config:
     def initial_beta(self) -> float:
         """The number that beta starts at."""
         return self.beta_control.initial if self.beta == "auto" else float(self.beta)
+
+    @property
+    def method(self) -> str:
+        """The name that `--objective` takes."""
+        return self.objective.name
+
+    @property
+    def on_accelerator(self) -> bool:
+        """Whether the physics are, and with them the run."""
+        return self.backend != "native"
 
     @property
     def beta_label(self) -> str:

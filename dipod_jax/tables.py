@@ -73,3 +73,10 @@ def table(rows: Sequence[Mapping[str, str]]) -> str:
 
 def _cell(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|")
+
+
+def shown_return(value: float | None, sign: str = "") -> str:
+    """A return as text, rounded to a whole number if it is large."""
+    if value is None:
+        return "-"
+    return f"{value:{sign}.0f}" if abs(value) >= 10 else f"{value:{sign}.2g}"

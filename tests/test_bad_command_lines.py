@@ -110,6 +110,7 @@ report | file | file
 sweep | --betas | --betas
 sweep | --betas 0 0 | --betas 0 0
 sweep | --betas 0 --beta 1 | --beta
+sweep | --tasks sudoku BallInCup --betas 0 | --tasks BallInCup language
 sweep | --betas 0 --rollout.num-envs 100000000000 | --rollout.num-envs GiB
 ablation | --parts nothing | --parts nothing
 ablation | --preset paper | --preset

@@ -8,19 +8,22 @@ import itertools
 import math
 import shlex
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from dipod_jax.checks import check_selection, require
+from dipod_jax.commands import language as language_command
 from dipod_jax.commands import train as train_command
 from dipod_jax.commands._arms import parse_known, refuse_options
-from dipod_jax.config import Config
 from dipod_jax.envs.tasks import folder_name
+from dipod_jax.language import TASKS as LANGUAGE_TASKS
 from dipod_jax.studies.sweep.plan import UNITS, Unit, make_unit
+from dipod_jax.studies.sweep.rooms import AnyConfig
 
 MOST_UNITS = 10_000  # of one command: each is a process's work, and a line on the screen
 OWNED = {"task": "use --tasks", "objective": "use --objectives", "beta": "use --betas"}
 SESSIONS = ("resume", "out", "seeds", "seed-list", "logger", "distributed", "preset", "backend", "strict-resume")
+SESSIONS += ("first-seed", "cache")
 
 
 def launch_options() -> argparse.ArgumentParser:
@@ -36,7 +39,7 @@ def launch_options() -> argparse.ArgumentParser:
 
 
 def own_options(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
-    """The options of a sweep, and what is left for `dipod train`."""
+    """The options of a sweep, and what is left for `dipod train` or `dipod language`."""
     own = launch_options()
     for name in ("task", "objective"):
         own.add_argument(f"--{name}s", f"--{name}", nargs="*", action="append", dest=f"{name}s")
@@ -64,7 +67,7 @@ def default_out(tasks: Sequence[str]) -> Path:
 
 
 def check_rest(rest: Sequence[str]) -> None:
-    """Refuse options of `dipod train` that a sweep sets itself."""
+    """Refuse options of a single run that a sweep sets itself."""
     refuse_options(rest, ("beta", "resume"), "use --betas; a sweep that was stopped goes on with the same command")
     check_seeds(rest)
 
@@ -85,12 +88,12 @@ def plan_units(own: argparse.Namespace, rest: list[str]) -> list[Unit]:
     num_units = len(own.tasks) * len(own.objectives) * len(own.betas or "1")
     num_units *= math.prod(max(1, len(grid) - 1) for grid in own.grid)
     require(num_units <= MOST_UNITS, "grid", f"of {num_units} runs", f"at most {MOST_UNITS} in one command")
-    points = grid_points(own.grid)
+    points, parse = grid_points(own.grid), parser_of(own.tasks)
     units: list[Unit] = []
     for task, objective, point in itertools.product(own.tasks, own.objectives, points):
         words = [word for name, value in point.items() for word in option_words(name, value)]
         chosen = ["--task", task, "--objective", objective, "--out", str(own.out / UNITS / "new")]
-        config = train_command.parse([*rest, *words, *chosen])
+        config = parse([*rest, *words, *chosen])
         units += [make_unit(own.out, arm, point, shlex.join(rest)) for arm in with_betas(config, own.betas)]
     repeated = [unit for unit, count in Counter(unit.id for unit in units).items() if count > 1]
     same = next((unit for unit in units if unit.id in repeated), None)
@@ -100,7 +103,22 @@ def plan_units(own: argparse.Namespace, rest: list[str]) -> list[Unit]:
     return units
 
 
-def with_betas(config: Config, betas: Sequence[str] | None) -> list[Config]:
+def parser_of(tasks: Sequence[str]) -> Callable[[list[str]], AnyConfig]:
+    """The parser of the command that trains one run of these tasks.
+
+    Raises:
+        ValueError: one line: they are of two commands.
+    """
+    of_language = [task for task in tasks if task in LANGUAGE_TASKS]
+    if not of_language:
+        return train_command.parse
+    known = ", ".join(LANGUAGE_TASKS)
+    other = next((task for task in tasks if task not in LANGUAGE_TASKS), "")
+    require(not other, "tasks", other, f"with {of_language[0]} those of dipod language: {known}")
+    return language_command.parse
+
+
+def with_betas(config: AnyConfig, betas: Sequence[str] | None) -> list[AnyConfig]:
     """The config with every beta; with its own where none are given."""
     if betas is None:
         return [config]

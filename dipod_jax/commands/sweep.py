@@ -15,7 +15,7 @@ from dipod_jax.commands._units import check_rest, own_options, plan_units
 from dipod_jax.launch.base import Job, Launcher, find_launchers
 from dipod_jax.runs import check_writable
 from dipod_jax.runs.provenance import command_line
-from dipod_jax.studies.sweep.plan import PLAN, Unit, check_backend, check_place, extend_plan, read_plan
+from dipod_jax.studies.sweep.plan import PLAN, Unit, check_comparable, check_place, extend_plan, read_plan
 from dipod_jax.studies.sweep.reporting import draw
 from dipod_jax.studies.sweep.shards import parse_shard
 from dipod_jax.studies.sweep.states import describe_failed, is_done, state_of
@@ -23,16 +23,17 @@ from dipod_jax.tables import counted, table
 
 USAGE = """usage: dipod sweep [--tasks TASK ...] [--objectives NAME ...] [--betas BETA ...] [--grid OPTION VALUE ...]
                    [--out DIR] [--launcher LAUNCHER] [--workers N] [--shard [i/n]] [--ray-address ADDRESS]
-                   [--dry-run] [options of dipod train]
+                   [--dry-run] [options of dipod train, or dipod language]
 
 Train one run for every combination of task, objective, beta (a number, or auto) and grid value, each with all its
 seeds, into DIR/units, then write DIR/report.html. DIR/plan.csv lists the runs. To continue a sweep that was stopped,
 give the same command again: finished runs are kept, the others are continued. To extend a sweep, give more betas,
 tasks or objectives with the same DIR (default: runs/sweep/ and the names of the tasks).
 
-  --tasks, --objectives   default: BallInCup and fpo; --task and --objective mean the same
+  --tasks, --objectives   default: BallInCup and fpo; --task and --objective mean the same. sudoku and countdown are
+                          runs of dipod language, whose return is the mean reward of an answer
   --betas                 default: the preset's beta
-  --grid OPTION VALUE ... an option of dipod train and its values; may be given several times. A value with commas is
+  --grid OPTION VALUE ... an option of a run and its values; may be given several times. A value with commas is
                           passed as several words: --grid policy.hidden-sizes 64,64 32,32,32
   --launcher              local (default): processes on this machine; ray: an existing cluster
                           (pip install 'dipod-jax[ray]'); slurm, kubernetes: writes a script for you to submit
@@ -43,7 +44,8 @@ tasks or objectives with the same DIR (default: runs/sweep/ and the names of the
   --ray-address           address of the Ray cluster; default: the one that Ray finds
   --dry-run               show the plan and write nothing
 
-`dipod train --help` lists the other options. Exit status 1: some runs failed; the same command tries them again.
+`dipod train --help` and `dipod language --help` list the other options. Exit status 1: some runs failed; the same
+command tries them again.
 """
 
 
@@ -80,7 +82,7 @@ def check_launch(own: argparse.Namespace, out: Path) -> None:
 
 def make_request(own: argparse.Namespace, out: Path, units: list[Unit]) -> Request:
     """What `launch_options` ask of the units."""
-    check_backend([*(read_plan(out) if (out / PLAN).exists() else []), *units])
+    check_comparable([*(read_plan(out) if (out / PLAN).exists() else []), *units])
     check_writable(max((unit.folder for unit in units), key=lambda folder: len(folder.name)))
     launcher = find_launchers()[own.launcher]()
     require(own.shard is None or launcher.waits, "shard", own.shard, f"left out with --launcher {own.launcher}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, Union
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeAlias, Union
 
 import tyro
 
@@ -115,6 +115,9 @@ class MeasureOptions:
 class LanguageConfig:
     """Post-train a masked diffusion on a verifiable task; the model is pretrained once and cached."""
 
+    room: ClassVar[str] = "language"
+    """which kind of run it is, as `config.json` names it"""
+
     objective: AnyObjective
     """what the update maximises; chosen by --objective NAME"""
     problems: AnyTask
@@ -179,6 +182,23 @@ class LanguageConfig:
             "auto",
             f"a number, or with --measure.drift-interval > 0 and {LARGEST_LENGTH - 2} blanks at most",
         )
+
+    @property
+    def on_accelerator(self) -> bool:
+        """Whether the run is, as JAX finds one."""
+        from dipod_jax.presets import accelerator
+
+        return accelerator() is not None
+
+    @property
+    def beta_label(self) -> str:
+        """Beta as used in names: `0.05` or `auto`."""
+        return self.beta if isinstance(self.beta, str) else f"{self.beta:g}"
+
+    @property
+    def planned_steps(self) -> int:
+        """Number of answers that a seed has learned from when training ends."""
+        return self.learning.num_iterations * self.learning.num_prompts * self.learning.samples_per_prompt
 
     @property
     def all_seeds(self) -> tuple[int, ...]:
@@ -246,7 +266,7 @@ def to_json(config: LanguageConfig) -> dict[str, Any]:
     from dipod_jax.runs._disk import plain
 
     values = plain({name: getattr(config, name) for name in stored_fields(config)})
-    return values | {"room": "language", "objective": {"name": config.objective.name, **values["objective"]}}
+    return values | {"room": config.room, "objective": {"name": config.objective.name, **values["objective"]}}
 
 
 def from_json(values: dict[str, Any]) -> LanguageConfig:

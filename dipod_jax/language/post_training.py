@@ -15,7 +15,7 @@ from dipod_jax.language.evaluation import Accuracy, evaluate
 from dipod_jax.language.measurement import Samples, measure_drift
 from dipod_jax.language.task import Problems
 from dipod_jax.objectives import Objective
-from dipod_jax.options import as_arrays
+from dipod_jax.options import as_arrays, override
 from dipod_jax.policies.masked import MaskedPolicy
 from dipod_jax.types import Metrics, Params, Scores, matched
 
@@ -64,6 +64,13 @@ class Programs:
     measure: Callable[[RunState], Metrics] | None
     """None if the drift is not measured"""
     evaluate: Callable[[RunState, Problems], Accuracy]
+
+
+def program_key(config: LanguageConfig) -> str:
+    """The same for configs that one program serves: they differ in `Tunables`, seeds, length and folders alone."""
+    data = {"learning.learning_rate": 1.0, "learning.advantage_shift": 0.0, "learning.num_iterations": 1}
+    data |= {"measure.drift_interval": int(config.measures_drift), "measure.evaluation_interval": 1}
+    return repr(override(config, {"beta": 0.0, "method": "fpo", "first_seed": 0, "resume": False, "out": None, **data}))
 
 
 def make_programs(config: LanguageConfig) -> Programs:

@@ -32,8 +32,8 @@ class Job:
 
     @property
     def on_accelerator(self) -> bool:
-        """Whether units want one, by their physics; all units of a sweep have the same."""
-        return self.units[0].config.backend != "native"
+        """Whether units want one: all of them or none, by their physics or, without, by what this machine has."""
+        return self.units[0].config.on_accelerator
 
 
 class Launcher:

@@ -12,7 +12,7 @@ from dipod_jax.launch.base import Job
 from dipod_jax.studies.sweep.plan import Unit
 from dipod_jax.studies.sweep.reporting import draw
 from dipod_jax.studies.sweep.states import State, failures, is_taken, position, state_of
-from dipod_jax.tables import counted, duration, number_or_dash
+from dipod_jax.tables import counted, duration, shown_return
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -124,7 +124,7 @@ class Board:
             return False
         if now in ("done", "running") and before is not None:
             last = self._returns[unit.id] if now == "done" else None
-            self.line(f"{unit.name}: {now}{'' if last is None else f', return {last:.0f}'}")
+            self.line(f"{unit.name}: {now}{'' if last is None else f', return {shown_return(last)}'}")
         self._undrawn |= now == "done" and before is not None
         return now != "waiting"
 
@@ -146,7 +146,7 @@ class Board:
             table.add_column(name, justify="left" if name == "running" else "right")
         for unit in self.running[:MOST_ROWS]:
             share = 100.0 * self._steps[unit.id] / unit.total_steps
-            table.add_row(unit.name, f"{share:.0f} %", number_or_dash(self._returns[unit.id], ".0f"))
+            table.add_row(unit.name, f"{share:.0f} %", shown_return(self._returns[unit.id]))
         if len(self.running) > MOST_ROWS:
             table.add_row(f"and {len(self.running) - MOST_ROWS} more", "", "")
         return table

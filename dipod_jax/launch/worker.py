@@ -24,9 +24,10 @@ from dipod_jax.cli import run_cli
 from dipod_jax.launch.base import RELEASE_S, SOME_FAILED
 from dipod_jax.runs.lock import LOCK, FolderLock
 from dipod_jax.studies.sweep.plan import Unit, read_plan
+from dipod_jax.studies.sweep.rooms import program_key
 from dipod_jax.studies.sweep.shards import parse_shard
 from dipod_jax.studies.sweep.states import TRIES, failures, is_done, take
-from dipod_jax.studies.sweep.trainer import Trainer, attempt, program_key
+from dipod_jax.studies.sweep.trainer import Trainer, attempt
 
 LOOK_AGAIN_S = 0.1
 TRAINING = ": training"  # after a unit's name: the last such line says what a worker had when it died

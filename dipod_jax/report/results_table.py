@@ -8,7 +8,7 @@ from dipod_jax.studies.collected import Study
 from dipod_jax.studies.published import BEST, FPO, POLICY_GRADIENT, PPO, Published
 from dipod_jax.studies.statistics import Interval
 from dipod_jax.studies.summary import Row
-from dipod_jax.tables import number_or_dash
+from dipod_jax.tables import number_or_dash, shown_return
 
 
 class Cells(NamedTuple):
@@ -73,13 +73,6 @@ def sources(study: Study) -> list[str]:
     for task, number in known:
         found.setdefault(number.source, []).append(f"{number.method} on {task}")
     return [f"{source}: {', '.join(what)}" for source, what in found.items()]
-
-
-def shown_return(value: float | None, sign: str = "") -> str:
-    """A return as text, rounded to a whole number if it is large."""
-    if value is None:
-        return "-"
-    return f"{value:{sign}.0f}" if abs(value) >= 10 else f"{value:{sign}.2g}"
 
 
 def interval_text(interval: Interval | None, form: str) -> str:

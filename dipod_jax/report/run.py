@@ -35,7 +35,8 @@ def objective_of(config: Mapping[str, Any]) -> tuple[str | None, dict[str, Any]]
     objective = config.get("objective")
     if isinstance(objective, Mapping):
         options = dict(objective)
-        return options.pop("name", None), options
+        name = options.pop("name", None)
+        return config.get("method", name), options  # a method over tokens is an objective with other defaults
     return objective, dict(config.get(_OLD_SECTIONS.get(str(objective), ""), {}))
 
 

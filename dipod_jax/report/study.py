@@ -12,14 +12,14 @@ from dipod_jax.report.charts import Bands, Section, bands, names_of, sections
 from dipod_jax.report.data import write_curves, write_results
 from dipod_jax.report.markdown import write_markdown
 from dipod_jax.report.origins import origins
-from dipod_jax.report.results_table import results_table, shown_return, sources
+from dipod_jax.report.results_table import results_table, sources
 from dipod_jax.runs import RunFolder, RunFolderError
 from dipod_jax.runs._disk import plain, read_bytes, write_text
 from dipod_jax.studies.collected import SeedRun, Study, collect, collect_study
 from dipod_jax.studies.summary import Row, cautions, rows, verdicts
 from dipod_jax.studies.sweep.plan import MAX_PLAN_BYTES, TABLE, planned_by, read_plan
 from dipod_jax.studies.sweep.states import failures, is_done
-from dipod_jax.tables import duration, short_number
+from dipod_jax.tables import duration, short_number, shown_return
 from dipod_jax.viz._style import COLOURS
 from dipod_jax.viz.figure2 import plot_figure2
 

@@ -193,9 +193,9 @@ class RunFolder:
             ) from error
 
     def has_reached(self, env_steps: int) -> bool:
-        """Whether the run has written a result that is whole, with at least so many env steps."""
-        result = self.standing_result("env_steps")
-        return result is not None and result["env_steps"] >= env_steps
+        """Whether the run has written a result that is whole, with at least so many env steps or samples."""
+        result = self.standing_result()
+        return result is not None and _reached(result) >= env_steps
 
     def read_result(self) -> dict[str, Any] | None:
         """Content of `result.json`, or None where the run has not written one yet.
@@ -227,8 +227,7 @@ class RunFolder:
             self.say(f"warning: {damage}; it is set aside as {aside.name}, and the run goes on")
             return
         if result is not None:
-            reached = result.get("env_steps", result.get("samples", 0))
-            (self.path / RESULT).rename(self.path / f"result-{reached}.json")
+            (self.path / RESULT).rename(self.path / f"result-{_reached(result)}.json")
 
     def _free_name(self, pattern: str) -> Path:
         """`pattern` with the first number that no file has."""
@@ -269,6 +268,10 @@ class RunFolder:
         self._metrics.close_file()
         if self._lock is not None:
             self._lock.release()
+
+
+def _reached(result: dict[str, Any]) -> int:
+    return result.get("env_steps", result.get("samples", 0))
 
 
 def _say_on_stderr(line: str) -> None:

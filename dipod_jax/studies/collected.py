@@ -37,7 +37,7 @@ _OF_A_RUN = (
     "logger",
     "checkpoint_interval",
 )
-_OF_A_RUN += ("keep_checkpoints", "strict_resume", "objective", "objective.name")
+_OF_A_RUN += ("keep_checkpoints", "strict_resume", "objective", "objective.name", "method", "cache")
 _ABSENT, _OFF = "not set", "off"
 USUAL = 0.75  # of the runs have an option's usual value, which labels leave out
 
@@ -86,7 +86,7 @@ class SeedRun:
     final_return: float | None
     """mean return of its last evaluation, from `result.json`; None where the run is not finished, or it diverged"""
     zero_noise_return: float | None
-    """the same with base noise 0"""
+    """the same with base noise 0; of a language model the accuracy of its greedy answers"""
     env_steps: int
     seconds: float
     """wall-clock seconds so far of its run, which seeds of one run share"""
@@ -237,7 +237,7 @@ def _seeds(run: _Run, arm: Arm) -> list[SeedRun]:
             finished=result is not None,
             curves={name: of_seed[seed] for name, of_seed in curves.items() if seed in of_seed},
             final_return=_final(result, "final_return", seed),
-            zero_noise_return=_final(result, "final_return_zero_noise", seed),
+            zero_noise_return=_final(_without_noise(result), "return", seed),
             env_steps=last[seed]["env_steps"],
             seconds=_seconds(result, last[seed]),
         )
@@ -249,6 +249,14 @@ def _final(result: Mapping[str, Any] | None, key: str, seed: int) -> float | Non
     """What `result.json` has of one seed; None where it has nothing, or null for a return that is no number."""
     per_seed = ((result or {}).get(key) or {}).get("per_seed") or []
     return dict(zip((result or {}).get("seeds", []), per_seed, strict=False)).get(seed)
+
+
+def _without_noise(result: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """The result with what it has of acting without noise as its `return`."""
+    if result is None:
+        return None
+    greedy = (result.get("final") or {}).get("greedy")
+    return {**result, "return": result.get("final_return_zero_noise", greedy)}
 
 
 def _seconds(result: Mapping[str, Any] | None, last: Mapping[str, Any]) -> float:

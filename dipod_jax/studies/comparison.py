@@ -7,7 +7,7 @@ from typing import Any, Literal
 from dipod_jax.report import objective_of
 from dipod_jax.report._page import setting
 from dipod_jax.runs import RunFolder, RunFolderError
-from dipod_jax.tables import table
+from dipod_jax.tables import shown_return, table
 from dipod_jax.training.results import best_and_last, seconds_to
 from dipod_jax.viz import DriftRecords, plot_comparison, plot_drift_comparison
 
@@ -38,7 +38,10 @@ def compare(
     evaluations = {label: run.evaluations for label, run in runs.items()}
     plot_comparison(evaluations, out / "returns.png", x=x, title=title)
     plot_drift_comparison(runs, out / "drift.png", title=title)
-    return table([row(label, records) for label, records in evaluations.items()])
+    rows = [row(label, records) for label, records in evaluations.items()]
+    if max(record["return_mean"] for records in evaluations.values() for record in records) <= 1.0:
+        rows = [{name: cell for name, cell in of.items() if not name.startswith("seconds to")} for of in rows]
+    return table(rows)
 
 
 def read_runs(folders: Sequence[RunFolder], labels: Sequence[str]) -> dict[str, DriftRecords]:
@@ -62,7 +65,7 @@ def read_runs(folders: Sequence[RunFolder], labels: Sequence[str]) -> dict[str, 
 def row(label: str, evaluations: list[dict[str, Any]]) -> dict[str, str]:
     """Best and last evaluation return of every seed of a run, with the seconds to each threshold."""
     seeds = tuple(dict.fromkeys(record["seed"] for record in evaluations))
-    returns = {name: " ".join(f"{x:.0f}" for x in xs) for name, xs in best_and_last(evaluations, seeds).items()}
+    returns = {name: " ".join(map(shown_return, xs)) for name, xs in best_and_last(evaluations, seeds).items()}
     times = {
         f"seconds to {threshold}": " ".join("-" if t is None else f"{t:.0f}" for t in reached)
         for threshold, reached in seconds_to(evaluations, seeds).items()

@@ -1,7 +1,7 @@
 """The common look of all figures: colours, sizes, axes, and saving. matplotlib is imported only when something is
 drawn."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -74,6 +74,12 @@ def figure(path: Path, width: float, height: float) -> Iterator["Figure"]:
 def title_left(drawing: "Figure | SubFigure", title: str) -> None:
     """Title over the left end of the figure, as the text beneath it begins."""
     drawing.suptitle(title, x=0.012, ha="left", fontsize=13, fontweight="bold")
+
+
+def legend_columns(labels: Sequence[str], width: float, *, most: int = 4) -> int:
+    """How many labels stand beside each other in a legend `width` inches wide, at most `most`."""
+    longest = 0.7 + 0.075 * max(map(len, labels), default=0)  # inches of a line and of a letter
+    return max(1, min(most, len(labels), int(width / longest)))
 
 
 def count_axis(axes: "Axes", label: str) -> None:

@@ -170,11 +170,13 @@ def _time_axis(axes: "Axes", evaluations: list[dict[str, Any]]) -> None:
 
 
 def _return_axis(axes: "Axes", runs: Any, reference: Any) -> None:
-    """0 to 1000, wider only if a return lies outside."""
-    values = [0.0, MAX_RETURN, *reference]
+    """0 to 1000, wider only if a return lies outside; to the highest where none is above 1."""
+    values = [0.0, *reference]
     for evaluations in runs:
         for key in (RETURN, ZERO_NOISE_RETURN):
             values += [float(y) for curve in curves_by_seed(evaluations, "env_steps", key).values() for y in curve.y]
     lowest, highest = min(values), max(values)
+    if not 0.0 < highest <= 1.0:
+        highest = max(highest, MAX_RETURN)
     axes.set_ylim(lowest * 1.05, highest + 0.03 * (highest - lowest))
     axes.set_ylabel("return of an episode")

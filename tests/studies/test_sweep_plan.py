@@ -14,9 +14,10 @@ from dipod_jax.presets import make_config
 from dipod_jax.runs import RunFolder, RunFolderError, StorageError
 from dipod_jax.serialisation import to_json
 from dipod_jax.studies.sweep.plan import extend_plan, make_unit, planned_by, read_plan, unit_id
+from dipod_jax.studies.sweep.rooms import program_key
 from dipod_jax.studies.sweep.shards import Shard, parse_shard
 from dipod_jax.studies.sweep.states import is_done, owner_of, position, record_failure, state_of, take
-from dipod_jax.studies.sweep.trainer import Trainer, output_in, program_key, to_continue
+from dipod_jax.studies.sweep.trainer import Trainer, output_in, to_continue
 from dipod_jax.training.state import Tunables
 
 SMOKE, _ = make_config("smoke", "BallInCup", "fpo", "native")

@@ -14,7 +14,7 @@ from PIL import Image
 from dipod_jax.commands import table1
 from dipod_jax.language import TASKS
 from dipod_jax.language.config import to_json
-from dipod_jax.language.post_training import Tunables
+from dipod_jax.language.post_training import Tunables, program_key
 from dipod_jax.options import override
 from dipod_jax.runs import RunFolder, RunFolderError
 from dipod_jax.studies.table1.arms import FAMILY, GROUPS, Arm, make_arms
@@ -106,7 +106,7 @@ def test_the_released_objective_pulls_the_bound_loose_and_with_beta_hardly_tight
 
 def test_arms_that_differ_in_numbers_alone_share_a_program():
     base = Arm("sudoku", "table", "fpo")
-    key = lambda arm: Trainer.key(arm.config())
+    key = lambda arm: program_key(arm.config())
     shared = [Arm("sudoku", "", "fpo", 0.05), Arm("sudoku", "", "fpo", "auto"), Arm("sudoku", "", "fpo", longer=2)]
     shared += [Arm("sudoku", "", "fpo", changes={f"learning.{n}": 0.5}) for n in ("learning_rate", "advantage_shift")]
     assert {key(arm) for arm in shared} == {key(base)}

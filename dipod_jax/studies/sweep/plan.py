@@ -18,15 +18,14 @@ from dipod_jax.runs._disk import write_json, write_text
 from dipod_jax.runs.lock import locked
 from dipod_jax.runs.places import CONFIG
 from dipod_jax.runs.schema import check_fields, is_group, is_text, read_json
-from dipod_jax.serialisation import from_json, to_json
 from dipod_jax.studies.begun import MAX_BYTES, STUDY
+from dipod_jax.studies.sweep.rooms import UNCOUNTED, AnyConfig, read_config, room_of
 from dipod_jax.tables import as_csv
 
 MAX_PLAN_BYTES = 2**28
 PLAN, TABLE, UNITS, LOGS = "plan.json", "plan.csv", "units", "logs"
 ID_LENGTH = 10
-# Options that change no number: where a run lies, how it is kept and shown, what its other options were made from.
-UNCOUNTED = {"out", "resume", "logger", "checkpoint_interval", "keep_checkpoints", "strict_resume", "preset", "version"}
+COMMANDS = {"control": "train", "language": "language"}  # room -> the command that trains one run of it
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ class Unit:
     """One config, trained with all of its seeds at once in a run folder of its own."""
 
     id: str
-    config: Config
+    config: AnyConfig
     """`out` is its folder; not to be resumed"""
     grid: Mapping[str, str]
     """the options that the sweep varies beside task, objective and beta, as typed"""
@@ -73,7 +72,7 @@ class Unit:
         return {
             "id": self.id,
             "task": config.task,
-            "objective": config.objective.name,
+            "objective": config.method,
             "beta": config.beta_label,
             "seeds": " ".join(map(str, config.all_seeds)),
             **self.grid,
@@ -82,16 +81,16 @@ class Unit:
         }
 
 
-def make_unit(out: Path, config: Config, grid: Mapping[str, str] | None = None, options: str = "") -> Unit:
+def make_unit(out: Path, config: AnyConfig, grid: Mapping[str, str] | None = None, options: str = "") -> Unit:
     """The unit of a resolved config in the sweep `out`."""
     identity = unit_id(config)
-    name = f"{folder_name(config.task)}-{config.objective.name}-beta{config.beta_label}-{identity}"
+    name = f"{folder_name(config.task)}-{config.method}-beta{config.beta_label}-{identity}"
     return Unit(identity, dataclasses.replace(config, out=out / UNITS / name, resume=False), grid or {}, options)
 
 
-def unit_id(config: Config) -> str:
+def unit_id(config: AnyConfig) -> str:
     """The first ten hexadecimal digits of a SHA-256 of the seeds and every option that a number depends on."""
-    counted = {name: value for name, value in to_json(config).items() if name not in UNCOUNTED}
+    counted = {name: value for name, value in room_of(config).to_json(config).items() if name not in UNCOUNTED}
     counted |= {"seeds": config.all_seeds, "seed_list": None}
     return hashlib.sha256(json.dumps(counted, sort_keys=True).encode()).hexdigest()[:ID_LENGTH]
 
@@ -135,12 +134,12 @@ def extend_plan(out: Path, units: Sequence[Unit], command: str = "") -> list[Uni
 
     Raises:
         RunFolderError: as `read_plan`, or another command has the plan for long.
-        ValueError: other physics than the units before; numbers of two engines are no comparison.
+        ValueError: as `check_comparable`.
     """
     out.mkdir(parents=True, exist_ok=True)
     with locked(out):
         before = read_plan(out) if (out / PLAN).exists() else []
-        check_backend([*before, *units])
+        check_comparable([*before, *units])
         together = list(({unit.id: unit for unit in before} | {unit.id: unit for unit in units}).values())
         rows = [unit.row() for unit in together]
         columns = _in_order(rows)
@@ -160,11 +159,19 @@ def planned_by(out: Path) -> list[str]:
     return [each for each in commands if is_text(each)] if isinstance(commands, list) else []
 
 
-def check_backend(units: Sequence[Unit]) -> None:
-    """Refuse units on different physics; raises as `extend_plan`."""
-    for unit in units:
-        backend, first = unit.config.backend, units[0].config.backend
-        require(backend == first, "backend", backend, f"{first}, the physics of this sweep's other units")
+def check_comparable(units: Sequence[Unit]) -> None:
+    """Refuse units of two rooms, whose returns have no common scale, or on different physics.
+
+    Raises:
+        ValueError: one line.
+    """
+    first = units[0].config
+    for config in (unit.config for unit in units):
+        what = f"those of dipod {COMMANDS[first.room]}, as {first.task}, which this sweep has already"
+        require(config.room == first.room, "tasks", config.task, what)
+        if isinstance(config, Config) and isinstance(first, Config):
+            what = f"{first.backend}, the physics of this sweep's other units"
+            require(config.backend == first.backend, "backend", config.backend, what)
 
 
 def _is_name(value: Any) -> bool:
@@ -189,11 +196,11 @@ def _in_order(rows: Sequence[Mapping[str, str]]) -> list[str]:
 
 
 def _to_json(unit: Unit) -> dict[str, Any]:
-    config = {**to_json(unit.config), "out": None}
+    config = {**room_of(unit.config).to_json(unit.config), "out": None}
     return {"id": unit.id, "name": unit.name, "grid": dict(unit.grid), "options": unit.options, "config": config}
 
 
 def _from_json(out: Path, entry: Mapping[str, Any]) -> Unit:
     check_fields(entry, _ENTRY)
-    config = dataclasses.replace(from_json(entry["config"]), out=out / UNITS / entry["name"])
+    config = dataclasses.replace(read_config(entry["config"]), out=out / UNITS / entry["name"])
     return Unit(entry["id"], config, entry["grid"], entry["options"])

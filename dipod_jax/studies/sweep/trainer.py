@@ -4,28 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import os
 import sys
 import time
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
-from dipod_jax.config import Config
 from dipod_jax.runs import RunFolderError, StorageError, check_unused, reason_of
 from dipod_jax.runs.errors import MachineError
-from dipod_jax.serialisation import to_json
-from dipod_jax.studies.sweep.plan import UNCOUNTED, Unit
+from dipod_jax.studies.sweep.plan import Unit
+from dipod_jax.studies.sweep.rooms import AnyConfig, room_of
 from dipod_jax.studies.sweep.states import LOG, is_done, record_failure
-
-if TYPE_CHECKING:
-    from dipod_jax.training.programs import Programs
-
-# Options that are data in a compiled program (`training.state.Tunables`) or that the loop alone reads.
-DATA = {"beta", "beta_control", "total_steps", "seeds", "seed_list", "objective", "regularisers"}
-RATES = {"learning_rate", "final_learning_rate"}
 
 
 class Trainer:
@@ -34,45 +25,30 @@ class Trainer:
     def __init__(self) -> None:
         self.key: str | None = None
         """of the program that is held"""
-        self._programs: Programs | None = None
+        self._programs: Any = None
 
     def train(self, unit: Unit) -> None:
-        """Begin the unit's run or go on with it; raises as `training.loop.train`."""
+        """Begin the unit's run or go on with it; raises as the `loop.train` of its room."""
         started = time.perf_counter()
         os.environ.setdefault("WANDB_RUN_GROUP", unit.sweep.absolute().name)
         config = to_continue(unit)
-        from dipod_jax.training.setup import prepare_jax
+        room = room_of(config)
+        room.prepare(config)
+        room.train(config, self._programs_of(config), started)
 
-        prepare_jax(config)
-        from dipod_jax.training.loop import train
+    def _programs_of(self, config: AnyConfig) -> Any:
+        room = room_of(config)
+        if self._programs is None or self.key != room.program_key(config):
+            import jax
 
-        train(config, started=started, programs=self._programs_of(config))
-
-    def _programs_of(self, config: Config) -> Programs:
-        import jax
-
-        from dipod_jax.training.programs import make_programs
-
-        if self._programs is None or self.key != program_key(config):
             self._programs, self.key = None, None  # another's would only take memory
             jax.clear_caches()
-            self._programs = make_programs(config, config.all_seeds).compile()
-            self.key = program_key(config)
-        return dataclasses.replace(self._programs, config=config, seeds=config.all_seeds)
+            self._programs = room.make_programs(config)
+            self.key = room.program_key(config)
+        return room.adapted(self._programs, config)
 
 
-def program_key(config: Config) -> str:
-    """The same for configs that one compiled program serves: they differ in `Tunables`, in the seeds but not in their
-    number, in length, in folders and in what the loop does beside training."""
-    import jax  # of which nothing may ask for a device: `prepare_jax` comes later
-
-    options = {name: value for name, value in to_json(config).items() if name not in UNCOUNTED | DATA}
-    options["learning"] = {name: value for name, value in options["learning"].items() if name not in RATES}
-    structure = str(jax.tree.structure((config.objective, config.active_regularisers)))
-    return json.dumps([len(config.all_seeds), structure, options], sort_keys=True)
-
-
-def to_continue(unit: Unit) -> Config:
+def to_continue(unit: Unit) -> AnyConfig:
     """The config with which the unit's run begins, or goes on where it has trained already."""
     try:
         check_unused(unit.folder)

@@ -135,20 +135,11 @@ class Trainer:
 
     def __call__(self, config: LanguageConfig, say: Callable[[str], None]) -> None:
         from dipod_jax.language.loop import train
-        from dipod_jax.language.post_training import make_programs
+        from dipod_jax.language.post_training import make_programs, program_key
 
-        key = self.key(config)
+        key = program_key(config)
         if key not in self.programs:
             if len(self.programs) == self.MOST_PROGRAMS:
                 del self.programs[next(iter(self.programs))]
             self.programs[key] = make_programs(config)
         train(config, programs=self.programs[key], say=say)
-
-    @staticmethod
-    def key(config: LanguageConfig) -> str:
-        """The same for configs that one program serves."""
-        data = {"learning.learning_rate": 1.0, "learning.advantage_shift": 0.0, "learning.num_iterations": 1}
-        data |= {"measure.drift_interval": int(config.measures_drift), "measure.evaluation_interval": 1}
-        return repr(
-            override(config, {"beta": 0.0, "method": "fpo", "first_seed": 0, "resume": False, "out": None, **data})
-        )

@@ -1,0 +1,140 @@
+"""The kinds of run that a sweep trains: in control (`dipod train`), and of a language model (`dipod language`)."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias
+
+from dipod_jax import serialisation
+from dipod_jax.config import Config
+from dipod_jax.language import config as language
+from dipod_jax.language.config import LanguageConfig
+
+AnyConfig: TypeAlias = Config | LanguageConfig
+
+# Options that change no number: where a run lies, how it is kept and shown, what its other options were made from.
+UNCOUNTED = {"out", "resume", "logger", "checkpoint_interval", "keep_checkpoints", "strict_resume", "preset", "version"}
+UNCOUNTED |= {"cache"}
+# Options that are data in a compiled program (`training.state.Tunables`) or that the loop alone reads.
+DATA = {"beta", "beta_control", "total_steps", "seeds", "seed_list", "objective", "regularisers"}
+RATES = {"learning_rate", "final_learning_rate"}
+
+
+class Room(NamedTuple):
+    """What a sweep asks of one kind of run."""
+
+    to_json: Callable[[Any], dict[str, Any]]
+    """a config as `config.json` holds it"""
+    from_json: Callable[[dict[str, Any]], Any]
+    program_key: Callable[[Any], str]
+    """the same for configs that one compiled program serves"""
+    prepare: Callable[[Any], None]
+    """choose the devices, before anything asks for one"""
+    make_programs: Callable[[Any], Any]
+    adapted: Callable[[Any, Any], Any]
+    """programs for another config of their key"""
+    train: Callable[[Any, Any, float], None]
+    """a config into its folder, by programs of its key, the clock started at a `perf_counter`; raises as that room's
+    `loop.train`"""
+
+
+def room_of(config: AnyConfig) -> Room:
+    """The room that a config is of."""
+    return ROOMS[config.room]
+
+
+def read_config(values: dict[str, Any]) -> AnyConfig:
+    """The config of a stored one, of whichever room.
+
+    Raises:
+        ValueError: one line: it is of another version.
+    """
+    return ROOMS[values.get("room", Config.room)].from_json(values)
+
+
+def program_key(config: AnyConfig) -> str:
+    """The same for configs that one compiled program serves."""
+    return room_of(config).program_key(config)
+
+
+def _control_key(config: Config) -> str:
+    """Configs of one key differ in `Tunables`, in the seeds but not in their number, in length, in folders and in what
+    the loop does beside training."""
+    import jax  # of which nothing may ask for a device: `prepare_jax` comes later
+
+    options = {name: value for name, value in serialisation.to_json(config).items() if name not in UNCOUNTED | DATA}
+    options["learning"] = {name: value for name, value in options["learning"].items() if name not in RATES}
+    structure = str(jax.tree.structure((config.objective, config.active_regularisers)))
+    return json.dumps([len(config.all_seeds), structure, options], sort_keys=True)
+
+
+def _prepare_control(config: Config) -> None:
+    from dipod_jax.training.setup import prepare_jax
+
+    prepare_jax(config)
+
+
+def _control_programs(config: Config) -> Any:
+    from dipod_jax.training.programs import make_programs
+
+    return make_programs(config, config.all_seeds).compile()
+
+
+def _adapted_control(programs: Any, config: Config) -> Any:
+    return dataclasses.replace(programs, config=config, seeds=config.all_seeds)
+
+
+def _train_control(config: Config, programs: Any, started: float) -> None:
+    from dipod_jax.training.loop import train
+
+    train(config, started=started, programs=programs)
+
+
+def _language_key(config: LanguageConfig) -> str:
+    from dipod_jax.language.post_training import program_key
+
+    return program_key(config)
+
+
+def _prepare_language(config: LanguageConfig) -> None:
+    from dipod_jax.training.setup import prepare_devices
+
+    del config
+    prepare_devices()
+
+
+def _language_programs(config: LanguageConfig) -> Any:
+    from dipod_jax.language.post_training import make_programs
+
+    return make_programs(config)
+
+
+def _train_language(config: LanguageConfig, programs: Any, started: float) -> None:
+    from dipod_jax.language.loop import train
+
+    del started  # its clock begins with the run
+    train(config, programs=programs, say=lambda line: print(line, flush=True))
+
+
+ROOMS = {
+    "control": Room(
+        serialisation.to_json,
+        serialisation.from_json,
+        _control_key,
+        _prepare_control,
+        _control_programs,
+        _adapted_control,
+        _train_control,
+    ),
+    "language": Room(
+        language.to_json,
+        language.from_json,
+        _language_key,
+        _prepare_language,
+        _language_programs,
+        lambda programs, config: programs,
+        _train_language,
+    ),
+}
