@@ -5,11 +5,12 @@ python docs/film.py runs/tasks/units/*-fpo-*/policy-seed*.mp4 --episodes 1 --col
 """
 
 import argparse
+import json
 from pathlib import Path
 
 import imageio.v3 as imageio
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 WIDTH = 960
 
@@ -17,7 +18,7 @@ WIDTH = 960
 def write_film(films: list[Path], path: Path, *, episodes: int, columns: int, seconds: float, fps: int) -> None:
     """The first `seconds` of the first `episodes` of each film, `columns` beside each other, at about `fps`.
 
-    Pages show it without a player. The films' episodes are square.
+    Pages show it without a player. The films' episodes are square; each has its task's name below.
     """
     rates = [imageio.immeta(film)["fps"] for film in films]
     if len(set(rates)) > 1:
@@ -30,9 +31,20 @@ def write_film(films: list[Path], path: Path, *, episodes: int, columns: int, se
     rows = [tiles[start : start + columns] for start in range(0, len(tiles), columns)]
     frames = np.concatenate([np.concatenate(row, axis=2) for row in rows], axis=1)
     size = WIDTH, round(WIDTH * frames.shape[1] / frames.shape[2])
-    first, *rest = [Image.fromarray(frame).resize(size, Image.Resampling.LANCZOS) for frame in frames]
+    tasks = [json.loads((film.parent / "config.json").read_text())["config"]["task"] for film in films]
+    first, *rest = [named(Image.fromarray(frame).resize(size), tasks, columns) for frame in frames]
     frame_ms = round(1000 * stride / rates[0])
     first.save(path, save_all=True, append_images=rest, duration=frame_ms, loop=0, quality=55, method=6)
+
+
+def named(frame: Image.Image, tasks: list[str], columns: int) -> Image.Image:
+    """The frame with a task's name at the foot of each film."""
+    width, font = frame.width / columns, ImageFont.load_default(12)
+    height, draw = frame.height / -(-len(tasks) // columns), ImageDraw.Draw(frame)
+    for index, task in enumerate(tasks):
+        line, column = divmod(index, columns)
+        draw.text((width * column + 6, height * (line + 1) - 5), task, "white", font, anchor="ls")
+    return frame
 
 
 if __name__ == "__main__":
