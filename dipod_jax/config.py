@@ -241,7 +241,7 @@ class Config:
 
     @property
     def on_accelerator(self) -> bool:
-        """Whether the physics are, and with them the run."""
+        """Whether the physics run on an accelerator, and with them everything."""
         return self.backend != "native"
 
     @property

@@ -106,7 +106,7 @@ class Scores(NamedTuple):
         """The part of the scores of a fixed policy that an update keeps; the draws' weights, which have no batch axis,
         are the same for all policies."""
         steps = None if self.steps is None else self.steps._replace(weight=None)
-        field = None if self.field is None else self.field._replace(weight=None, denoised=None)
+        field = None if self.field is None else self.field._replace(weight=None, time=None, denoised=None)
         return self._replace(weight=None, bound=None, steps=steps, penalty=None, field=field)
 
     def mean(self) -> jax.Array:

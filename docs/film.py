@@ -18,7 +18,8 @@ WIDTH = 960
 def write_film(films: list[Path], path: Path, *, episodes: int, columns: int, seconds: float, fps: int) -> None:
     """The first `seconds` of the first `episodes` of each film, `columns` beside each other, at about `fps`.
 
-    Pages show it without a player. The films' episodes are square; each has its task's name below.
+    Pages show it without a player. The films' episodes are square; the task's name, from
+    `config.json` beside the film, stands at its foot.
     """
     rates = [imageio.immeta(film)["fps"] for film in films]
     if len(set(rates)) > 1:
@@ -32,7 +33,9 @@ def write_film(films: list[Path], path: Path, *, episodes: int, columns: int, se
     frames = np.concatenate([np.concatenate(row, axis=2) for row in rows], axis=1)
     size = WIDTH, round(WIDTH * frames.shape[1] / frames.shape[2])
     tasks = [json.loads((film.parent / "config.json").read_text())["config"]["task"] for film in films]
-    first, *rest = [named(Image.fromarray(frame).resize(size), tasks, columns) for frame in frames]
+    first, *rest = [
+        named(Image.fromarray(frame).resize(size, Image.Resampling.LANCZOS), tasks, columns) for frame in frames
+    ]
     frame_ms = round(1000 * stride / rates[0])
     first.save(path, save_all=True, append_images=rest, duration=frame_ms, loop=0, quality=55, method=6)
 

@@ -16,7 +16,7 @@ from dipod_jax.checks import check_choice
 from dipod_jax.cli import run_cli
 from dipod_jax.runs import RunFolder, RunFolderError
 
-ROOMS = {"control": "dipod_jax.commands._evaluate_control", "language": "dipod_jax.commands._evaluate_language"}
+MODULES = {"control": "dipod_jax.commands._evaluate_control", "language": "dipod_jax.commands._evaluate_language"}
 """What a run folder's config calls its kind -> the module that evaluates it, with `parse` and `evaluate`."""
 
 
@@ -27,11 +27,11 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def parse(arguments: list[str]) -> tuple[Any, Any]:
     """The module of the run's kind and its options, checked before jax is imported."""
-    module = import_module(ROOMS[room_of(arguments)])
+    module = import_module(MODULES[kind_of(arguments)])
     return module, module.parse(arguments)
 
 
-def room_of(arguments: Sequence[str]) -> str:
+def kind_of(arguments: Sequence[str]) -> str:
     """The kind of the run folder among the arguments; control where there is none, whose options then say so."""
     for argument in arguments:
         # unlike `Path.is_file`, false also of a name that no file can have
@@ -40,7 +40,7 @@ def room_of(arguments: Sequence[str]) -> str:
                 room = RunFolder.open(Path(argument)).config.get("room", "control")
             except RunFolderError:
                 continue
-            check_choice("room", room, ROOMS)
+            check_choice("room", room, MODULES)
             return room
     return "control"
 

@@ -22,8 +22,8 @@ from dipod_jax.language.methods import available_methods
 from dipod_jax.memory import check_post_training
 from dipod_jax.runs import RunFolder, check_resumable, check_unused, check_writable
 
-# Options that may change when a run is resumed: how far it goes, and what it is evaluated on at the end.
-RESUMABLE = ("learning.num-iterations", "test-file", "cache", "out")
+# Options that may change when a run is resumed: how far it goes, what it is evaluated on at the end, when it saves.
+RESUMABLE = ("learning.num-iterations", "test-file", "cache", "checkpoint-interval", "out")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -51,11 +51,9 @@ def parse(arguments: list[str]) -> LanguageConfig:
             check_resumable(config.out)
         return config
     if config.pretrained is not None:
-        from dipod_jax.language.pretrain import load_params
-        from dipod_jax.training.setup import prepare_devices
+        from dipod_jax.language.pretrain import check_params
 
-        prepare_devices()
-        load_params(config.pretrained, config.build_network())  # whether it is of this network
+        check_params(config.pretrained, config.build_network())
     out = config.out or Path("runs") / config.task / f"{config.method}-beta{config.beta}" / time.strftime(
         "%Y%m%d-%H%M%S"
     )

@@ -32,7 +32,7 @@ tasks or objectives with the same DIR (default: runs/sweep/ and the names of the
 
   --tasks, --objectives   default: BallInCup and fpo; --task and --objective mean the same. sudoku and countdown are
                           runs of dipod language, whose return is the mean reward of an answer
-  --betas                 default: the preset's beta
+  --betas                 default: that of a single run
   --grid OPTION VALUE ... an option of a run and its values; may be given several times. A value with commas is
                           passed as several words: --grid policy.hidden-sizes 64,64 32,32,32
   --launcher              local (default): processes on this machine; ray: an existing cluster

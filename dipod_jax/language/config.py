@@ -143,7 +143,7 @@ class LanguageConfig:
     """run folder; default runs/<task>/<objective>-beta<beta>/<time>"""
     resume: bool = field(default=False, metadata=UNSTORED)
     """continue the run in --out where it was stopped or killed, with the options that its folder holds"""
-    checkpoint_interval: float = field(default=60.0, metadata=UNSTORED)
+    checkpoint_interval: float = 60.0
     """seconds between checkpoints, >= 0; the end of a run is always saved"""
     pretrained: Path | None = None
     """folder of a pretrained checkpoint to start from; none: pretrain, or use the cache"""
@@ -185,7 +185,7 @@ class LanguageConfig:
 
     @property
     def on_accelerator(self) -> bool:
-        """Whether the run is, as JAX finds one."""
+        """Whether JAX would find an accelerator on this machine."""
         from dipod_jax.presets import accelerator
 
         return accelerator() is not None
@@ -278,10 +278,10 @@ def from_json(values: dict[str, Any]) -> LanguageConfig:
     try:
         template = make_config(values["task"], values["method"])
         problems = {"name": template.problems.name, **values["problems"]}  # whose kind the task says
-        network = {"head": "zeros", **values["network"]}  # older folders do not name it
+        network = {"head": "zeros", **values["network"]}  # older folders do not name it, nor an interval
     except (KeyError, TypeError) as error:
         raise ValueError(f"config.json is not of a language run of this version ({error})") from None
-    stored = {name: value for name, value in values.items() if name != "room"}
+    stored = {name: value for name, value in ({"checkpoint_interval": 60.0} | values).items() if name != "room"}
     config = read_options(template, stored | {"problems": problems, "network": network})
     require(config.seeds <= MOST_SEEDS, "seeds", config.seeds, f"at most {MOST_SEEDS} in a folder")
     return config

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -10,18 +11,22 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from dipod_jax.language.config import LanguageConfig, built_in_beta
+from dipod_jax.language.config import LanguageConfig, built_in_beta, to_json
 from dipod_jax.language.evaluation import Accuracy, evaluate
 from dipod_jax.language.measurement import Samples, measure_drift
 from dipod_jax.language.task import Problems
 from dipod_jax.objectives import Objective
-from dipod_jax.options import as_arrays, override
+from dipod_jax.options import as_arrays
 from dipod_jax.policies.masked import MaskedPolicy
 from dipod_jax.types import Metrics, Params, Scores, matched
 
 # What a seed's key is folded with for streams apart from training's, whose iterations stay below 2**31.
 EVALUATION = 2**31 + 1
 MEASUREMENT = 2**31 + 3
+# Options that are data in a program, or that the loop alone reads.
+DATA = {"learning_rate", "advantage_shift", "num_iterations"}
+LOOP = {"objective", "method", "beta", "beta_control", "first_seed", "measure", "pretraining", "pretrained"}
+LOOP |= {"test_file", "cache", "out", "checkpoint_interval"}
 
 
 class Tunables(NamedTuple):
@@ -67,10 +72,13 @@ class Programs:
 
 
 def program_key(config: LanguageConfig) -> str:
-    """The same for configs that one program serves: they differ in `Tunables`, seeds, length and folders alone."""
-    data = {"learning.learning_rate": 1.0, "learning.advantage_shift": 0.0, "learning.num_iterations": 1}
-    data |= {"measure.drift_interval": int(config.measures_drift), "measure.evaluation_interval": 1}
-    return repr(override(config, {"beta": 0.0, "method": "fpo", "first_seed": 0, "resume": False, "out": None, **data}))
+    """The same for configs that one program serves: they differ in `Tunables`, in the seeds but not in their number, in
+    length, in folders and in what the loop does beside training."""
+    values = to_json(config)
+    options = {name: value for name, value in values.items() if name not in LOOP}
+    options["learning"] = {name: value for name, value in values["learning"].items() if name not in DATA}
+    structure = str(jax.tree.structure(config.objective))
+    return json.dumps([structure, config.measures_drift, config.measure.drift_prompts, options], sort_keys=True)
 
 
 def make_programs(config: LanguageConfig) -> Programs:

@@ -22,7 +22,14 @@ from dipod_jax.bounds.mask_draws import draw_losses, sample_mask_draws
 from dipod_jax.checks import Checked
 from dipod_jax.language.model import MaskedTransformer, token_log_probs
 from dipod_jax.language.task import MASK, Task
-from dipod_jax.runs import CheckpointError, latest_checkpoint, reason_of, restore_checkpoint, save_checkpoint
+from dipod_jax.runs import (
+    CheckpointError,
+    check_checkpoint,
+    latest_checkpoint,
+    reason_of,
+    restore_checkpoint,
+    save_checkpoint,
+)
 from dipod_jax.runs._disk import write_json
 from dipod_jax.runs.lock import locked
 from dipod_jax.types import Params
@@ -147,10 +154,20 @@ def load_params(folder: Path, network: MaskedTransformer) -> Params:
     Raises:
       CheckpointError: there are none, they are damaged, or they belong to another network.
     """
+    return restore_checkpoint(*_saved(folder, network))
+
+
+def check_params(folder: Path, network: MaskedTransformer) -> None:
+    """Raise as `load_params` where it would; nothing is loaded, and no device is asked for."""
+    check_checkpoint(*_saved(folder, network))
+
+
+def _saved(folder: Path, network: MaskedTransformer) -> tuple[Path, Params]:
+    """The newest checkpoint, and the shapes that it must have."""
     checkpoint = latest_checkpoint(folder)
     if checkpoint is None:
         raise CheckpointError(f"--pretrained {folder} holds no checkpoint")
-    return restore_checkpoint(checkpoint, jax.eval_shape(partial(init_params, network), jax.random.key(0)))
+    return checkpoint, jax.eval_shape(lambda: init_params(network, jax.random.key(0)))
 
 
 def init_params(network: MaskedTransformer, key: jax.Array) -> Params:

@@ -32,7 +32,8 @@ class Job:
 
     @property
     def on_accelerator(self) -> bool:
-        """Whether units want one: all of them or none, by their physics or, without, by what this machine has."""
+        """Whether the units want an accelerator, all or none: in control by their physics, of a language model if this
+        machine has one."""
         return self.units[0].config.on_accelerator
 
 

@@ -47,5 +47,5 @@ class PairedFlowPolicy(FlowPolicy):
         """(..., 2) mean CFM loss of the action and of its rival at the same draws; the mean, the bound and the field
         are those of the action."""
         bound, field = self.bound(params, obs, action, evidence.draws)
-        rival, _ = self.bound(params, obs, evidence.rival, evidence.draws)
+        rival = self.cfm_loss(params, obs, evidence.rival, evidence.draws) @ self.draw_weights
         return make_scores(jnp.stack([bound, rival], -1), weight=jnp.array([1.0, 0.0]), bound=bound, field=field)

@@ -6,7 +6,7 @@ from pathlib import Path
 from dipod_jax.report.charts import names_of
 from dipod_jax.report.results_table import interval_text
 from dipod_jax.runs._disk import write_text
-from dipod_jax.studies.collected import Arm, Study
+from dipod_jax.studies.collected import LANGUAGE_NOTE, Arm, Study
 from dipod_jax.studies.published import BEST, POLICY_GRADIENT, PPO, Published
 from dipod_jax.studies.summary import ALL_TASKS, Row, finals
 from dipod_jax.tables import counted, duration, mean_of_numbers, number_or_dash, short_number, shown_return, table
@@ -21,9 +21,6 @@ NOTE = """- return: mean over seeds of the last evaluation, its 95 % bootstrap i
 - published PPO: SLM-Lab's, 100M env steps, four seeds; policy gradient: the best published that learns on-policy;
   anyone: the best published; mostly of far more env steps than here (`dipod_jax.studies.published` says whose each is)
 """
-LANGUAGE_NOTE = (
-    "- on a language task an env step is an answer, a return its reward, zero noise the accuracy of greedy ones\n"
-)
 
 
 def write_markdown(study: Study, rows: Sequence[Row], path: Path, title: str) -> None:
@@ -32,7 +29,7 @@ def write_markdown(study: Study, rows: Sequence[Row], path: Path, title: str) ->
     names = names_of(study.arms)
     lines = table([_line(row, study, names[row.arm]) for row in of_tasks])
     sentences = "".join(f"- {names[arm]}: {_reached(study, arm)}\n" for arm in study.arms)
-    notes = NOTE + LANGUAGE_NOTE * any(folder.config.get("room") == "language" for folder in study.folders)
+    notes = NOTE + f"- {LANGUAGE_NOTE}\n" * study.of_language
     write_text(path, f"# {title}\n\n{lines}\n\n{notes}\n{sentences}")
 
 

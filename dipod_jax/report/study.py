@@ -15,7 +15,7 @@ from dipod_jax.report.origins import origins
 from dipod_jax.report.results_table import results_table, sources
 from dipod_jax.runs import RunFolder, RunFolderError
 from dipod_jax.runs._disk import plain, read_bytes, write_text
-from dipod_jax.studies.collected import SeedRun, Study, collect, collect_study
+from dipod_jax.studies.collected import LANGUAGE_NOTE, SeedRun, Study, collect, collect_study
 from dipod_jax.studies.summary import Row, cautions, rows, verdicts
 from dipod_jax.studies.sweep.plan import MAX_PLAN_BYTES, TABLE, planned_by, read_plan
 from dipod_jax.studies.sweep.states import failures, is_done
@@ -104,7 +104,7 @@ def _content(
         "subtitle": _subtitle(study, planned),
         "numbers": _numbers(study),
         "verdicts": verdicts(table) or _no_verdict(study),
-        "cautions": cautions(table),
+        "cautions": [*cautions(table), *[f"{LANGUAGE_NOTE[0].upper()}{LANGUAGE_NOTE[1:]}."] * study.of_language],
         "sections": shown,
         "data": _data(study, shown),
         "groups": results_table(table, study),

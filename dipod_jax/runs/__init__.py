@@ -1,6 +1,6 @@
 """What a run leaves on the disk: its folder, checkpoints, logger events, and the progress line."""
 
-from dipod_jax.runs.checkpoints import restore_checkpoint, save_checkpoint, saved_shapes
+from dipod_jax.runs.checkpoints import check_checkpoint, restore_checkpoint, save_checkpoint, saved_shapes
 from dipod_jax.runs.errors import CheckpointError, NumbersError, RunFolderError, StorageError, reason_of
 from dipod_jax.runs.folder import RunFolder
 from dipod_jax.runs.integrity import verify_checkpoint
@@ -21,6 +21,7 @@ __all__ = [
     "RunFolderError",
     "Saver",
     "StorageError",
+    "check_checkpoint",
     "check_logger",
     "check_resumable",
     "check_unused",

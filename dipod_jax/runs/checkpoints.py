@@ -93,14 +93,20 @@ def restore_checkpoint(path: Path, abstract_state: PyTree, *, partial: bool = Fa
     import jax
 
     path = Path(path).resolve()
-    verify_checkpoint(path)
-    saved = _read_leaves(path)
+    saved = check_checkpoint(path, abstract_state, partial=partial)
     index = {leaf["name"]: position for position, leaf in enumerate(saved)}
     wanted = _named_leaves(abstract_state)
-    _check_layout(path, {leaf["name"]: leaf for leaf in saved}, wanted, partial)
     as_data = {index[leaf["name"]] for leaf in saved if AS_DATA in leaf}
     restored = _restore_arrays(path / ARRAYS, {index[name]: leaf for name, leaf in wanted}, as_data)
     return jax.tree.unflatten(jax.tree.structure(abstract_state), [restored[index[name]] for name, _ in wanted])
+
+
+def check_checkpoint(path: Path, abstract_state: PyTree, *, partial: bool = False) -> list[dict[str, Any]]:
+    """Raise as `restore_checkpoint` where it would, without restoring; returns what is noted of each saved leaf."""
+    verify_checkpoint(path)
+    saved = _read_leaves(path)
+    _check_layout(path, {leaf["name"]: leaf for leaf in saved}, _named_leaves(abstract_state), partial)
+    return saved
 
 
 def saved_shapes(path: Path) -> dict[str, tuple[int, ...]]:

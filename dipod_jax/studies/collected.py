@@ -38,6 +38,7 @@ _OF_A_RUN = (
     "checkpoint_interval",
 )
 _OF_A_RUN += ("keep_checkpoints", "strict_resume", "objective", "objective.name", "method", "cache")
+LANGUAGE_NOTE = "of a language model: an env step is an answer, a return its reward, zero noise the greedy accuracy"
 _ABSENT, _OFF = "not set", "off"
 USUAL = 0.75  # of the runs have an option's usual value, which labels leave out
 
@@ -138,6 +139,11 @@ class Study(NamedTuple):
         """By objective, options and beta."""
         return sorted({seed.arm for seed in self.seeds}, key=lambda arm: arm.order)
 
+    @property
+    def of_language(self) -> bool:
+        """Whether it holds runs of a language model."""
+        return any(folder.config.get("room") == "language" for folder in self.folders)
+
     def of(self, task: str, arm: Arm) -> list[SeedRun]:
         """The seeds of one arm on one task."""
         return [seed for seed in self.seeds if seed.task == task and seed.arm == arm]
@@ -236,8 +242,8 @@ def _seeds(run: _Run, arm: Arm) -> list[SeedRun]:
             folder=folder,
             finished=result is not None,
             curves={name: of_seed[seed] for name, of_seed in curves.items() if seed in of_seed},
-            final_return=_final(result, "final_return", seed),
-            zero_noise_return=_final(_without_noise(result), "return", seed),
+            final_return=_of_seed(result, "final_return", seed),
+            zero_noise_return=_of_seed(result, "final_return_zero_noise", seed),
             env_steps=last[seed]["env_steps"],
             seconds=_seconds(result, last[seed]),
         )
@@ -245,18 +251,13 @@ def _seeds(run: _Run, arm: Arm) -> list[SeedRun]:
     ]
 
 
-def _final(result: Mapping[str, Any] | None, key: str, seed: int) -> float | None:
-    """What `result.json` has of one seed; None where it has nothing, or null for a return that is no number."""
-    per_seed = ((result or {}).get(key) or {}).get("per_seed") or []
-    return dict(zip((result or {}).get("seeds", []), per_seed, strict=False)).get(seed)
-
-
-def _without_noise(result: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
-    """The result with what it has of acting without noise as its `return`."""
-    if result is None:
-        return None
-    greedy = (result.get("final") or {}).get("greedy")
-    return {**result, "return": result.get("final_return_zero_noise", greedy)}
+def _of_seed(result: Mapping[str, Any] | None, key: str, seed: int) -> float | None:
+    """What `result.json` has of one seed; None where it has nothing, or null for a return that is no number. A language
+    model acts without noise where it is greedy."""
+    found = result or {}
+    greedy = (found.get("final") or {}).get("greedy") if key == "final_return_zero_noise" else None
+    per_seed = (found.get(key) or greedy or {}).get("per_seed") or []
+    return dict(zip(found.get("seeds", []), per_seed, strict=False)).get(seed)
 
 
 def _seconds(result: Mapping[str, Any] | None, last: Mapping[str, Any]) -> float:

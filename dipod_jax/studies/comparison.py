@@ -10,6 +10,7 @@ from dipod_jax.runs import RunFolder, RunFolderError
 from dipod_jax.tables import shown_return, table
 from dipod_jax.training.results import best_and_last, seconds_to
 from dipod_jax.viz import DriftRecords, plot_comparison, plot_drift_comparison
+from dipod_jax.viz.curves import MAX_RETURN
 
 
 def compare(
@@ -36,10 +37,12 @@ def compare(
     runs = read_runs(folders, labels or default_labels(folders))
     title = title or ", ".join(dict.fromkeys(folder.config["task"] for folder in folders))
     evaluations = {label: run.evaluations for label, run in runs.items()}
-    plot_comparison(evaluations, out / "returns.png", x=x, title=title)
+    of_language = all(folder.config.get("room") == "language" for folder in folders)  # whose rewards end at 1
+    highest = 1.0 if of_language else MAX_RETURN
+    plot_comparison(evaluations, out / "returns.png", x=x, title=title, highest=highest)
     plot_drift_comparison(runs, out / "drift.png", title=title)
     rows = [row(label, records) for label, records in evaluations.items()]
-    if max(record["return_mean"] for records in evaluations.values() for record in records) <= 1.0:
+    if of_language:
         rows = [{name: cell for name, cell in of.items() if not name.startswith("seconds to")} for of in rows]
     return table(rows)
 

@@ -14,6 +14,7 @@ from dipod_jax.viz._style import (
     SEED_WIDTH,
     count_axis,
     figure,
+    legend_columns,
     time_unit,
     title_left,
     with_count,
@@ -70,7 +71,14 @@ def plot_returns(
         title_left(drawing, title)
 
 
-def plot_comparison(runs: dict[str, list[dict[str, Any]]], path: Path, *, x: str = "wall_clock_s", title: str) -> None:
+def plot_comparison(
+    runs: dict[str, list[dict[str, Any]]],
+    path: Path,
+    *,
+    x: str = "wall_clock_s",
+    title: str,
+    highest: float = MAX_RETURN,
+) -> None:
     """Draw several runs in one panel, one colour each: the mean over seeds is thick, each seed thin.
 
     Args:
@@ -97,9 +105,13 @@ def plot_comparison(runs: dict[str, list[dict[str, Any]]], path: Path, *, x: str
             count_axis(axes, "env steps")
         else:
             _time_axis(axes, everything)
-        _return_axis(axes, runs.values(), [])
+        _return_axis(axes, runs.values(), [], highest)
         if runs:
-            drawing.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=min(3, len(runs)))
+            drawing.legend(
+                *axes.get_legend_handles_labels(),
+                loc="outside lower center",
+                ncols=legend_columns(list(runs), 7.2, most=3),
+            )
         title_left(drawing, title)
 
 
@@ -169,14 +181,12 @@ def _time_axis(axes: "Axes", evaluations: list[dict[str, Any]]) -> None:
     axes.set_xlabel(f"wall-clock time ({unit})")
 
 
-def _return_axis(axes: "Axes", runs: Any, reference: Any) -> None:
-    """0 to 1000, wider only if a return lies outside; to the highest where none is above 1."""
-    values = [0.0, *reference]
+def _return_axis(axes: "Axes", runs: Any, reference: Any, highest: float = MAX_RETURN) -> None:
+    """0 to `highest`, wider only if a return lies outside."""
+    values = [0.0, highest, *reference]
     for evaluations in runs:
         for key in (RETURN, ZERO_NOISE_RETURN):
             values += [float(y) for curve in curves_by_seed(evaluations, "env_steps", key).values() for y in curve.y]
     lowest, highest = min(values), max(values)
-    if not 0.0 < highest <= 1.0:
-        highest = max(highest, MAX_RETURN)
     axes.set_ylim(lowest * 1.05, highest + 0.03 * (highest - lowest))
     axes.set_ylabel("return of an episode")

@@ -25,7 +25,6 @@ from dipod_jax.tables import as_csv
 MAX_PLAN_BYTES = 2**28
 PLAN, TABLE, UNITS, LOGS = "plan.json", "plan.csv", "units", "logs"
 ID_LENGTH = 10
-COMMANDS = {"control": "train", "language": "language"}  # room -> the command that trains one run of it
 
 
 @dataclass(frozen=True)
@@ -82,10 +81,13 @@ class Unit:
 
 
 def make_unit(out: Path, config: AnyConfig, grid: Mapping[str, str] | None = None, options: str = "") -> Unit:
-    """The unit of a resolved config in the sweep `out`."""
+    """The unit of a resolved config in the sweep `out`. Paths in it become absolute, as workers may stand elsewhere."""
     identity = unit_id(config)
+    paths = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
+    paths = {name: path.absolute() for name, path in paths.items() if isinstance(path, Path)}
     name = f"{folder_name(config.task)}-{config.method}-beta{config.beta_label}-{identity}"
-    return Unit(identity, dataclasses.replace(config, out=out / UNITS / name, resume=False), grid or {}, options)
+    placed: dict[str, Any] = {**paths, "out": out / UNITS / name, "resume": False}
+    return Unit(identity, dataclasses.replace(config, **placed), grid or {}, options)
 
 
 def unit_id(config: AnyConfig) -> str:
@@ -167,8 +169,8 @@ def check_comparable(units: Sequence[Unit]) -> None:
     """
     first = units[0].config
     for config in (unit.config for unit in units):
-        what = f"those of dipod {COMMANDS[first.room]}, as {first.task}, which this sweep has already"
-        require(config.room == first.room, "tasks", config.task, what)
+        what = f"those of dipod {room_of(first).command}, as {first.task}, which this sweep has already"
+        require(config.room == first.room, "task", config.task, what)
         if isinstance(config, Config) and isinstance(first, Config):
             what = f"{first.backend}, the physics of this sweep's other units"
             require(config.backend == first.backend, "backend", config.backend, what)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
 from dipod_jax import serialisation
+from dipod_jax.checks import check_choice
 from dipod_jax.config import Config
 from dipod_jax.language import config as language
 from dipod_jax.language.config import LanguageConfig
@@ -25,6 +26,8 @@ RATES = {"learning_rate", "final_learning_rate"}
 class Room(NamedTuple):
     """What a sweep asks of one kind of run."""
 
+    command: str
+    """`dipod <command>` trains one"""
     to_json: Callable[[Any], dict[str, Any]]
     """a config as `config.json` holds it"""
     from_json: Callable[[dict[str, Any]], Any]
@@ -36,8 +39,8 @@ class Room(NamedTuple):
     adapted: Callable[[Any, Any], Any]
     """programs for another config of their key"""
     train: Callable[[Any, Any, float], None]
-    """a config into its folder, by programs of its key, the clock started at a `perf_counter`; raises as that room's
-    `loop.train`"""
+    """a config into its folder, by programs of its key; in control the clock began at the `perf_counter` given. Raises
+    as that room's `loop.train`"""
 
 
 def room_of(config: AnyConfig) -> Room:
@@ -49,9 +52,11 @@ def read_config(values: dict[str, Any]) -> AnyConfig:
     """The config of a stored one, of whichever room.
 
     Raises:
-        ValueError: one line: it is of another version.
+        ValueError: one line: it is of another version, or of no room that is known.
     """
-    return ROOMS[values.get("room", Config.room)].from_json(values)
+    room = values.get("room", Config.room)
+    check_choice("room", room, ROOMS)
+    return ROOMS[room].from_json(values)
 
 
 def program_key(config: AnyConfig) -> str:
@@ -120,21 +125,23 @@ def _train_language(config: LanguageConfig, programs: Any, started: float) -> No
 
 ROOMS = {
     "control": Room(
-        serialisation.to_json,
-        serialisation.from_json,
-        _control_key,
-        _prepare_control,
-        _control_programs,
-        _adapted_control,
-        _train_control,
+        command="train",
+        to_json=serialisation.to_json,
+        from_json=serialisation.from_json,
+        program_key=_control_key,
+        prepare=_prepare_control,
+        make_programs=_control_programs,
+        adapted=_adapted_control,
+        train=_train_control,
     ),
     "language": Room(
-        language.to_json,
-        language.from_json,
-        _language_key,
-        _prepare_language,
-        _language_programs,
-        lambda programs, config: programs,
-        _train_language,
+        command="language",
+        to_json=language.to_json,
+        from_json=language.from_json,
+        program_key=_language_key,
+        prepare=_prepare_language,
+        make_programs=_language_programs,
+        adapted=lambda programs, config: programs,
+        train=_train_language,
     ),
 }
