@@ -1,7 +1,8 @@
-"""Films of runs beside each other, as one animated WebP: the README's two, and the strip of all tasks.
+r"""Films of runs beside each other, as one animated WebP: the README's two, and its strip of tasks (`make tasks`).
 
 python docs/film.py RUN_DIR/policy-seed0.mp4 RUN_DIR/policy-seed0.mp4
-python docs/film.py runs/tasks/units/*-fpo-*/policy-seed*.mp4 --episodes 1 --columns 10 --seconds 4 --out tasks.webp
+python docs/film.py runs/tasks/units/*-fpo-*/policy-seed201.mp4 --episodes 1 --columns 6 --seconds 5 --fps 10 \
+  --out docs/figures/tasks.webp
 """
 
 import argparse
