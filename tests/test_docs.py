@@ -1,5 +1,6 @@
 """The pages: every one is listed, and every link between files leads somewhere. `make docs` checks the built site."""
 
+import lzma
 import re
 from pathlib import Path
 
@@ -24,6 +25,11 @@ def test_the_index_says_what_each_page_answers_and_lists_it_once():
     assert {name for name, _ in rows} == NAMES
     listed = [line for block in re.findall(r"```\{toctree\}(.+?)```", INDEX, re.DOTALL) for line in block.split()]
     assert all(listed.count(name) == 1 for name in NAMES)
+
+
+@pytest.mark.parametrize("archive", sorted((DOCS / "results").rglob("*.tar.xz")), ids=lambda path: path.parent.name)
+def test_an_archive_of_runs_names_no_folder_of_the_machine_that_made_them(archive):
+    assert re.findall(rb"""["' =](/[A-Za-z][\w.-]*/[^"' ]*)""", lzma.open(archive).read())[:3] == []
 
 
 def test_every_page_but_the_log_says_first_which_question_it_answers():
