@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
+from score_batches import field_scores
 from small import BASE, of_objective
 
 from dipod_jax.config import Config, LearningConfig
@@ -89,9 +90,9 @@ def test_a_bound_takes_k3_of_its_mean_and_methods_of_one_ratio_a_draw_k3_of_each
 
 
 def test_fpopp_takes_the_change_of_predicted_noise_and_awm_that_of_velocity():
-    time, velocity = jnp.float32([[0.5, 0.9]]), jnp.zeros((1, 2, 2))
+    time, velocity = [[0.5, 0.9]], jnp.zeros((1, 2, 2))
     change = jnp.float32([[[0.2, 0.0], [1.0, 1.0]]])
-    new, old = (scores([0.0, 0.0], time=time, velocity=v) for v in (velocity + change, velocity))
+    new, old = (scores([0.0, 0.0], field=field_scores(v, time)) for v in (velocity + change, velocity))
     # draw 1: .25 x (.04 + 0) / 2, draw 2: .01 x 1
     assert_allclose(OBJECTIVES["fpo++"]().divergence(new, old), [(0.005 + 0.01) / 2], rtol=1e-5)
     assert_allclose(OBJECTIVES["awm"]().divergence(new, old), [(0.02 + 1.0) / 2], rtol=1e-5)
