@@ -58,6 +58,11 @@ else:  # what the command line chooses from; --objective says which one before i
 UNSTORED = {"stored": False}  # what a session is started with and no part of the run, nor of its config.json
 
 
+def label_of(beta: float | str) -> str:
+    """A beta as used in names: `0.002` or `auto`."""
+    return beta if isinstance(beta, str) else f"{beta:g}"
+
+
 def stored_fields(options: Any) -> list[str]:
     """Names of the fields of a dataclass of options that `config.json` holds."""
     return [f.name for f in dataclasses.fields(options) if f.metadata.get("stored", True)]
@@ -169,7 +174,7 @@ class Config:
         for regulariser in vars(self.regularisers).values():
             has_no = "velocity field" if regulariser.needs == "field" else regulariser.needs
             what = f"0 with the objective {objective.name}: its {policy.name} policy has no {has_no}"
-            possible = regulariser.weight == 0 or regulariser.needs is None or policy.offers(regulariser.needs)
+            possible = regulariser.weight == 0 or policy.offers(regulariser.needs)
             require(possible, f"regularisers.{regulariser.name}.weight", regulariser.weight, what)
             if regulariser.weight != 0:
                 regulariser.check_policy(policy)
@@ -247,7 +252,7 @@ class Config:
     @property
     def beta_label(self) -> str:
         """Beta as used in names: `0.002` or `auto`."""
-        return self.beta if isinstance(self.beta, str) else f"{self.beta:g}"
+        return label_of(self.beta)
 
     @property
     def all_seeds(self) -> tuple[int, ...]:

@@ -19,8 +19,8 @@ WIDTH = 960
 def write_film(films: list[Path], path: Path, *, episodes: int, columns: int, seconds: float, fps: int) -> None:
     """The first `seconds` of the first `episodes` of each film, `columns` beside each other, at about `fps`.
 
-    Pages show it without a player. The films' episodes are square; the task's name, from
-    `config.json` beside the film, stands at its foot.
+    Pages show it without a player. The films' episodes are square; the task's name, from `config.json` beside the film,
+    stands at its foot.
     """
     rates = [imageio.immeta(film)["fps"] for film in films]
     if len(set(rates)) > 1:

@@ -278,7 +278,7 @@ def test_every_option_of_an_objective_goes_through_the_command_line_and_the_file
 def test_the_weight_of_every_regulariser_goes_through_the_command_line_and_the_file_and_back():
     for objective in ("fpo", "ppo", "dppo"):
         start, _ = make_config("smoke", "BallInCup", objective, "native")
-        names = [n for n in WITH_WEIGHT if offers(start.policy, n)]
+        names = [n for n in WITH_WEIGHT if start.policy.offers(REGULARISERS[n].needs)]
         weights = sum(((f"--regularisers.{n}.weight", "0.25") for n in names), ())
         config = parse(["--objective", objective, "--preset", "smoke", "--backend", "native", *weights])
         assert [n for n, r in vars(config.regularisers).items() if r.weight == 0.25] == names
@@ -308,12 +308,6 @@ def test_the_page_of_objectives_has_a_row_for_each_and_for_no_other():
 
 # A method whose scores have what a regulariser needs.
 OFFERS = dict.fromkeys((None, "bound", "field"), "fpo") | {"steps": "dppo", "entropy": "ppo"}
-
-
-def offers(policy, name):
-    """Whether a policy has what the regulariser `name` needs."""
-    needs = REGULARISERS[name].needs
-    return needs is None or policy.offers(needs)
 
 
 @functools.cache
@@ -359,7 +353,7 @@ def test_every_regulariser_moves_every_family_that_has_what_it_needs(name):
     new, old, reference = scored(options)
     entropy = acted(options).policy.entropy(acted(options).params[1], acted(options).obs, acted(options).noise)
     found = set()
-    for term in (dataclasses.replace(REGULARISERS[n](), weight=0.5) for n in REGULARISERS if offers(options, n)):
+    for term in (dataclasses.replace(r(), weight=0.5) for r in REGULARISERS.values() if options.offers(r.needs)):
         slope = jax.grad(lambda t, term=term: term(t), allow_int=True)(Terms(new, old, reference, entropy))
         moves = [leaf for leaf in numbers((slope.new, slope.entropy)) if np.any(leaf)]
         assert moves and all(np.isfinite(leaf).all() for leaf in moves), term

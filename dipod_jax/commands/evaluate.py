@@ -37,7 +37,7 @@ def kind_of(arguments: Sequence[str]) -> str:
         # unlike `Path.is_file`, false also of a name that no file can have
         if not argument.startswith("-") and os.path.isfile(os.path.join(argument, "config.json")):
             try:
-                room = RunFolder.open(Path(argument)).config.get("room", "control")
+                room = RunFolder.open(Path(argument)).room
             except RunFolderError:
                 continue
             check_choice("room", room, MODULES)

@@ -11,7 +11,7 @@ import tyro
 
 from dipod_jax.bounds.any_order import LARGEST_LENGTH
 from dipod_jax.checks import Checked, check_choice, require
-from dipod_jax.config import UNSTORED, BetaControlConfig, stored_fields
+from dipod_jax.config import UNSTORED, BetaControlConfig, label_of, stored_fields
 from dipod_jax.language import TASKS
 from dipod_jax.language.methods import METHODS, choose
 from dipod_jax.language.model import MaskedTransformer
@@ -193,12 +193,17 @@ class LanguageConfig:
     @property
     def beta_label(self) -> str:
         """Beta as used in names: `0.05` or `auto`."""
-        return self.beta if isinstance(self.beta, str) else f"{self.beta:g}"
+        return label_of(self.beta)
+
+    @property
+    def steps_per_iteration(self) -> int:
+        """Number of answers that a seed learns from in an iteration."""
+        return self.learning.num_prompts * self.learning.samples_per_prompt
 
     @property
     def planned_steps(self) -> int:
         """Number of answers that a seed has learned from when training ends."""
-        return self.learning.num_iterations * self.learning.num_prompts * self.learning.samples_per_prompt
+        return self.learning.num_iterations * self.steps_per_iteration
 
     @property
     def all_seeds(self) -> tuple[int, ...]:

@@ -86,7 +86,7 @@ class Run:
     @property
     def samples(self) -> int:
         """Number of answers that each seed has learned from."""
-        return self.iteration * self.config.learning.num_prompts * self.config.learning.samples_per_prompt
+        return self.iteration * self.config.steps_per_iteration
 
     def start(self) -> None:
         """Pretrain, load or restore; measure and evaluate before the first update."""

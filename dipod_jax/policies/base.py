@@ -145,9 +145,9 @@ class PolicyOptions:
         rho = self.noise_correlation
         require(0.0 <= rho < 1.0, "policy.noise-correlation", rho, "at least 0 and less than 1")
 
-    def offers(self, need: str) -> bool:
+    def offers(self, need: str | None) -> bool:
         """Whether the scores hold what a regulariser `needs`."""
-        return getattr(self, f"has_{need}")
+        return need is None or getattr(self, f"has_{need}")
 
     def check_exact_action(self) -> None:
         """Reject, with one line, options under which the stored action differs from the one the policy drew."""

@@ -104,7 +104,7 @@ def _content(
         "subtitle": _subtitle(study, planned),
         "numbers": _numbers(study),
         "verdicts": verdicts(table) or _no_verdict(study),
-        "cautions": [*cautions(table), *[f"{LANGUAGE_NOTE[0].upper()}{LANGUAGE_NOTE[1:]}."] * study.of_language],
+        "cautions": [*cautions(table), *[LANGUAGE_NOTE] * study.of_language],
         "sections": shown,
         "data": _data(study, shown),
         "groups": results_table(table, study),

@@ -135,6 +135,11 @@ class RunFolder:
         write_json(self.path / CONFIG, {"config": self.config, **self.provenance})
 
     @property
+    def room(self) -> str:
+        """Which kind of run it holds: control, or language."""
+        return self.config.get("room", "control")
+
+    @property
     def checkpoints(self) -> Path:
         """Where the checkpoints lie (see `dipod_jax.runs.checkpoints`)."""
         return self.path / CHECKPOINTS

@@ -38,7 +38,7 @@ _OF_A_RUN = (
     "checkpoint_interval",
 )
 _OF_A_RUN += ("keep_checkpoints", "strict_resume", "objective", "objective.name", "method", "cache")
-LANGUAGE_NOTE = "of a language model: an env step is an answer, a return its reward, zero noise the greedy accuracy"
+LANGUAGE_NOTE = "Of a language model an env step is an answer, a return its reward, zero noise the greedy accuracy."
 _ABSENT, _OFF = "not set", "off"
 USUAL = 0.75  # of the runs have an option's usual value, which labels leave out
 
@@ -142,7 +142,7 @@ class Study(NamedTuple):
     @property
     def of_language(self) -> bool:
         """Whether it holds runs of a language model."""
-        return any(folder.config.get("room") == "language" for folder in self.folders)
+        return any(folder.room == "language" for folder in self.folders)
 
     def of(self, task: str, arm: Arm) -> list[SeedRun]:
         """The seeds of one arm on one task."""

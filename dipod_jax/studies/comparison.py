@@ -37,7 +37,7 @@ def compare(
     runs = read_runs(folders, labels or default_labels(folders))
     title = title or ", ".join(dict.fromkeys(folder.config["task"] for folder in folders))
     evaluations = {label: run.evaluations for label, run in runs.items()}
-    of_language = all(folder.config.get("room") == "language" for folder in folders)  # whose rewards end at 1
+    of_language = all(folder.room == "language" for folder in folders)  # whose rewards end at 1
     highest = 1.0 if of_language else MAX_RETURN
     plot_comparison(evaluations, out / "returns.png", x=x, title=title, highest=highest)
     plot_drift_comparison(runs, out / "drift.png", title=title)

@@ -76,10 +76,11 @@ def title_left(drawing: "Figure | SubFigure", title: str) -> None:
     drawing.suptitle(title, x=0.012, ha="left", fontsize=13, fontweight="bold")
 
 
-def legend_columns(labels: Sequence[str], width: float, *, most: int = 4) -> int:
-    """How many labels stand beside each other in a legend `width` inches wide, at most `most`."""
+def legend_below(drawing: "Figure", handles: Sequence[Any], labels: Sequence[str], *, most: int) -> None:
+    """A legend below all panels, as many labels beside each other as the figure is wide enough for, at most `most`."""
     longest = 0.7 + 0.075 * max(map(len, labels), default=0)  # inches of a line and of a letter
-    return max(1, min(most, len(labels), int(width / longest)))
+    columns = max(1, min(most, len(labels), int(drawing.get_figwidth() / longest)))
+    drawing.legend(handles, labels, loc="outside lower center", ncols=columns)
 
 
 def count_axis(axes: "Axes", label: str) -> None:

@@ -13,7 +13,7 @@ from dipod_jax.viz._style import (
     SEED_WIDTH,
     count_axis,
     figure,
-    legend_columns,
+    legend_below,
     title_left,
     with_count,
 )
@@ -64,9 +64,7 @@ def plot_drift_comparison(runs: dict[str, DriftRecords], path: Path, *, title: s
         drawing.align_ylabels(stack)
         count_axis(stack[-1], "env steps of a seed")
         handles, labels = stack[0].get_legend_handles_labels()
-        drawing.legend(
-            handles, labels, loc="outside lower center", ncols=legend_columns(labels, drawing.get_figwidth(), most=3)
-        )
+        legend_below(drawing, handles, labels, most=3)
         title_left(drawing, title)
 
 

@@ -14,7 +14,7 @@ from dipod_jax.viz._style import (
     SEED_WIDTH,
     count_axis,
     figure,
-    legend_columns,
+    legend_below,
     time_unit,
     title_left,
     with_count,
@@ -86,6 +86,7 @@ def plot_comparison(
         path: where the picture goes; replaced atomically.
         x: `wall_clock_s` or `env_steps`.
         title: one line.
+        highest: the return that the axis reaches at least.
 
     Raises:
         ValueError: another `x`.
@@ -107,11 +108,7 @@ def plot_comparison(
             _time_axis(axes, everything)
         _return_axis(axes, runs.values(), [], highest)
         if runs:
-            drawing.legend(
-                *axes.get_legend_handles_labels(),
-                loc="outside lower center",
-                ncols=legend_columns(list(runs), 7.2, most=3),
-            )
+            legend_below(drawing, *axes.get_legend_handles_labels(), most=3)
         title_left(drawing, title)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from dipod_jax.viz._style import COLOURS, MEAN_WIDTH, RUN_STYLES, count_axis, figure, legend_columns, title_left
+from dipod_jax.viz._style import COLOURS, MEAN_WIDTH, RUN_STYLES, count_axis, figure, legend_below, title_left
 from dipod_jax.viz.curves import MAX_RETURN
 
 if TYPE_CHECKING:
@@ -42,8 +42,7 @@ def plot_figure2(
     columns = min(2, len(panels)) if wide else min(5, math.ceil(math.sqrt(len(panels))))
     lines = math.ceil(len(panels) / columns)
     width, height = (4.6, 3.1) if wide else (2.9, 2.2)
-    whole = 1.0 + width * columns
-    with figure(path, whole, 1.4 + height * lines) as drawing:
+    with figure(path, 1.0 + width * columns, 1.4 + height * lines) as drawing:
         grid = drawing.subplots(lines, columns, squeeze=False)
         for axes in grid.flat[len(panels) :]:
             axes.set_visible(False)
@@ -54,9 +53,7 @@ def plot_figure2(
             axes.set_title(task, loc="left")
             _axes(axes, list(bands.values()), y)
         shown = [label for label in labels if label in handles]
-        drawing.legend(
-            [handles[n] for n in shown], shown, loc="outside lower center", ncols=legend_columns(shown, whole)
-        )
+        legend_below(drawing, [handles[n] for n in shown], shown, most=4)
         title_left(drawing, title)
 
 

@@ -8,12 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from small_language import small_config
 
 from dipod_jax.commands import evaluate
 from dipod_jax.language import MASK, Sudoku
 from dipod_jax.language.config import (
     LearningOptions,
-    MeasureOptions,
     NetworkOptions,
     built_in_beta,
     from_json,
@@ -31,24 +31,10 @@ from dipod_jax.language.post_training import (
     group_advantage,
     make_programs,
 )
-from dipod_jax.language.pretrain import PretrainOptions
 from dipod_jax.language.replay import load_run
 from dipod_jax.options import override
 from dipod_jax.runs import RunFolder
 from dipod_jax.types import make_scores
-
-
-def small_config(objective="fpo", **values):
-    """Sudoku with 3 blanks, a narrow network, 2 prompts of 4 samples."""
-    defaults = {
-        "problems": Sudoku(blanks=3, puzzles_per_grid=2),
-        "pretraining": PretrainOptions(steps=3, batch_size=8),
-        "network": NetworkOptions(width=16, num_layers=1),
-        "measure": MeasureOptions(drift_interval=2, drift_prompts=2, evaluation_interval=2, num_problems=8),
-    }
-    config = make_config("sudoku", objective, **defaults | values)
-    sizes = {"learning.num_iterations": 3, "learning.num_prompts": 2, "learning.samples_per_prompt": 4}
-    return override(config, {**sizes, "learning.inner_updates": 2})
 
 
 @pytest.fixture(scope="module")

@@ -7,10 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import small_language
 
-from dipod_jax.language import Sudoku, loop
-from dipod_jax.language.config import MeasureOptions, NetworkOptions, make_config
-from dipod_jax.language.pretrain import PretrainOptions, pretrained
+from dipod_jax.language import loop
+from dipod_jax.language.config import make_config
+from dipod_jax.language.pretrain import pretrained
 from dipod_jax.launch.worker import work
 from dipod_jax.options import override
 from dipod_jax.presets import make_config as make_control_config
@@ -23,16 +24,10 @@ from dipod_jax.studies.sweep.trainer import Trainer
 
 
 def small_config(objective="fpo", **changes):
-    config = make_config(
-        "sudoku",
-        objective,
-        problems=Sudoku(blanks=3, puzzles_per_grid=2),
-        pretraining=PretrainOptions(steps=3, batch_size=8),
-        network=NetworkOptions(width=16, num_layers=1),
-        measure=MeasureOptions(drift_interval=2, drift_prompts=1, evaluation_interval=2, num_problems=8),
+    return override(
+        small_language.small_config(objective),
+        {"learning.num_iterations": 2, "learning.inner_updates": 1, "seeds": 2, **changes},
     )
-    sizes = {"learning.num_iterations": 2, "learning.num_prompts": 2, "learning.samples_per_prompt": 4}
-    return override(config, {**sizes, "learning.inner_updates": 1, "seeds": 2, **changes})
 
 
 def test_an_id_is_the_seeds_and_what_is_learned_and_nothing_else(tmp_path):

@@ -11,13 +11,15 @@ from dipod_jax import serialisation
 from dipod_jax.checks import check_choice
 from dipod_jax.config import Config
 from dipod_jax.language import config as language
+from dipod_jax.language import post_training
 from dipod_jax.language.config import LanguageConfig
+from dipod_jax.training.setup import prepare_devices, prepare_jax
 
 AnyConfig: TypeAlias = Config | LanguageConfig
 
 # Options that change no number: where a run lies, how it is kept and shown, what its other options were made from.
 UNCOUNTED = {"out", "resume", "logger", "checkpoint_interval", "keep_checkpoints", "strict_resume", "preset", "version"}
-UNCOUNTED |= {"cache"}
+UNCOUNTED |= {"cache"}  # of pretrained models
 # Options that are data in a compiled program (`training.state.Tunables`) or that the loop alone reads.
 DATA = {"beta", "beta_control", "total_steps", "seeds", "seed_list", "objective", "regularisers"}
 RATES = {"learning_rate", "final_learning_rate"}
@@ -75,12 +77,6 @@ def _control_key(config: Config) -> str:
     return json.dumps([len(config.all_seeds), structure, options], sort_keys=True)
 
 
-def _prepare_control(config: Config) -> None:
-    from dipod_jax.training.setup import prepare_jax
-
-    prepare_jax(config)
-
-
 def _control_programs(config: Config) -> Any:
     from dipod_jax.training.programs import make_programs
 
@@ -97,25 +93,6 @@ def _train_control(config: Config, programs: Any, started: float) -> None:
     train(config, started=started, programs=programs)
 
 
-def _language_key(config: LanguageConfig) -> str:
-    from dipod_jax.language.post_training import program_key
-
-    return program_key(config)
-
-
-def _prepare_language(config: LanguageConfig) -> None:
-    from dipod_jax.training.setup import prepare_devices
-
-    del config
-    prepare_devices()
-
-
-def _language_programs(config: LanguageConfig) -> Any:
-    from dipod_jax.language.post_training import make_programs
-
-    return make_programs(config)
-
-
 def _train_language(config: LanguageConfig, programs: Any, started: float) -> None:
     from dipod_jax.language.loop import train
 
@@ -129,7 +106,7 @@ ROOMS = {
         to_json=serialisation.to_json,
         from_json=serialisation.from_json,
         program_key=_control_key,
-        prepare=_prepare_control,
+        prepare=prepare_jax,
         make_programs=_control_programs,
         adapted=_adapted_control,
         train=_train_control,
@@ -138,9 +115,9 @@ ROOMS = {
         command="language",
         to_json=language.to_json,
         from_json=language.from_json,
-        program_key=_language_key,
-        prepare=_prepare_language,
-        make_programs=_language_programs,
+        program_key=post_training.program_key,
+        prepare=lambda config: prepare_devices(),
+        make_programs=post_training.make_programs,
         adapted=lambda programs, config: programs,
         train=_train_language,
     ),
