@@ -15,7 +15,7 @@ from dipod_jax.config import UNSTORED, BetaControlConfig, label_of, stored_field
 from dipod_jax.language import TASKS
 from dipod_jax.language.methods import METHODS, choose
 from dipod_jax.language.model import MaskedTransformer
-from dipod_jax.language.pretrain import DEFAULTS, PretrainOptions
+from dipod_jax.language.pretrain import PretrainOptions
 from dipod_jax.language.task import Task
 from dipod_jax.objectives import OBJECTIVES, Objective
 from dipod_jax.options import override
@@ -229,36 +229,26 @@ class LanguageConfig:
         return MaskedPolicy(self.policy, self.build_network(), self.problems.length, self.problems.num_blanks)
 
 
-ESPO_BETA = {"sudoku": 1e-2, "countdown": 3e-3}
-"""Weight of the KL in ESPO's own recipes (arXiv 2512.03759)."""
-
-
 def make_config(task: str = "sudoku", objective: str = "fpo", **values: Any) -> LanguageConfig:
-    """The defaults of a task and a method, under `values`.
+    """The library's defaults under those of the method, of the task, of both together (`Task`), and `values`.
 
     Raises:
         ValueError: one line: unknown task or method, or an option out of range.
     """
     check_choice("task", task, TASKS)
     method, options, policy = choose(objective)
-    learning = LearningOptions(learning_rate=method.learning_rate, fresh_masks=method.fresh_masks)
-    if task == "countdown":
-        learning = dataclasses.replace(learning, num_iterations=100, learning_rate=1e-4)
     problems = TASKS[task]()
-    if method.objective == "spg" and task == "sudoku":
-        options = override(options, {"eubo_order": 1.0})
-    if method.objective == "espo":  # its beta times D^2 / (2 L), of a D that is not divided by the length
-        options = override(options, {"kl_weight": ESPO_BETA[task] * problems.num_blanks})
-    defaults: dict[str, Any] = {
-        "objective": options,
-        "problems": problems,
-        "policy": policy,
-        "pretraining": DEFAULTS[task],
-        "learning": learning,
-        "task": task,
-        "method": objective,
-    }
-    return LanguageConfig(**defaults | values)
+    config = LanguageConfig(
+        objective=options,
+        problems=problems,
+        policy=policy,
+        pretraining=PretrainOptions(),
+        learning=LearningOptions(learning_rate=method.learning_rate, fresh_masks=method.fresh_masks),
+        task=task,
+        method=objective,
+    )
+    of_both = problems.method_defaults.get(method.objective, {})
+    return dataclasses.replace(override(config, {**problems.defaults, **of_both}), **values)
 
 
 def built_in_beta(config: LanguageConfig) -> float:

@@ -1,8 +1,7 @@
 """The exact likelihood of the decoder that acts, where it can be had.
 
 A decoder's step depends on the tokens filled so far and on fresh noise, never on the order in which they were filled.
-So the
-subset of revealed blanks is the state of a Markov chain that runs inside the sequence x, and
+So the subset of revealed blanks is the state of a Markov chain that runs inside the sequence x, and
 
     F(S + R) = sum over R of F(S) P(R is filled, with x_R | x_S)
 
@@ -14,8 +13,9 @@ over the subsets S (`dipod_jax.bounds.any_order`) gives log pi(x) for any of the
   the outcome where every other blank drew a word of lower confidence, `sum_v p_T(v) [p(v) < min confidence of R]`.
 
 It does not hold for a decoder that masks revealed tokens again, or whose choice depends on the number of the step: the
-state is then larger than the subset. For those, and for more than 12 blanks, estimate `entropy` from below or compare
-with `random` order. At temperature 0 a decoder is a function, and there is no likelihood.
+state is then larger than the subset. For those nothing here gives the likelihood; that of `random` order, one token a
+step at temperature 1, is the policy's own whatever decoder acts. At temperature 0 a decoder is a function, and there is
+no likelihood.
 """
 
 from __future__ import annotations

@@ -64,7 +64,7 @@ def evaluate(
 
     Args:
         problems: (P, L).
-        key: consumed; greedy answers do not depend on it.
+        key: consumed; greedy answers depend on it only where the acting decoder's order is random.
         num_blanks: the largest number of blanks in a prompt; the policy's own limit where None.
     """
     prompt, answer = (jnp.asarray(x) for x in problems)

@@ -207,9 +207,10 @@ class Run:
         self._leave("stopped while drawing: the run is finished and its result written")
 
     def finish(self) -> dict[str, Any]:
-        """Write the result, the picture and the report; an existing result is left as it is."""
+        """Write the result, the picture and the report; an existing result is left as it is, unless the run was resumed
+        for a test file that it lacks."""
         result = self.folder.standing_result("before", "final")
-        if result is None:
+        if result is None or self._asks_for_another_file(result):
             result = self.result()
             self.folder.write_result(result)
         self._check_records()
@@ -217,6 +218,10 @@ class Run:
             self.draw()
         self.say(f"greedy accuracy {result['final']['greedy']['mean']:.3f}; everything is in {self.folder.path}")
         return result
+
+    def _asks_for_another_file(self, result: dict[str, Any]) -> bool:
+        there = result.get("test_file") or {}
+        return self.config.test_file is not None and there.get("path") != str(self.config.test_file)
 
     def _check_records(self) -> None:
         if not self.folder.metrics_are_written():

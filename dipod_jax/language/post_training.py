@@ -97,10 +97,10 @@ def make_programs(config: LanguageConfig) -> Programs:
 
 
 def _map_seeds(fn, state: RunState):
-    """`fn` of each seed's state, one after another: on a CPU that is faster than batched matrix products."""
+    """`fn` of each seed's state: batched on an accelerator; one after another on a CPU, which is faster there."""
     if state.iteration.shape[0] == 1:
         return jax.tree.map(lambda x: x[None], fn(jax.tree.map(lambda x: x[0], state)))
-    return jax.lax.map(fn, state)
+    return jax.lax.map(fn, state) if jax.default_backend() == "cpu" else jax.vmap(fn)(state)
 
 
 class Learner:

@@ -68,14 +68,6 @@ class PretrainOptions:
         check.require(late, "decay_steps", "at least --pretraining.steps, and more than --pretraining.warm-up")
 
 
-DEFAULTS = {
-    "sudoku": PretrainOptions(),
-    "countdown": PretrainOptions(steps=1950, batch_size=256, learning_rate=2e-3, decay_steps=3000),
-}
-"""By task. Sudoku's accuracy rises from 0 to 1 between steps 70 and 150; training stops where greedy decoding solves
-about .3."""
-
-
 class Pretrained(NamedTuple):
     """Parameters, and their origin."""
 

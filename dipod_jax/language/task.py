@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import jax
 import numpy as np
@@ -35,6 +36,10 @@ class Task(Protocol):
     """V, tokens beside MASK."""
     num_blanks: int
     """The largest number of blanks in a generated prompt."""
+    defaults: ClassVar[Mapping[str, Any]]
+    """Options of `LanguageConfig`, by dotted name, that have another default on this task."""
+    method_defaults: ClassVar[Mapping[str, Mapping[str, Any]]]
+    """Name of an objective -> the same for that objective on this task."""
 
     def problems(self, split: str) -> Problems:
         """The generated problems of `train` or `test`; no problem is in both, and a seed fixes them."""

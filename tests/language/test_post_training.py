@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,7 @@ import pytest
 from small_language import small_config
 
 from dipod_jax.commands import evaluate
-from dipod_jax.language import MASK, Sudoku
+from dipod_jax.language import MASK, TASKS, Sudoku
 from dipod_jax.language.config import (
     LearningOptions,
     NetworkOptions,
@@ -28,6 +29,7 @@ from dipod_jax.language.post_training import (
     Programs,
     RunState,
     Tunables,
+    _map_seeds,
     group_advantage,
     make_programs,
 )
@@ -321,6 +323,37 @@ def test_a_run_leaves_a_folder_that_says_what_it_was_and_what_came_out(tmp_path,
     boards = loaded.show(config.problems.read(test_file).prompt[0]).split("\n\n")
     assert boards[0] == "3 1  . 2\n2 .  . .\n. 2  1 .\n. 3  2 ."
     assert [board.count(".") for board in boards] == [8, 6, 4, 2, 0]
+
+
+def test_what_a_task_and_a_method_have_of_their_own_stands_under_what_is_given(monkeypatch):
+    """The task's word goes over the method's, that of both together over either; a task of a user's own needs no
+    other file."""
+    espo = make_config("sudoku", "espo")
+    assert (espo.objective.kl_weight, espo.learning.learning_rate) == (0.08, 3e-4)  # .01 and 8 blanks
+    espo = make_config("countdown", "espo")
+    assert (espo.objective.kl_weight, espo.learning.learning_rate) == (0.015, 1e-4)  # .003 and 5
+    assert [make_config(task, "spg").objective.eubo_order for task in TASKS] == [1.0, 1.5]
+
+    class Small(Sudoku):
+        name = "small"
+        defaults: ClassVar = {"learning.num_iterations": 7, "pretraining.steps": 5}
+        method_defaults: ClassVar = {"fpo": {"objective.clip_epsilon": 0.1}}
+
+    monkeypatch.setitem(TASKS, "small", Small)
+    config = make_config("small", "fpo", seeds=2)
+    assert (config.seeds, config.learning.num_iterations, config.objective.clip_epsilon) == (2, 7, 0.1)
+    assert from_json(json.loads(json.dumps(to_json(config)))) == config
+
+
+def test_on_an_accelerator_seeds_are_batched_and_find_what_they_find_one_after_another(learner, params, monkeypatch):
+    states = jax.vmap(learner.init, in_axes=(None, 0, None))(params, jnp.arange(3), Tunables.of(learner.config))
+    draw = lambda state: jax.random.normal(jax.random.fold_in(state.key, state.iteration), (2,))
+    is_a_loop = lambda: "scan" in str(jax.make_jaxpr(lambda s: _map_seeds(draw, s))(states))
+    assert is_a_loop()
+    one_by_one = _map_seeds(draw, states)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert not is_a_loop()
+    np.testing.assert_array_equal(_map_seeds(draw, states), one_by_one)
 
 
 def test_the_config_is_what_json_gives_back():

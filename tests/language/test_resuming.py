@@ -210,6 +210,20 @@ def test_resuming_a_finished_run_changes_nothing_but_its_pictures(config, progra
     assert (tmp_path / "drift.png").exists()
 
 
+def test_a_finished_run_that_is_resumed_for_a_test_file_gains_its_accuracy_and_keeps_the_rest(
+    config, programs, whole, tmp_path
+):
+    shutil.copytree(whole, tmp_path / "copy")
+    before, test_file = RunFolder.open(whole).read_result(), tmp_path / "test.csv"
+    test_file.write_text("Puzzle,Solution\n3102200002100320,3142243142131324\n")
+    go_on(dataclasses.replace(config, test_file=test_file), programs, tmp_path / "copy")
+    result = RunFolder.open(tmp_path / "copy").read_result()
+    assert result.pop("test_file") == {"path": str(test_file), "num_problems": 1, "num_unseen": 1}
+    added = [name for name in result["final"] if name.startswith("test_file/")]
+    assert added and all(len(result["final"].pop(name)["per_seed"]) == 2 for name in added)
+    assert without_seconds(result) == without_seconds(before)
+
+
 def test_lost_records_are_named(config, programs, tmp_path):
     with pytest.raises(Killed):
         loop.train(dataclasses.replace(config, out=tmp_path), programs=killed_after(4, programs), say=lambda line: None)
