@@ -156,6 +156,9 @@ def test_the_table_has_the_papers_form_and_the_csv_a_row_for_each_seed(options):
     units = [u for u in make_units(wide) if u.arm.group != "family" or u.arm.method == "wd1"]
     path = run(wide, units, fake_train([]), say=lambda line: None)
     rows = [[c.strip() for c in line.split("|")[1:-1]] for line in path.read_text().splitlines() if line[:1] == "|"]
+    papers, rows = rows[:10], rows[10:]
+    assert papers[0] == ["method", "Sudoku, %"] and papers[2:4] == [["d1", "61.0"], ["d1 + DiPOD", "71.0"]]
+    assert papers[4:6] == [["fpo-released", "11.0"], ["fpo-released + DiPOD", "21.0"]] and len(papers[6:]) == 4
     assert rows[0] == ["greedy accuracy, %", "beta 0", "beta 0.01", "beta 0.05", "beta auto"]
     assert rows[2:5] == [
         ["d1", "61.0", "-", "71.0", "-"],
