@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
-from score_batches import gradient_of, loss_of, numerical_gradient, random_batch
+from score_batches import assert_on_all_sides, gradient_of, loss_of, numerical_gradient, random_batch
 
 from dipod_jax.objectives.dmpo import Dmpo
 
@@ -14,14 +14,18 @@ def softmax(x):
 
 
 @pytest.mark.parametrize("reference_weight", [None, 0.5])
-def test_value_and_gradient_equal_a_float64_formula(reference_weight):
+@pytest.mark.parametrize("clamp", [None, 1.1])
+def test_value_and_gradient_equal_a_float64_formula(reference_weight, clamp):
     new, old, advantage = random_batch()
     reference = old + 0.5 * np.random.default_rng(1).standard_normal(old.shape)
     shift = 0.0 if reference_weight is None else reference_weight * (old - reference).mean(-1)
     # log pi_ref - log pi_cur = l_cur - l_ref; neither has a gradient
     weight = softmax(shift + advantage / 0.7) - 0.9 * softmax(shift - advantage / 0.7)
-    formula = lambda n: (weight * n.mean(-1)).sum()
-    objective = Dmpo(0.7, 0.9, reference_weight)
+    for of_one_sign in (weight < 0.0, weight > 0.0):
+        assert_on_all_sides(new.mean(-1)[of_one_sign], 1.1)
+    highest = np.where((weight < 0.0) & (clamp is not None), clamp or 0.0, np.inf)
+    formula = lambda n: (weight * np.minimum(n.mean(-1), highest)).sum()
+    objective = Dmpo(0.7, 0.9, reference_weight, clamp)
     assert objective.needs_reference == (reference_weight is not None)
     given = new, old, advantage, None if reference_weight is None else reference
     assert_allclose(loss_of(objective, *given), formula(new), rtol=1e-4)

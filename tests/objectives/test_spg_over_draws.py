@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
-from score_batches import gradient_of, loss_of, numerical_gradient, random_batch, scores
+from score_batches import assert_on_all_sides, gradient_of, loss_of, numerical_gradient, random_batch, scores
 
 from dipod_jax.objectives.fpo import Fpo
 from dipod_jax.objectives.spg import Spg
@@ -21,12 +21,18 @@ def surrogate(losses, advantage, order, mix):
     return lower if advantage > 0 else mix * upper + (1 - mix) * lower
 
 
-def expected(new, old, advantage, *, order=1.5, mix=0.5, ratio="clipped", bound=3.0):
-    """The loss, action by action."""
-    total = 0.0
-    for l_new, l_old, a in zip(new, old, advantage, strict=True):
+def changes(new, old, advantage):
+    """(B,) S_new - S_old for the default order and mix."""
+    s_new, s_old = ([surrogate(l, a, 1.5, 0.5) for l, a in zip(x, advantage, strict=True)] for x in (new, old))
+    return np.subtract(s_new, s_old)
+
+
+def expected(new, old, advantage, *, order=1.5, mix=0.5, ratio="clipped", offset=0.0):
+    """The loss, action by action; `offset` (B,), a constant, takes the place of a bound on log ratios."""
+    total, offset = 0.0, np.broadcast_to(offset, len(advantage))
+    for l_new, l_old, a, moved in zip(new, old, advantage, offset, strict=True):
         s_new, s_old = (surrogate(losses, a, order, mix) for losses in (l_new, l_old))
-        rho = np.exp(min(max(s_new - s_old, -bound), bound))
+        rho = np.exp(s_new - s_old + moved)
         total -= a * s_new if ratio == "none" else min(rho * a, min(max(rho, 1 - EPS), 1 + EPS) * a)
     return total / len(advantage)
 
@@ -35,12 +41,15 @@ def expected(new, old, advantage, *, order=1.5, mix=0.5, ratio="clipped", bound=
 @pytest.mark.parametrize("options", [{}, {"ratio": "none"}, {"order": 4.0, "mix": 0.9}, {"bound": 0.02}])
 def test_value_and_gradient_equal_a_float64_loop(options):
     new, old, advantage = random_batch()
-    names = {"order": "eubo_order", "bound": "log_ratio_clip"}
+    names, options, offset = {"order": "eubo_order", "bound": "log_ratio_clip"}, dict(options), 0.0
     objective = Spg(**{names.get(name, name): value for name, value in options.items()})
-    assert_allclose(loss_of(objective, new, old, advantage), expected(new, old, advantage, **options), rtol=2e-4)
-    if "bound" not in options:  # whose gradient is straight-through, and not that of its value
-        slope = numerical_gradient(lambda x: expected(x, old, advantage, **options), new)
-        assert_allclose(gradient_of(objective, new, old, advantage), slope, rtol=2e-3, atol=1e-6)
+    if (bound := options.pop("bound", None)) is not None:
+        change = changes(new, old, advantage)
+        assert_on_all_sides(change, -bound, bound)
+        offset = np.clip(change, -bound, bound) - change  # its gradient is straight-through
+    formula = lambda n: expected(n, old, advantage, offset=offset, **options)
+    assert_allclose(loss_of(objective, new, old, advantage), formula(new), rtol=2e-4)
+    assert_allclose(gradient_of(objective, new, old, advantage), numerical_gradient(formula, new), rtol=2e-3, atol=1e-6)
 
 
 def test_without_a_ratio_a_bad_action_weighs_its_draws_by_the_softmax_of_their_scores():

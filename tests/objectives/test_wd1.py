@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
-from score_batches import gradient_of, loss_of, numerical_gradient, random_batch
+from score_batches import assert_on_all_sides, gradient_of, loss_of, numerical_gradient, random_batch
 
 from dipod_jax.objectives.dmpo import Dmpo
 from dipod_jax.objectives.wd1 import Wd1
@@ -11,14 +11,18 @@ from dipod_jax.presets import make_config
 
 
 @pytest.mark.parametrize("weights", ["both", "positive"])
-def test_value_and_gradient_equal_a_float64_formula(weights):
+@pytest.mark.parametrize("clamp", [None, 1.1])
+def test_value_and_gradient_equal_a_float64_formula(weights, clamp):
     new, old, advantage = random_batch()
     up, down = np.exp(advantage), np.exp(-advantage)
     weight = up / up.sum() - (down / down.sum() if weights == "both" else 0.0)
-    formula = lambda n: (weight * n.mean(-1)).sum()
-    assert_allclose(loss_of(Wd1(weights), new, old, advantage), formula(new), rtol=1e-4)
-    expected = numerical_gradient(formula, new)
-    assert_allclose(gradient_of(Wd1(weights), new, old, advantage), expected, rtol=1e-3, atol=1e-8)
+    for of_one_sign in (advantage < 0.0, advantage > 0.0):
+        assert_on_all_sides(new.mean(-1)[of_one_sign], 1.1)
+    highest = np.where((weight < 0.0) & (clamp is not None), clamp or 0.0, np.inf)
+    formula = lambda n: (weight * np.minimum(n.mean(-1), highest)).sum()
+    objective = Wd1(weights, clamp)
+    assert_allclose(loss_of(objective, new, old, advantage), formula(new), rtol=1e-4)
+    assert_allclose(gradient_of(objective, new, old, advantage), numerical_gradient(formula, new), rtol=1e-3, atol=1e-8)
 
 
 def test_it_is_dmpo_at_temperature_one_without_a_reference():
