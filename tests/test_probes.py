@@ -37,33 +37,34 @@ METHODS = {
     "ppo": replace(COMMON, objective=Ppo(clip_epsilon=0.1), policy=GaussianOptions((32, 32))),
 }
 
-# Reward a step of the bimodal probe, of .5, that an objective may have: the least and the most of three seeds and both
-# observations, as measured (docs/objectives.md), with room.
+# Reward a step of the bimodal probe that an objective may have, more than the first and less than the second: the least
+# and the most of three seeds and both observations, as measured (docs/objectives.md), with room. A rate is from 0 to
+# .5; where the room reaches an end of that, there is None.
 RATES = {
     "awm": (0.09, 0.43),
-    "bgpo": (-0.06, 0.60),
     "coupled-grpo": (0.00, 0.44),
-    "d1": (-0.10, 0.05),
-    "ddpo": (0.45, 0.51),
-    "dmpo": (-0.10, 0.47),
+    "d1": (None, 0.05),
+    "ddpo": (0.45, None),
+    "dmpo": (None, 0.47),
     "dppo": (0.01, 0.15),
-    "espo": (-0.10, 0.19),
-    "exact-ppo": (0.45, 0.51),
-    "flow-grpo": (0.45, 0.51),
-    "fpo": (0.35, 0.51),
+    "espo": (None, 0.19),
+    "exact-ppo": (0.45, None),
+    "flow-grpo": (0.45, None),
+    "fpo": (0.35, None),
     "fpo++": (0.01, 0.25),
-    "gdpo": (-0.10, 0.10),
-    "gdsd": (0.25, 0.51),
+    "gdpo": (None, 0.10),
+    "gdsd": (0.25, None),
     "genpo": (0.30, 0.49),
     "gsb-mdpo": (0.01, 0.15),
-    "policyflow": (0.40, 0.51),
-    "ppo": (-0.10, 0.115),
-    "reinflow": (0.38, 0.51),
-    "spg": (-0.08, 0.41),
-    "unigrpo": (-0.10, 0.60),
-    "vrpo": (-0.10, 0.37),
-    "wd1": (-0.10, 0.47),
+    "policyflow": (0.40, None),
+    "ppo": (None, 0.115),
+    "reinflow": (0.38, None),
+    "spg": (None, 0.41),
+    "vrpo": (None, 0.37),
+    "wd1": (None, 0.47),
 }
+# Those whose seeds reach from nothing to all: what the best of them has, again with room; a Gaussian cannot (.109).
+BEST_RATES = {"bgpo": 0.3, "unigrpo": 0.3}
 # Those that find the best action of both observations in every seed, and how far their mean action may be from it.
 FIND_BEST = dict.fromkeys(("ddpo", "flow-grpo", "gdsd", "genpo", "ppo", "reinflow"), 0.12)
 FIND_BEST |= dict.fromkeys(("coupled-grpo", "d1", "dppo", "fpo", "fpo++", "gsb-mdpo"), 0.25)
@@ -176,5 +177,17 @@ def test_each_objective_keeps_both_modes_as_well_as_is_said_of_it(probed):
     name, seeds = probed
     rates = [bimodal_rate(seed.actions("bimodal", x)) for seed in seeds for x in (-1.0, 1.0)]
     print(name, *(f"{rate:.2f}" for rate in rates))
-    low, high = RATES[name]
-    assert low < min(rates) and max(rates) < high
+    if name in BEST_RATES:
+        assert max(rates) > BEST_RATES[name]
+    else:
+        low, high = RATES[name]
+        assert low is None or min(rates) > low
+        assert high is None or max(rates) < high
+
+
+def test_no_bound_on_a_rate_holds_whatever_the_policy_does():
+    """2 p q / (p + q) lies in [0, .5], as p + q is at most 1."""
+    assert not RATES.keys() & BEST_RATES.keys() and RATES.keys() | BEST_RATES.keys() == set(OBJECTIVES)
+    bounds = [bound for pair in RATES.values() for bound in pair]
+    assert all(bound is None or 0.0 <= bound < 0.5 for bound in [*bounds, *BEST_RATES.values()])
+    assert all(any(bound is not None for bound in pair) for pair in RATES.values())
