@@ -168,9 +168,6 @@ class Config:
         require(fits, "policy", policy.name, f"{objective.policy}, which the objective {objective.name} trains")
         if objective.exact_action:
             policy.check_exact_action()
-        what = f"none with the objective {objective.name}: it does not compare with the acting policy"
-        measured = objective.has_divergence or self.learning.kl_target is None
-        Checked(self.learning, "learning").require(measured, "kl_target", what)
         for regulariser in vars(self.regularisers).values():
             has_no = "velocity field" if regulariser.needs == "field" else regulariser.needs
             what = f"0 with the objective {objective.name}: its {policy.name} policy has no {has_no}"

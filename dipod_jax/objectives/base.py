@@ -36,8 +36,6 @@ class Objective:
     trust_region: ClassVar[tuple[str, ...]] = ("clip_epsilon",)
     """options that bound how far the policy moves on one rollout; they are numbers in every preset, so that a study can
     scale them"""
-    has_divergence: ClassVar[bool] = True
-    """whether it measures a KL to the acting policy, which `--learning.kl-target` needs"""
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """the options it changes in a preset: {"cpu": {"objective.clip_epsilon": 0.15, "beta": 0.05}}; `smoke` uses those
     of `cpu`"""
@@ -73,7 +71,8 @@ class Objective:
 
         If the policy acts by Gaussian steps, it is the KL of the path in closed form, sum_k KL(N_old_k || N_new_k), in
         nats. Otherwise it is k3 = rho - 1 - log rho with log rho = mean_n l_old - mean_n l_new, never negative, in the
-        unit of the scores. If the scores are likelihoods, its mean over the acting policy's actions is the KL.
+        unit of the scores. If the scores are likelihoods, its mean over the acting policy's actions is the KL. It asks
+        for no ratio in the loss: the acting policy's scores are there for every method.
         """
         if new.steps is not None and old.steps is not None:
             return new.steps.total(jnp.where(new.known, old.steps.divergence(new.steps), 0.0))

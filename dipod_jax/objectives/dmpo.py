@@ -37,7 +37,6 @@ class Dmpo(Objective):
     `negative_loss_clamp` stops it, as the presets do. On tokens: sequence scores, and one call for each prompt's group.
     """
 
-    has_divergence: ClassVar[bool] = False
     trust_region: ClassVar[tuple[str, ...]] = ("temperature",)
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         name: {"policy.draws": "antithetic", "objective.negative_loss_clamp": 3.0} for name in ("paper", "cpu")

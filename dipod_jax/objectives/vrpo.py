@@ -27,7 +27,6 @@ class Vrpo(Objective):
     """
 
     policy: ClassVar[str] = "paired-flow"
-    has_divergence: ClassVar[bool] = False
     trust_region: ClassVar[tuple[str, ...]] = ("sharpness",)
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         name: {"policy.draws": "stratified", "learning.reference_decay": 0.0} for name in ("paper", "cpu")

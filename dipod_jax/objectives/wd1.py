@@ -24,7 +24,6 @@ class Wd1(Objective):
     called once for each prompt's group of answers.
     """
 
-    has_divergence: ClassVar[bool] = False
     trust_region: ClassVar[tuple[str, ...]] = ("negative_loss_clamp",)
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         name: {"objective.negative_loss_clamp": 3.0} for name in ("paper", "cpu")

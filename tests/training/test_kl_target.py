@@ -11,9 +11,8 @@ from numpy.testing import assert_allclose
 from score_batches import field_scores
 from small import BASE, of_objective
 
-from dipod_jax.config import Config, LearningConfig
+from dipod_jax.config import LearningConfig
 from dipod_jax.objectives import OBJECTIVES
-from dipod_jax.policies import POLICIES
 from dipod_jax.training import resuming
 from dipod_jax.training.learner import adapted_rate
 from dipod_jax.training.state import Tunables
@@ -83,7 +82,7 @@ def test_policyflow_takes_its_codes_kl_in_a_mean_over_points():
 def test_a_bound_takes_k3_of_its_mean_and_methods_of_one_ratio_a_draw_k3_of_each():
     k3 = lambda z: np.exp(z) - 1.0 - z
     new, old = scores([1.0, 2.0]), scores([1.2, 2.4])
-    for name in ("fpo", "espo", "gdpo", "bgpo", "spg", "gdsd", "exact-ppo", "genpo"):
+    for name in ("fpo", "espo", "gdpo", "bgpo", "spg", "gdsd", "dmpo", "wd1", "exact-ppo", "genpo"):
         assert_allclose(OBJECTIVES[name]().divergence(new, old), [k3(0.3)], rtol=1e-4)
     for name in ("d1", "coupled-grpo", "unigrpo"):
         assert_allclose(OBJECTIVES[name]().divergence(new, old), [(k3(0.2) + k3(0.4)) / 2], rtol=1e-4)
@@ -105,12 +104,16 @@ def test_an_exact_k3_is_the_kl_of_the_acting_policys_samples():
     assert_allclose(OBJECTIVES["exact-ppo"]().divergence(new, old).mean(), 0.045, rtol=0.01)
 
 
-@pytest.mark.parametrize("name", ["wd1", "dmpo", "vrpo"])
-def test_a_method_without_a_measure_is_refused_in_one_line(name):
-    objective, policy = OBJECTIVES[name](), POLICIES[OBJECTIVES[name].policy]()
-    line = f"--learning.kl-target 0.01 is not allowed: none with the objective {name}: it does not compare"
-    with pytest.raises(ValueError, match=line):
-        Config(objective, policy, learning=LearningConfig(kl_target=0.01))
+def test_vrpo_takes_k3_of_the_action_taken_whatever_became_of_its_rival():
+    taken = jnp.array([1.0, 0.0])  # weights of a pair's scores in their mean
+    new, old = scores([1.0, 7.0], weight=taken), scores([1.3, 2.0], weight=taken)
+    assert_allclose(OBJECTIVES["vrpo"]().divergence(new, old), [np.exp(0.3) - 1.0 - 0.3], rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_every_method_can_have_a_target(name):
+    config = of_objective(name)
+    assert replace(config, learning=replace(config.learning, kl_target=0.01)).learning.kl_target == 0.01
 
 
 def test_a_target_beside_a_schedule_and_one_of_0_are_refused():
