@@ -177,7 +177,8 @@ class Config:
                 regulariser.check_policy(policy)
 
     def _check_beta(self) -> None:
-        """Check that beta and distillation have a bound, and an automatic beta a measured gap."""
+        """Check that beta and distillation have a bound, which the objective does not loosen, and an automatic beta a
+        measured gap."""
         no_bound = f"with the objective {self.objective.name}: its likelihood is exact, there is no bound to hold"
         if self.beta == "auto":
             measured = self.policy.has_field and self.drift.interval > 0
@@ -186,6 +187,8 @@ class Config:
         else:
             Checked(self).number("beta")
             require(self.policy.has_bound or self.beta == 0, "beta", self.beta, f"0 {no_bound}")
+        if self.beta != 0:
+            self.objective.check_beta(self.beta)
         for name in ("interval", "initial_iterations"):
             Checked(self.distillation, "distillation").require(
                 self.policy.has_field or getattr(self.distillation, name) == 0, name, f"0 {no_bound}"

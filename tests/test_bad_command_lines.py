@@ -48,6 +48,11 @@ train | --beta -0.1 | --beta -0.1
 train | --beta 1 2 | 2
 train | --objective ppo --beta 0.1 | --beta 0.1
 train | --objective ppo --beta auto | --beta auto
+train | --objective espo --objective.kl k1 --beta 0.05 | --objective.kl k1 --beta 0.05
+train | --objective gdpo --objective.kl k1 --objective.kl-weight 0.1 --beta auto | --objective.kl k1 --beta auto
+train | --objective espo --objective.kl k4 | --objective.kl k4
+train | --regularisers.k2.kind k1 | --regularisers.k2.kind
+train | --regularisers.k2.draws k1 | --regularisers.k2.draws k1
 train | --total-steps 0 | --total-steps 0
 train | --total-steps 99999999999999999999 | --total-steps
 train | --rollout.num-envs 0 | --rollout.num-envs 0
@@ -130,6 +135,7 @@ language | --seeds 0 | --seeds 0
 language | --task countdown --problems.max-number 2 --problems.max-target 1 | --problems.max-number 2
 language | --pretrained nowhere --out new | nowhere holds no checkpoint
 language | --network.head none | --network.head none
+language | --objective espo --objective.kl k1 --beta 0.05 | --objective.kl k1 --beta 0.05
 table1 | --groups none | --groups none
 table1 | --seeds 0 | --seeds 0
 language | --network.width 1000000000 | --network.width GiB

@@ -175,6 +175,8 @@ class LanguageConfig:
         require(not self.resume or self.out is not None, "resume", True, "with --out, the folder of the run")
         if self.beta != "auto":
             check.number("beta")
+        if self.beta != 0:
+            self.objective.check_beta(self.beta)
         exact = self.measures_drift or self.beta != "auto"
         require(
             exact,

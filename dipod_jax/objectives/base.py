@@ -53,6 +53,10 @@ class Objective:
         """
         Checked(self, "objective").choices()
 
+    def check_beta(self, beta: float | str) -> None:
+        """Refuse options that work against a --beta, with one line; called where it is not 0."""
+        del beta
+
     def __call__(
         self, new: Scores, old: Scores, reference: Scores | None, advantage: jax.Array
     ) -> tuple[jax.Array, Metrics]:

@@ -42,7 +42,7 @@ class Espo(Objective):
     """see clip_epsilon_low; > 0"""
     kl: Literal["k2", "k1", "k3"] = "k2"
     """estimator of the KL to the reference policy; over a bound k1, also with its score term, takes kl_weight off
-    beta: its gradient is (1 + D) grad(log pi)"""
+    beta, so that they exclude each other: its gradient is (1 + D) grad(log pi)"""
     kl_weight: float | None = 3e-3
     """weight of the KL, >= 0, for log ratios in the unit of the scores (ESPO's beta is this / d for a mean over d
     dimensions); none: no KL and no reference policy"""
@@ -57,6 +57,10 @@ class Espo(Objective):
         check.number("clip_epsilon_low", high=1.0, open_low=True)
         check.positive("clip_epsilon_high")
         check.number("kl_weight")
+
+    def check_beta(self, beta: float | str) -> None:
+        what = f"k2 or k3 with --beta {beta}, off which k1 takes its weight"
+        Checked(self, "objective").require(self.kl != "k1" or not self.kl_weight, "kl", what)
 
     def __call__(
         self, new: Scores, old: Scores, reference: Scores | None, advantage: jax.Array

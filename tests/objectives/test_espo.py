@@ -1,5 +1,7 @@
 """ESPO against its formulas in float64, its KL and its presets."""
 
+from dataclasses import replace
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from score_batches import gradient_of, loss_of, numerical_gradient, random_batch
 
 from dipod_jax.objectives.espo import Espo
+from dipod_jax.objectives.gdpo import Gdpo
 from dipod_jax.presets import make_config
 
 RATIO = Espo(0.1, 0.3, kl_weight=None)
@@ -55,6 +58,24 @@ def test_the_gradient_of_k1_has_the_reference_in_it():
     assert_allclose(loss_of(Espo(kl="k1", kl_weight=0.7), new, old, zero, reference), 0.7 * d.mean(), rtol=1e-4)
     gradient = gradient_of(Espo(kl="k1", kl_weight=0.7), new, old, zero, reference)
     assert_allclose(gradient, np.broadcast_to(-0.7 * (1 + d) / new.size, new.shape), rtol=1e-4)
+
+
+@pytest.mark.parametrize("cls", [Espo, Gdpo])
+def test_k1_is_refused_beside_a_beta_that_its_weight_would_come_off(cls):
+    flow = make_config("smoke", "BallInCup", cls.name, "native")[0]
+    both = lambda beta, **options: replace(flow, beta=beta, objective=cls(**options))
+    for beta in (0.05, "auto"):
+        with pytest.raises(ValueError, match=f"--objective.kl k1 is not allowed: k2 or k3 with --beta {beta}, off"):
+            both(beta, kl="k1", kl_weight=0.1)
+    both(0.0, kl="k1", kl_weight=0.1)
+    both(0.05, kl="k1", kl_weight=None)  # no KL at all
+    both(0.05, kl="k1", kl_weight=0.0)
+    both(0.05, kl="k3", kl_weight=0.1)
+
+
+def test_an_estimator_that_there_is_not_is_refused():
+    with pytest.raises(ValueError, match=r"--objective.kl k4 is not allowed: one of k2, k1, k3"):
+        Espo(kl="k4").validate()  # pyright: ignore
 
 
 def test_a_reference_is_asked_for_only_by_a_kl():

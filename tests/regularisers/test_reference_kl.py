@@ -1,6 +1,6 @@
 """The KLs to a reference policy: values, gradients, and the estimator that is not offered."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import jax
 import jax.numpy as jnp
@@ -75,6 +75,13 @@ def test_over_a_bound_k1_takes_its_weight_off_beta_and_the_others_leave_dipod_wh
     gradient = jax.grad(lambda n: kl(n) + dipod(n))(jnp.float32(new))
     apart = (reference - new).mean(-1, keepdims=True)
     assert_allclose(gradient, np.broadcast_to(0.04 * (left - pull(apart)) / new.size, new.shape), rtol=1e-3, atol=1e-8)
+
+
+def test_the_regulariser_has_no_choice_of_estimator():
+    """A k1 of it would take its weight off beta; which draws are averaged first is all there is to choose."""
+    assert [field.name for field in fields(K2)] == ["weight", "draws"]
+    with pytest.raises(ValueError, match=r"--regularisers.k2.draws k1 is not allowed: one of average, per-draw"):
+        K2(0.1, "k1").validate()  # pyright: ignore
 
 
 def test_k3_far_from_the_reference_is_finite_and_pulls_back():
