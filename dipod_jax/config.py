@@ -168,6 +168,7 @@ class Config:
         require(fits, "policy", policy.name, f"{objective.policy}, which the objective {objective.name} trains")
         if objective.exact_action:
             policy.check_exact_action()
+        objective.check_policy(policy)
         for regulariser in vars(self.regularisers).values():
             has_no = "velocity field" if regulariser.needs == "field" else regulariser.needs
             what = f"0 with the objective {objective.name}: its {policy.name} policy has no {has_no}"

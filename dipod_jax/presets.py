@@ -52,7 +52,7 @@ def _start(preset: Preset, task: str, objective: str, policy: Mapping[str, Any],
     if "sampler" in kept and kept["sampler"] not in family.samplers:
         evaluations = EVALUATIONS_PER_STEP[kept["sampler"]] * kept["num_steps"]
         kept |= {"sampler": "euler", "num_steps": evaluations}  # at the same cost
-    options = family(**kept)
+    options = family(**{**kept, **cls.policy_defaults})
     return Config(cls(), options, task=task, preset=preset, **values)
 
 

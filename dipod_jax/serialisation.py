@@ -69,7 +69,7 @@ def from_json(values: Mapping[str, Any]) -> Config:
     if isinstance(regularisers := options.get("regularisers"), Mapping):  # those that a folder does not name were off
         off = {name: _plain(cls()) for name, cls in REGULARISERS.items() if name != "dipod"}
         options["regularisers"] = {**off, **regularisers}
-    config = read_options(Config(objective(), POLICIES[objective.policy]()), options)
+    config = read_options(Config(objective(), POLICIES[objective.policy](**objective.policy_defaults)), options)
     if config.seeds > MOST_SEEDS:
         raise ValueError(f"config.json: seeds is {config.seeds}, more than {MOST_SEEDS}: {WAY_OUT}")
     return config

@@ -57,7 +57,7 @@ def of_objective(name: str, config: Config = BASE) -> Config:
     options = {n: v for n, v in vars(config.policy).items() if n in family.__dataclass_fields__}
     if cls.exact_action:
         options |= {"action_clip": None} if "action_clip" in options else {}
-    return replace(config, objective=cls(), policy=family(**options))
+    return replace(config, objective=cls(), policy=family(**options | cls.policy_defaults))
 
 
 def copy(tree):

@@ -50,6 +50,7 @@ train | --objective ppo --beta 0.1 | --beta 0.1
 train | --objective ppo --beta auto | --beta auto
 train | --objective espo --objective.kl k1 --beta 0.05 | --objective.kl k1 --beta 0.05
 train | --objective gdpo --objective.kl k1 --objective.kl-weight 0.1 --beta auto | --objective.kl k1 --beta auto
+train | --objective awm --policy.loss-form eps | --policy.loss-form eps velocity ghuber
 train | --objective espo --objective.kl k4 | --objective.kl k4
 train | --regularisers.k2.kind k1 | --regularisers.k2.kind
 train | --regularisers.k2.draws k1 | --regularisers.k2.draws k1

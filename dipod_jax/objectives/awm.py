@@ -53,9 +53,9 @@ class Awm(Objective):
     divides them by 5, so its KL weight is a fifth of the one here.
     """
 
+    policy_defaults: ClassVar[Mapping[str, Any]] = {"loss_form": "velocity"}
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         name: {
-            "policy.loss_form": "velocity",
             "policy.draws": "stratified",
             "learning.advantage_clip": 5.0,
             "learning.reference_decay": 0.0,
@@ -85,13 +85,19 @@ class Awm(Objective):
         check.positive("clip_epsilon")
         check.number("kl_weight")
 
+    def check_policy(self, policy: Any) -> None:
+        velocity = policy.loss_form == "velocity" or self.weighting == "uniform"
+        what = f"velocity with the objective awm, whose weighting {self.weighting} is of that loss; uniform takes any"
+        Checked(policy, "policy").require(velocity, "loss_form", what)
+
     def __call__(
         self, new: Scores, old: Scores, reference: Scores | None, advantage: jax.Array
     ) -> tuple[jax.Array, Metrics]:
         """mean max(-A rho, -A clip(rho)) + kl_weight mean (v_new - v_ref)^2, rho = exp(W(l_old, t) - W(l_new, t)).
 
         Args:
-            new, old, reference: of a flow, (..., N) velocity losses at the same draws, with the field there.
+            new, old, reference: of a flow, (..., N) velocity losses at the same draws, with the field there; losses of
+                another form only where the weighting is uniform.
             advantage: (...).
         """
         assert new.field is not None, "scores of a flow"

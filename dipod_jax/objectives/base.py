@@ -30,6 +30,8 @@ class Objective:
     """the word on the command line"""
     policy: ClassVar[str] = "flow"
     """name of the policy family that it trains (`dipod_jax.policies`)"""
+    policy_defaults: ClassVar[Mapping[str, Any]] = {}
+    """options of that family that it starts from where they are not the family's own: {"loss_form": "velocity"}"""
     exact_action: ClassVar[bool] = False
     """whether its score is only defined for the action exactly as the policy drew it, not for a clipped or perturbed
     one"""
@@ -52,6 +54,10 @@ class Objective:
             ValueError: one line for the user.
         """
         Checked(self, "objective").choices()
+
+    def check_policy(self, policy: Any) -> None:
+        """Refuse options of a policy of its family that it cannot be used with, with one line."""
+        del policy
 
     def check_beta(self, beta: float | str) -> None:
         """Refuse options that work against a --beta, with one line; called where it is not 0."""

@@ -1,5 +1,7 @@
 """AWM against its formulas in float64: five weightings, two ratios, a KL of velocities."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -65,6 +67,19 @@ def test_slopes_are_finite_at_a_loss_of_nothing_and_at_both_ends_of_time(weighti
         assert np.isfinite(jax.grad(weigh)(jnp.float32(0.0), jnp.float32(t), weighting))
     if weighting != "uniform":
         assert weigh(jnp.float32(2.0), jnp.float32(0.0), weighting) == 0.0
+
+
+@pytest.mark.parametrize("weighting", list(WEIGHTINGS))
+@pytest.mark.parametrize("form", ["eps", "elbo"])
+def test_a_weighting_is_refused_over_another_loss_than_the_velocitys(form, weighting):
+    """eps is (1 - t)^2 and the ELBO (1 - t) / t times it: t of these is another method's weight."""
+    start = make_config("smoke", "BallInCup", "awm", "native")[0]
+    over = lambda: replace(start, objective=Awm(weighting), policy=replace(start.policy, loss_form=form))
+    if weighting == "uniform":
+        over()
+    else:
+        with pytest.raises(ValueError, match=f"--policy.loss-form {form} is not allowed: velocity with the objective"):
+            over()
 
 
 def test_its_presets_train_the_velocity_and_keep_the_last_policy_as_reference():
