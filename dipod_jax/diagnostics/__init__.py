@@ -1,7 +1,7 @@
 """Measurements of a policy: drift of the bound, alignment of gradients, action statistics. Pure functions."""
 
 from dipod_jax.bounds import CfmSpec
-from dipod_jax.diagnostics.actions import action_metrics, sample_actions
+from dipod_jax.diagnostics.actions import acting_std, action_metrics, sample_actions
 from dipod_jax.diagnostics.alignment import alignment_metrics, exact_policy_gradient
 from dipod_jax.diagnostics.batch import DriftBatch, MeterSettings, draw_losses
 from dipod_jax.diagnostics.chain import chain_log_prob, chain_metrics, conditional_metrics
@@ -14,6 +14,7 @@ __all__ = [
     "CfmSpec",
     "DriftBatch",
     "MeterSettings",
+    "acting_std",
     "action_metrics",
     "alignment_metrics",
     "chain_log_prob",

@@ -1,13 +1,33 @@
 """What the policy does in a state: spread, saturation, and how much of the spread the K-step sampler loses."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from jax import Array
 
 from dipod_jax.bounds import ConditionedVelocityFn, cutoff_floor, integrate, time_grid
-from dipod_jax.types import Params
+from dipod_jax.types import Params, Trace
 
 SATURATED = 0.99
+
+
+def acting_std(
+    sample: Callable[[Params, Array, Array], tuple[Array, Trace]], params: Params, obs: Array, noise: Array
+) -> Array:
+    """Mean over S states and d dimensions of the standard deviation of a policy's actions, pre-tanh, with every noise
+    that it draws them by: of a plain flow `drift/action_std`, of a chain or of noise at the end more than its field's.
+
+    Args:
+      sample, params: the policy's.
+      obs: (S, O).
+      noise: (M, S, ...) standard normal, M >= 2.
+
+    Returns:
+      ().
+    """
+    actions, _ = sample(params, jnp.broadcast_to(obs, (len(noise), *obs.shape)), noise)
+    return jnp.mean(jnp.std(actions, axis=0, ddof=1))
 
 
 def sample_actions(

@@ -6,7 +6,14 @@ import jax
 import jax.numpy as jnp
 
 from dipod_jax.config import BetaControlConfig
-from dipod_jax.diagnostics import DriftBatch, MeterSettings, chain_metrics, conditional_metrics, drift_metrics
+from dipod_jax.diagnostics import (
+    DriftBatch,
+    MeterSettings,
+    acting_std,
+    chain_metrics,
+    conditional_metrics,
+    drift_metrics,
+)
 from dipod_jax.policies import FieldPolicy
 from dipod_jax.training.learner import Learner
 from dipod_jax.training.soundness import keep_sound, sound_first
@@ -15,6 +22,8 @@ from dipod_jax.types import Metrics, Params, Transition, matched
 
 # Actions whose likelihood under a chain is estimated, and draws of the chain's noises for each.
 CHAIN_SAMPLES, CHAIN_DRAWS = 64, 16
+# States in which a policy that acts by more than base noise is sampled, and actions in each.
+ACTING_STATES, ACTING_SAMPLES = 256, 16
 
 
 def measure_drift(
@@ -39,7 +48,7 @@ def measure_drift(
         (`Learner.advantages`), even if training computes them in each minibatch. With the loss form `elbo`, the CFM
         losses are the velocity's. A policy that acts otherwise than by the deterministic flow of its velocity is
         measured as this flow, at the actions that were taken (`FieldPolicy.ends`); `diagnostics.chain` measures the
-        rest.
+        rest, and `drift/acting_std` is the spread of the actions as they are drawn.
     """
     rows_key, draws_key, prepare_key, meter_key, chain_key = jax.random.split(key, 5)
     advantage = learner.advantages(state, rollout)
@@ -70,6 +79,11 @@ def measure_drift(
         metrics |= chain_metrics(
             policy.chain, params, obs, trace, chain_key, num_samples=CHAIN_SAMPLES, num_draws=CHAIN_DRAWS
         )
+    if policy.noise_shape != (policy.action_size,):
+        states = obs[:ACTING_STATES]
+        shape = (ACTING_SAMPLES, len(states), *policy.noise_shape)
+        noise = jax.random.normal(jax.random.fold_in(chain_key, 1), shape)
+        metrics["drift/acting_std"] = acting_std(policy.sample, params, states, noise)
     if policy.conditional is not None:
         velocity, scored, exact = policy.conditional.given_noise(params, obs, action, evidence)
         metrics |= conditional_metrics(velocity, scored, exact, advantage)

@@ -10,7 +10,7 @@ import scipy.stats
 from chains import SMALL, acted, make
 from numpy.testing import assert_allclose
 
-from dipod_jax.diagnostics import chain_log_prob, chain_metrics, conditional_metrics
+from dipod_jax.diagnostics import acting_std, chain_log_prob, chain_metrics, conditional_metrics
 from dipod_jax.diagnostics.synthetic import gaussian_velocity
 from dipod_jax.policies.flow_sde import DdimFlowOptions, FlowSdeOptions, NoisyFlowOptions
 from dipod_jax.policies.terminal_noise import TerminalNoiseOptions
@@ -59,6 +59,14 @@ def test_a_chains_likelihood_is_bracketed_by_its_two_estimates(options, num_draw
     assert 0.0 < upper.mean() - lower.mean() < width
     assert_allclose(0.5 * (upper + lower).mean(), exact.mean(), atol=width)
     assert_allclose(0.5 * (upper + lower), exact, atol=10 * width)
+
+
+def test_the_acting_spread_is_that_of_the_chain_and_not_of_its_flow():
+    """Each of 200 states has 64 actions of one Gaussian: the mean of their standard deviations is within 1 %."""
+    policy, *_, chain, flow = gaussian_chain(NoisyFlowOptions(num_steps=5, step_noise=0.15), 1)
+    noise = jax.random.normal(jax.random.key(1), (64, 200, *policy.noise_shape))
+    found = float(acting_std(policy.sample, jnp.float32(STD), jnp.zeros((200, 1)), noise))
+    assert found == pytest.approx(np.sqrt(chain), rel=0.015) and found > 1.1 * np.sqrt(flow)
 
 
 @pytest.mark.slow

@@ -36,6 +36,9 @@ def test_every_objective_starts_at_ratio_one_and_raises_the_return(name):
     if programs.measure is not None:
         drift = jax.device_get(programs.measure(state.learner, transitions))
         assert np.isfinite(drift["drift/gradient_cosine"]).all()
+        assert np.isfinite(drift.get("drift/acting_std", 1.0)).all()
+        if name in ("dppo", "reinflow", "policyflow"):  # their noise comes on top of the flow's
+            assert (drift["drift/acting_std"] > drift["drift/action_std"]).all()
     learner, metrics = programs.learn(state.learner, transitions)
     assert metrics["first_ratio_error"][0] < 1e-4 and metrics["skipped_updates"][0] == 0.0
     state = state._replace(learner=learner, actor=actor)
