@@ -1,5 +1,6 @@
 """Flow-matching policies trained by policy gradients on a bound that stays tight."""
 
+import time
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -7,6 +8,9 @@ if TYPE_CHECKING:
     from dipod_jax import envs
     from dipod_jax.api import evaluate, make_config, train
     from dipod_jax.training.loading import load_policy
+
+STARTED = time.perf_counter()
+"""`time.perf_counter()` when this process imported the package: a command's clock counts from here what it imports."""
 
 __version__ = "0.1.0"
 __all__ = ["envs", "evaluate", "load_policy", "make_config", "train"]

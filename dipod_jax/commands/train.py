@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from dipod_jax import STARTED
 from dipod_jax.api import default_folder
 from dipod_jax.checks import require
 from dipod_jax.cli import command_name, parse_options, run_cli
@@ -17,8 +17,6 @@ from dipod_jax.memory import check_training
 from dipod_jax.objectives import OBJECTIVES
 from dipod_jax.presets import check_backend, make_config
 from dipod_jax.serialisation import VERSION, from_json
-
-STARTED = time.perf_counter()
 
 # The schedule ends where the run does: one that is made longer takes its rate up again where the longer schedule is.
 RATE_WARNING = "warning: the learning rate's schedule ends with the run: over {} env steps before, now over {}"

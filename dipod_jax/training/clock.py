@@ -8,7 +8,11 @@ from typing import Any
 
 
 class Clock:
-    """Seconds since the command started, those of earlier sessions included, and what took them."""
+    """Seconds since the command started, those of earlier sessions included, and what took them.
+
+    `dipod train` starts at `dipod_jax.STARTED`: what it imports counts, the start of Python itself does not. A
+    run that Python code trains (`dipod_jax.train`, a sweep's worker) starts when it is asked for.
+    """
 
     def __init__(self, started: float, *names: str):
         """Args:

@@ -11,9 +11,12 @@ from pathlib import Path
 import pytest
 from refusals import begun_run
 
+import dipod_jax
 from dipod_jax import presets
+from dipod_jax.commands import train
 from dipod_jax.config import TASKS
 from dipod_jax.serialisation import to_json
+from dipod_jax.training import loop, setup
 
 ROOT = Path(__file__).resolve().parents[2]
 # Runs a command's main and tells on the last line of stdout whether physics came with it.
@@ -147,6 +150,17 @@ def test_help_is_quick_and_loads_no_physics(tmp_path, module):
     wanted = of_training if module == "train" else ["--episodes"]
     assert [option for option in wanted if option not in out] == []
     assert not list(tmp_path.iterdir())
+
+
+def test_the_clock_of_a_run_starts_before_jax_is_imported(tmp_path, monkeypatch):
+    code = "import sys, time, dipod_jax; print(0 < dipod_jax.STARTED < time.perf_counter(), 'jax' in sys.modules)"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    assert subprocess.check_output([sys.executable, "-c", code], env=environment, text=True) == "True False\n"
+    clocks = []
+    monkeypatch.setattr(setup, "prepare_jax", lambda config: None)
+    monkeypatch.setattr(loop, "train", lambda config, *, started: clocks.append(started))
+    train.main(["--preset", "smoke", "--backend", "native", "--out", str(tmp_path / "run")])
+    assert clocks == [dipod_jax.STARTED]
 
 
 @pytest.mark.slow
