@@ -24,7 +24,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import on first use, so that `import dipod_jax` and `--help` stay quick."""
+    """Import on first use, so that `import dipod_jax` stays quick."""
     if name == "envs":
         return import_module("dipod_jax.envs")
     if name in _HOMES:

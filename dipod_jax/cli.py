@@ -48,9 +48,9 @@ def run_cli(
     line and exit status 74; a run whose numbers are no longer finite, one line and exit status 65.
 
     Args:
-        parse: from arguments (without the program's name) to a validated configuration. It imports nothing slow:
-            `--help` and mistakes are answered before jax is imported. Its output on standard error is shown after it
-            has succeeded, each line once.
+        parse: from arguments (without the program's name) to a validated configuration. It imports no physics, and jax
+            only where objectives and policies, which need it, bring the options, so that `--help` and mistakes are
+            answered soon. Its output on standard error is shown after it has succeeded, each line once.
         main: the run itself; imports what it needs.
         argv: arguments; those of the process where None.
         lasts: `main` works for long and keeps in files what it makes, so that it goes on where standard output is

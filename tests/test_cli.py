@@ -212,13 +212,36 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
 
 
-def test_help_is_tyros_takes_under_two_seconds_and_imports_nothing_slow(script):
+def test_help_is_tyros_and_takes_under_two_seconds_where_the_options_need_nothing_slow(script):
     started = time.monotonic()
     done = subprocess.run([*script, "--help"], capture_output=True, text=True, env=environment())
     assert time.monotonic() - started < 2.0
     assert done.returncode == 0 and done.stderr == ""
     assert "--beta FLOAT" in done.stdout and "weight of the regulariser" in done.stdout
     assert done.stdout.endswith("imported: []\n")
+
+
+# Their options are those of methods, or of a run that one of them trained.
+WITH_METHODS = {"train", "sweep", "ablation", "comparison", "language", "table1", "evaluate", "export"}
+HELPS = """
+import contextlib, io, sys
+from dipod_jax.commands import main
+for name in sys.argv[1:]:
+    with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()) as said:
+        main([name, "--help"])
+    assert said.getvalue().startswith(f"usage: dipod {name}"), said.getvalue()
+print(*(name for name in ("jax", "mujoco", "warp", "matplotlib") if name in sys.modules))
+"""
+
+
+@pytest.mark.parametrize(
+    ("names", "imported"),
+    [(set(COMMANDS) - WITH_METHODS, ""), pytest.param(WITH_METHODS, "jax", marks=pytest.mark.slow)],
+)
+def test_help_imports_jax_only_where_methods_bring_the_options_and_never_physics_or_pictures(names, imported):
+    command = [sys.executable, "-c", HELPS, *sorted(names)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment())
+    assert (done.returncode, done.stdout.strip(), done.stderr) == (0, imported, "")
 
 
 def test_ctrl_c_ends_a_process_with_one_line(script):

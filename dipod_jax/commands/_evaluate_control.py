@@ -40,7 +40,7 @@ class EvaluateConfig:
 
 
 def parse(arguments: list[str]) -> EvaluateConfig:
-    """The options, with the run folder and the seed checked before jax is imported."""
+    """The options, with the run folder and the seed checked before physics is imported."""
     from dipod_jax.presets import check_backend
     from dipod_jax.runs import RunFolder, check_writable
     from dipod_jax.serialisation import trained_config

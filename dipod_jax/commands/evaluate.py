@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def parse(arguments: list[str]) -> tuple[Any, Any]:
-    """The module of the run's kind and its options, checked before jax is imported."""
+    """The module of the run's kind and its options, checked before physics is imported."""
     module = import_module(MODULES[kind_of(arguments)])
     return module, module.parse(arguments)
 

@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def parse(arguments: list[str]) -> ExportConfig:
-    """The options, with the run folder, the seed and the packages checked before jax is imported."""
+    """The options, with the run folder, the seed and the packages checked before anything is restored."""
     from dipod_jax.export.errors import check_formats
     from dipod_jax.runs import RunFolder, check_writable
     from dipod_jax.serialisation import trained_config
