@@ -18,7 +18,7 @@ from dipod_jax.tables import table
 
 @dataclass(frozen=True)
 class Config:
-    """Return of an untrained policy by the seconds in which its noise is forgotten, on native physics."""
+    """Return of an untrained policy by the seconds in which noise is forgotten; native physics on a CPU, else mjx."""
 
     tasks: tuple[str, ...] = TASKS
     """Playground's DM-Control tasks, or module:factory of your own"""
@@ -53,8 +53,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def measure(config: Config) -> None:
     """Print each task's returns as soon as they are there, then the table."""
-    from dipod_jax.training.setup import prepare_devices
+    from dipod_jax.training.setup import import_mujoco, prepare_devices
 
+    import_mujoco()
     prepare_devices()
     from dipod_jax import envs
     from dipod_jax.studies.held_noise import row, untrained_returns

@@ -44,7 +44,7 @@ def prepare_jax(config: Config) -> None:
     Raises:
         MachineError: JAX finds no device of the kind that JAX_PLATFORMS names.
     """
-    _import_mujoco()
+    import_mujoco()
     import jax
 
     if config.backend == "native":
@@ -128,7 +128,7 @@ def _writable(folder: Path) -> Path:
         return folder
 
 
-def _import_mujoco() -> None:
+def import_mujoco() -> None:
     """Import MuJoCo without the OpenGL that MUJOCO_GL names: its import fails where that is not installed.
 
     `viz.rendering` makes its own context, for a film, and says what is missing.

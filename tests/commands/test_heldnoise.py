@@ -1,6 +1,11 @@
 """The command line of dipod heldnoise: what it prints, and that it tells a swing-up from balancing."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
+import pytest
 from probe_tasks import CountingTask
 
 from dipod_jax import envs
@@ -26,6 +31,13 @@ def test_the_command_prints_a_row_for_each_task(capsys):
     head, _, body = capsys.readouterr().out.strip().splitlines()[-3:]
     assert [cell.strip() for cell in head.split("|")[1:-1]] == ["task", "step", "0 s", "1 s"]
     assert body.split("|")[1].strip() == "CartpoleBalance" and body.count("+-") == 2
+
+
+@pytest.mark.slow
+def test_the_command_needs_no_opengl():
+    options = ["--tasks", "CartpoleBalance", "--seconds", "0", "--num-episodes", "2", "--num-steps", "3"]
+    command = [sys.executable, "-m", "dipod_jax", "heldnoise", *options]
+    subprocess.run(command, env={**os.environ, "MUJOCO_GL": "osmesa"}, check=True, capture_output=True)
 
 
 def test_an_episode_earns_nothing_after_its_end():
