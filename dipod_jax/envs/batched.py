@@ -159,6 +159,10 @@ class BatchedEnv:
         )
         return next_state, result
 
+    def with_length(self, episode_length: int) -> BatchedEnv:
+        """The same task on the same devices, with episodes of another length."""
+        return BatchedEnv(self._task, episode_length, self._mesh, self._axis)
+
     def on_one_device(self) -> BatchedEnv:
         """The same task for any number of environments, all on one device."""
         return BatchedEnv(self._task, self.episode_length)

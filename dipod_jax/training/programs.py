@@ -144,14 +144,12 @@ def make_programs(config: Config, seeds: tuple[int, ...], layout: Layout | None 
     chunk_size = -(-episodes // layout.shards) * layout.shards
     at_once = max(config.rollout.num_envs, 2 * chunk_size)  # an evaluation runs both kinds of episodes together
     most = at_once * len(seeds) // layout.mesh.size
-    make_env = lambda length: envs.make(
-        config.task, config.backend, episode_length=length, num_worlds=most, mesh=layout.env_mesh
-    )
-    env = make_env(config.rollout.episode_length)
+    length = config.rollout.episode_length
+    env = envs.make(config.task, config.backend, episode_length=length, num_worlds=most, mesh=layout.env_mesh)
     policy = config.policy.build(env.observation_size, env.action_size)
     critic = Critic(config.critic, env.observation_size)
     learner = Learner(config, policy, critic, layout)
-    evaluation_env = make_env(EVALUATION_EPISODE_LENGTH)
+    evaluation_env = env.with_length(EVALUATION_EPISODE_LENGTH)
     of_seed = _SeedPrograms(config, env, evaluation_env, policy, critic, learner, chunk_size)
     state, acted = state_shardings(layout), layout.sharding(SEED, None, DATA)
     per_seed = layout.sharding(SEED)

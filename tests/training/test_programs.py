@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from probe_tasks import TargetTask
 from small import (
     BASE,
     EPISODE,
@@ -21,6 +22,7 @@ from small import (
 
 from dipod_jax.config import DistillationConfig, DriftConfig
 from dipod_jax.diagnostics import MeterSettings
+from dipod_jax.envs import BatchedEnv
 from dipod_jax.training import drift, sharding
 from dipod_jax.training import programs as programs_module
 from dipod_jax.training.sharding import Layout
@@ -40,6 +42,23 @@ def trained(request, fpo):
         state, metrics = programs.iterate(state)
         history.append({name: float(value[0]) for name, value in jax.device_get(metrics).items()})
     return programs, before, state, history, programs.evaluate(state.learner, 64)
+
+
+def test_a_task_is_loaded_once_for_training_and_evaluation_whose_time_limits_differ(monkeypatch):
+    loaded = []
+    monkeypatch.setattr(programs_module, "EVALUATION_EPISODE_LENGTH", EPISODE + 1)
+    monkeypatch.setattr(
+        programs_module.envs,
+        "make",
+        lambda name, backend, *, episode_length, num_worlds, mesh: (
+            loaded.append(name) or BatchedEnv(TargetTask(), episode_length, mesh)
+        ),
+    )
+    programs = programs_module.make_programs(BASE, (0,))
+    assert loaded == [BASE.task]
+    assert (programs.env.episode_length, programs.evaluation_env.episode_length) == (EPISODE, EPISODE + 1)
+    with pytest.raises(ValueError, match="a multiple of the 2 devices"):  # still spread over them
+        programs.evaluation_env.reset(jax.random.key(0), 3)
 
 
 @pytest.mark.slow
