@@ -111,7 +111,6 @@ class Run:
         if state is None:
             return None
         self.iteration = int(state.iteration[0])
-        self._saver.saved_at = time.perf_counter()
         for record in records:
             self.records.setdefault(record["kind"], []).append(record)
         self.clock.take_up(records, self.config.first_seed)

@@ -16,11 +16,10 @@ class Saver:
     """Saves the checkpoints of a run, and says in one line when they begin to fail and when they work again."""
 
     def __init__(self, folder: Path, *, keep: int, say: Callable[[str], None]) -> None:
-        """Save into `folder`, the newest `keep` of them, each line of text to `say`."""
+        """Save into `folder`, the newest `keep` of them, each line of text to `say`. The first interval begins now."""
         self._folder, self._keep, self._say = folder, keep, say
         self._failing_since: float | None = None
-        self.saved_at: float | None = None
-        """`time.perf_counter()` of the last attempt; None before the first."""
+        self._since = time.perf_counter()
 
     def save(self, step: int, state: Any, *, required: bool = False) -> bool:
         """Write a checkpoint; return whether it is written.
@@ -33,7 +32,7 @@ class Saver:
         Raises:
             StorageError: refused, and `required`; or refused again and again for 10 minutes.
         """
-        now = self.saved_at = time.perf_counter()
+        now = self._since = time.perf_counter()
         try:
             save_checkpoint(self._folder, step, state, keep=self._keep)
         except (OSError, CheckpointError) as error:
@@ -51,5 +50,5 @@ class Saver:
         return True
 
     def is_due(self, interval_s: float) -> bool:
-        """Whether the last attempt was `interval_s` seconds ago, or there was none."""
-        return self.saved_at is None or time.perf_counter() - self.saved_at >= interval_s
+        """Whether the last attempt, or where there was none the run's begin, is `interval_s` seconds ago."""
+        return time.perf_counter() - self._since >= interval_s

@@ -5,6 +5,7 @@ import subprocess
 import time
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -95,6 +96,15 @@ def test_a_disk_that_refuses_for_ten_minutes_ends_the_run(tmp_path, monkeypatch)
     monkeypatch.setattr(saver, "PATIENCE_S", 0.0)
     with pytest.raises(StorageError, match="file exists"):
         keeper.save(2, {"x": np.zeros(3)})
+
+
+def test_the_first_checkpoint_is_due_an_interval_after_the_run_has_begun(tmp_path, monkeypatch):
+    seconds = iter([100.0, 159.9, 160.0, 170.0, 229.9, 230.0])
+    monkeypatch.setattr(saver, "time", SimpleNamespace(perf_counter=lambda: next(seconds)))
+    keeper = Saver(tmp_path / "checkpoints", keep=2, say=pytest.fail)
+    assert [keeper.is_due(60.0), keeper.is_due(60.0)] == [False, True]
+    assert keeper.save(1, {"x": np.zeros(3)})  # at 170
+    assert [keeper.is_due(60.0), keeper.is_due(60.0)] == [False, True]
 
 
 def outcome(out, **options):
