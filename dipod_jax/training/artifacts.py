@@ -96,16 +96,16 @@ def write_policy_videos(
     Returns:
         False, after one warning, where no OpenGL works.
     """
-    from dipod_jax.viz import RenderingUnavailable, write_frame, write_video
+    from dipod_jax.viz import RenderingUnavailable, write_video
 
     run = jax.jit(partial(record, env, policy, num_episodes=VIDEO_EPISODES // len(takes)))
-    size = {"width_per_episode": VIDEO_SIZE, "height": VIDEO_SIZE}
+    look = {"fps": VIDEO_FPS, "width_per_episode": VIDEO_SIZE, "height": VIDEO_SIZE}
     for path, take in takes.items():
         episode = jax.tree.map(np.asarray, run(*take))
         mocap = {"mocap_pos": episode.mocap_pos, "mocap_quat": episode.mocap_quat} if env.mj_model.nmocap else {}
         try:
-            write_video(env.mj_model, episode.qpos, episode.reward, path, fps=VIDEO_FPS, **size, **mocap)
-            write_frame(env.mj_model, episode.qpos, episode.reward, path.with_suffix(".png"), **mocap)
+            frame = path.with_suffix(".png")
+            write_video(env.mj_model, episode.qpos, episode.reward, path, last_frame=frame, **look, **mocap)
         except RenderingUnavailable as error:
             say(f"warning: no film: {error}")
             return False

@@ -31,6 +31,7 @@ def write_video(
     reward: np.ndarray,
     path: Path,
     *,
+    last_frame: Path | None = None,
     mocap_pos: np.ndarray | None = None,
     mocap_quat: np.ndarray | None = None,
     fps: int = 25,
@@ -48,6 +49,7 @@ def write_video(
         qpos: (T, E, nq), positions in which each step begins.
         reward: (T, E), the reward of that step.
         path: output file, an `.mp4`; replaced atomically.
+        last_frame: output file of the last frame, a PNG, once the film is there; none where None.
         mocap_pos: (T, E, nmocap, 3), metres; the model's own where None.
         mocap_quat: (T, E, nmocap, 4), unit quaternions; the model's own where None.
         fps: frames per second, 1 to 100.
@@ -69,6 +71,8 @@ def write_video(
     with film.renderer() as renderer, replacing(path) as temporary, _encoder(temporary, width, height, fps) as write:
         for picture in film.pictures(renderer, frame_steps(len(film.qpos), fps)):
             write(picture.tobytes())
+    if last_frame is not None:
+        _write_png(picture, last_frame)
 
 
 def write_frame(
@@ -85,14 +89,19 @@ def write_frame(
     camera: int | str | None = None,
 ) -> None:
     """Write the frame of `step` (an index into T; negative from the end) as a PNG. Otherwise as `write_video`."""
-    from PIL import Image
-
     film = _Film(mj_model, qpos, reward, mocap_pos, mocap_quat, width_per_episode, height, camera)
     step = range(len(film.qpos))[step]
+    with film.renderer() as renderer:
+        (picture,) = film.pictures(renderer, [step])
+    _write_png(picture, path)
+
+
+def _write_png(picture: np.ndarray, path: Path) -> None:
+    from PIL import Image
+
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with film.renderer() as renderer, replacing(path) as temporary:
-        (picture,) = film.pictures(renderer, [step])
+    with replacing(path) as temporary:
         Image.fromarray(picture).save(temporary, format="PNG", optimize=True)
 
 

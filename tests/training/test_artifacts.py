@@ -39,15 +39,15 @@ def test_the_films_share_the_episodes_and_each_is_of_its_own_policy(tmp_path, mo
 
     shown = {}
     monkeypatch.setattr(artifacts, "record", record)
-    monkeypatch.setattr(viz, "write_video", lambda model, qpos, reward, path, **_: shown.update({path.name: qpos}))
-    monkeypatch.setattr(viz, "write_frame", lambda model, qpos, reward, path, **_: shown.update({path.name: qpos}))
+    write = lambda model, qpos, reward, path, *, last_frame, **_: shown.update({path.name: (last_frame.name, qpos)})
+    monkeypatch.setattr(viz, "write_video", write)
     env = SimpleNamespace(mj_model=SimpleNamespace(nmocap=0))
     takes = {tmp_path / "a.mp4": (1.0, 0.0, 0.0), tmp_path / "b.mp4": (2.0, 0.0, 0.0)}
     assert write_policy_videos(env, None, takes, print)
-    assert {name: (qpos[0, 0], qpos.shape) for name, qpos in shown.items()} == {
-        f"{name}.{suffix}": (value, (3, artifacts.VIDEO_EPISODES // 2))
-        for name, value in (("a", 1.0), ("b", 2.0))
-        for suffix in ("mp4", "png")
+    shape = 3, artifacts.VIDEO_EPISODES // 2
+    assert {name: (frame, qpos[0, 0], qpos.shape) for name, (frame, qpos) in shown.items()} == {
+        "a.mp4": ("a.png", 1.0, shape),
+        "b.mp4": ("b.png", 2.0, shape),
     }
 
 

@@ -111,6 +111,13 @@ def test_a_frame_shows_the_step_asked_for(model, qpos, tmp_path):
     assert ball_column(0) < 60 < 70 < ball_column(20) < 85 < 95 < ball_column(-1)
 
 
+def test_a_film_leaves_its_last_frame(model, qpos, tmp_path):
+    size = {"width_per_episode": 160, "height": 128}
+    write_video(model, qpos, np.ones((T, E)), tmp_path / "a.mp4", last_frame=tmp_path / "a.png", **size)
+    alone = picture(model, tmp_path / "b.png", qpos, np.ones((T, E)))
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "a.png"), int), alone)
+
+
 @pytest.mark.parametrize("name", ["12:30:05", "-y", "50%d", "a b\n$(c) [red] 'x'"])
 def test_a_film_goes_into_a_folder_of_any_name(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
