@@ -25,7 +25,7 @@ from dipod_jax.training.iteration import advance, distil_initially
 from dipod_jax.training.numbers import stopped_by
 from dipod_jax.training.programs import Programs, make_programs
 from dipod_jax.training.records import Records
-from dipod_jax.training.results import evaluation_line, evaluation_record, final_line, start_note
+from dipod_jax.training.results import evaluation_line, evaluation_record, final_line, start_note, times_line
 from dipod_jax.training.resuming import Resumed, evaluation_is_due, fresh_state, open_folder, resume, standing_result
 from dipod_jax.training.state import TrainState
 
@@ -270,6 +270,7 @@ class Run:
             self.folder.write_result(result)
         self.check_records()
         learner = self.state.learner if jax.process_count() == 1 else to_host(self.state.learner)
+        before = time.perf_counter()
         if isinstance(self.folder, RunFolder):
             assert result is not None, "whoever has the folder has its result"
             with self.stop.abandonable(self.leave_finished):
@@ -283,9 +284,11 @@ class Run:
                     start_note(self.config.task),
                     self.progress.line,
                 )
+        artifacts_s = time.perf_counter() - before
         self.close()
         if result is None:
             return {}
+        self.progress.line(times_line(self.clock.wall_clock_s, self.clock.timings | {"artifacts_s": artifacts_s}))
         self.progress.line(final_line(result, self.folder.path))
         return result
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,14 @@ def evaluation_line(wall_clock_s: float, env_steps: int, returns: Any) -> str:
         + (f"  seeds {' '.join(f'{x:.0f}' for x in per_seed)}" if len(per_seed) > 1 else "")
         + f"  ({returns.random_noise.shape[1]} episodes)"
     )
+
+
+def times_line(wall_clock_s: float, timings: Mapping[str, float]) -> str:
+    """The line that shows where the time went, under the names that it has in `result.json`.
+
+    `artifacts_s`, the figures, films and report, is not in that file: it is written before they are.
+    """
+    return f"wall_clock_s {wall_clock_s:.1f}: " + ", ".join(f"{name} {value:.1f}" for name, value in timings.items())
 
 
 def final_line(result: dict[str, Any], path: Path) -> str:

@@ -1,8 +1,10 @@
 """The loop: what is due when, kills, resumes, results."""
 
 import json
+import re
 import shutil
 import signal
+import time
 from dataclasses import replace
 
 import jax
@@ -106,6 +108,20 @@ def test_a_finished_run_whose_checkpoint_is_unreadable_loses_nothing_to_resume(t
     with pytest.raises(CheckpointError, match=r"leaves\.json is damaged .* delete that folder"):
         run(resume=True, total_steps=4 * config.steps_per_iteration)
     assert files == {path: path.read_bytes() for path in config.out.glob("*.json*")}
+
+
+def test_the_end_says_where_the_time_went_and_what_was_drawn_after_the_result(train_again, monkeypatch, capsys):
+    config, run = train_again
+    monkeypatch.setattr(loop, "write_artifacts", lambda *_: time.sleep(0.3))
+    run()
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "artifacts_s" in line]
+    total, *parts = re.findall(r"(\w+) ([\d.]+)", line)
+    result = RunFolder.open(config.out).read_result()
+    for name, seconds in parts[:-1]:
+        assert abs(float(seconds) - result[name]) <= 0.05
+    assert [name for name, _ in parts] == ["setup_s", "compile_s", "training_s", "evaluation_s", "artifacts_s"]
+    assert 0.3 <= float(parts[-1][1]) <= float(total[1]) - result["wall_clock_s"] + 0.1
+    assert "artifacts_s" not in result
 
 
 @pytest.mark.slow
