@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -27,12 +27,16 @@ class EvaluateConfig:
     """seed of the sampled answers, >= 0"""
     boards: int = 2
     """problems whose greedy answer is printed step by step, >= 0"""
+    decoder: Literal["acting", "default"] = "acting"
+    """what decodes greedy and sampled answers: the decoder that the run acts by, or the default one, which fills two
+    blanks a step in order of confidence; runs that act by different decoders are compared by one"""
     test_file: Path | None = None
     """problems of a published test set, in its original format, instead of those held out; the accuracy on those that
     are unlike every training problem stands beside"""
 
     def __post_init__(self):
         check = Checked(self)
+        check.choices()
         check.number("problems", low=1)
         check.number("seed", "evaluation_seed", "boards", high=2**31 - 1)
 
@@ -52,6 +56,7 @@ def parse(arguments: list[str]) -> EvaluateConfig:
 
 def evaluate(options: EvaluateConfig) -> None:
     """Write the accuracy to RUN_DIR/evaluation.json, and print boards and accuracy."""
+    from dipod_jax.language.decoding import DecoderOptions
     from dipod_jax.language.evaluation import means
     from dipod_jax.language.replay import choose_problems, load_run
     from dipod_jax.language.task import unseen
@@ -60,11 +65,14 @@ def evaluate(options: EvaluateConfig) -> None:
 
     prepare_devices()
     run = load_run(options.run_dir, options.seed)
+    if options.decoder == "default":
+        run = run.acting_by(DecoderOptions())
     problems = choose_problems(run.config.problems, options.test_file, options.problems)
     accuracy = run.evaluate(problems, options.evaluation_seed)
     fresh = None if options.test_file is None else unseen(problems, run.config.problems.problems("train"))
     result = means(accuracy, fresh)
     result |= {"num_problems": len(problems.prompt), "seed": run.seed, "evaluation_seed": options.evaluation_seed}
+    result |= {"decoder": options.decoder}
     if fresh is not None:
         result |= {"test_file": str(options.test_file), "num_unseen": int(fresh.sum())}
     RunFolder.open(options.run_dir).write_json("evaluation.json", result)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,6 +12,7 @@ import numpy as np
 
 from dipod_jax.checks import require
 from dipod_jax.language.config import LanguageConfig, from_json
+from dipod_jax.language.decoding import DecoderOptions
 from dipod_jax.language.evaluation import Accuracy, decode_problems, decoders, evaluate
 from dipod_jax.language.pretrain import init_params
 from dipod_jax.language.task import MASK, Problems, Task
@@ -35,6 +37,11 @@ class LoadedRun(NamedTuple):
             lambda params, key: evaluate(self.policy, self.config.problems, params, problems, key, num_blanks)
         )
         return solve(self.params, jax.random.key(seed))
+
+    def acting_by(self, decoder: DecoderOptions) -> LoadedRun:
+        """The same parameters with another decoder for greedy and sampled answers."""
+        config = dataclasses.replace(self.config, policy=dataclasses.replace(self.config.policy, decoder=decoder))
+        return self._replace(config=config, policy=config.build_policy())
 
     def show(self, prompt: np.ndarray) -> str:
         """The greedy solution of one problem (L,), step by step."""

@@ -21,6 +21,7 @@ from dipod_jax.language.config import (
     make_config,
     to_json,
 )
+from dipod_jax.language.decoding import DecoderOptions
 from dipod_jax.language.loop import Run, train
 from dipod_jax.language.measurement import measure_drift
 from dipod_jax.language.methods import available_methods
@@ -33,7 +34,7 @@ from dipod_jax.language.post_training import (
     group_advantage,
     make_programs,
 )
-from dipod_jax.language.replay import load_run
+from dipod_jax.language.replay import LoadedRun, choose_problems, load_run
 from dipod_jax.options import override
 from dipod_jax.runs import RunFolder
 from dipod_jax.types import make_scores
@@ -354,6 +355,20 @@ def test_on_an_accelerator_seeds_are_batched_and_find_what_they_find_one_after_a
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     assert not is_a_loop()
     np.testing.assert_array_equal(_map_seeds(draw, states), one_by_one)
+
+
+def test_a_policy_that_acts_in_random_order_can_be_evaluated_by_the_default_decoder(learner, params):
+    """Its greedy answers are then those of the same parameters in a run that acts by that decoder."""
+    of = lambda config: LoadedRun(config, config.build_policy(), params, 0)
+    random_order = DecoderOptions("random", 1, None, 1.0)
+    acting = of(override(learner.config, {"policy.decoder": random_order}))
+    problems = choose_problems(learner.config.problems, None, 8)
+    found = acting.acting_by(DecoderOptions())
+    assert acting.policy.options.decoder == random_order and found.config == learner.config
+    for one, other in zip(found.evaluate(problems), of(learner.config).evaluate(problems), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert found.show(problems.prompt[0]).count("\n\n") == 2  # 3 blanks, two a step
+    assert acting.show(problems.prompt[0]).count("\n\n") == 3
 
 
 def test_the_config_is_what_json_gives_back():
