@@ -70,9 +70,8 @@ def evaluate(options: EvaluateConfig) -> None:
     problems = choose_problems(run.config.problems, options.test_file, options.problems)
     accuracy = run.evaluate(problems, options.evaluation_seed)
     fresh = None if options.test_file is None else unseen(problems, run.config.problems.problems("train"))
-    result = means(accuracy, fresh)
-    result |= {"num_problems": len(problems.prompt), "seed": run.seed, "evaluation_seed": options.evaluation_seed}
-    result |= {"decoder": options.decoder}
+    about = {"num_problems": len(problems.prompt), "decoder": options.decoder}
+    result = means(accuracy, fresh) | about | {"seed": run.seed, "evaluation_seed": options.evaluation_seed}
     if fresh is not None:
         result |= {"test_file": str(options.test_file), "num_unseen": int(fresh.sum())}
     RunFolder.open(options.run_dir).write_json("evaluation.json", result)

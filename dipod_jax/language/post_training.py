@@ -18,6 +18,7 @@ from dipod_jax.language.task import Problems
 from dipod_jax.objectives import Objective
 from dipod_jax.options import as_arrays
 from dipod_jax.policies.masked import MaskedPolicy
+from dipod_jax.training.sharding import over_seeds
 from dipod_jax.types import Metrics, Params, Scores, matched
 
 # What a seed's key is folded with for streams apart from training's, whose iterations stay below 2**31.
@@ -97,10 +98,10 @@ def make_programs(config: LanguageConfig) -> Programs:
 
 
 def _map_seeds(fn, state: RunState):
-    """`fn` of each seed's state: batched on an accelerator; one after another on a CPU, which is faster there."""
+    """`fn` of each seed's state, as control maps over seeds; of one alone without a loop."""
     if state.iteration.shape[0] == 1:
         return jax.tree.map(lambda x: x[None], fn(jax.tree.map(lambda x: x[0], state)))
-    return jax.lax.map(fn, state) if jax.default_backend() == "cpu" else jax.vmap(fn)(state)
+    return over_seeds(fn)(state)
 
 
 class Learner:
