@@ -92,15 +92,14 @@ def cpu(task: str, objective: str) -> Config:
 
 
 def _over_a_long_horizon(c: Config) -> Config:
-    """A longer horizon: a larger discount, larger rollouts, more epochs and draws, a lower rate, advantages that follow
-    the critic.
+    """A longer horizon: a larger discount, larger rollouts, more epochs, a lower rate, advantages that follow the
+    critic.
 
     Over a long horizon a small rollout's advantages are mostly noise, and an update that follows noise drifts.
     """
     return replace(
         c,
         total_steps=9_000_000,
-        policy=override(c.policy, {"num_draws": 4} if c.policy.has_bound else {}),
         rollout=replace(c.rollout, num_envs=512, num_steps=64),
         drift=replace(c.drift, interval=4),
         # Episodes of the Turn tasks are all or nothing: fewer say little.
@@ -108,10 +107,9 @@ def _over_a_long_horizon(c: Config) -> Config:
         learning=replace(
             c.learning,
             learning_rate=1e-3,
-            minibatch_size=2048,
             num_epochs=8,
             advantages="minibatch",
-            discount=0.995,
+            discount=0.99,
         ),
     )
 

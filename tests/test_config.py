@@ -69,7 +69,7 @@ def test_paper_preset_of_ppo_holds_the_tuned_numbers_of_appendix_a3():
     assert (c.policy.hidden_sizes, c.critic.hidden_sizes, c.policy.activation) == ((32,) * 4, (256,) * 5, "silu")
 
 
-@pytest.mark.parametrize(("task", "size", "gamma"), [("BallInCup", 8192, 0.98), ("FingerTurnHard", 32768, 0.995)])
+@pytest.mark.parametrize(("task", "size", "gamma"), [("BallInCup", 8192, 0.98), ("FingerTurnHard", 32768, 0.99)])
 def test_cpu_preset_takes_larger_rollouts_where_the_horizon_is_long(task, size, gamma):
     for objective in ("fpo", "ppo"):
         c = presets.make_config("cpu", task, objective)[0]
