@@ -56,6 +56,7 @@ else:  # what the command line chooses from; --objective says which one before i
 
 
 UNSTORED = {"stored": False}  # what a session is started with and no part of the run, nor of its config.json
+# An option that came later is written where it differs from {"earlier": value}, by which runs went before it.
 
 
 def label_of(beta: float | str) -> str:
@@ -66,6 +67,11 @@ def label_of(beta: float | str) -> str:
 def stored_fields(options: Any) -> list[str]:
     """Names of the fields of a dataclass of options that `config.json` holds."""
     return [f.name for f in dataclasses.fields(options) if f.metadata.get("stored", True)]
+
+
+def earlier_values(options: Any) -> dict[str, Any]:
+    """The values that a `config.json` means which does not name them: of options that came after it."""
+    return {f.name: f.metadata["earlier"] for f in dataclasses.fields(options) if "earlier" in f.metadata}
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
 
 from dipod_jax.checks import require, type_hints
-from dipod_jax.config import Config, stored_fields
+from dipod_jax.config import Config, earlier_values, stored_fields
 from dipod_jax.objectives import OBJECTIVES
 from dipod_jax.policies import POLICIES
 from dipod_jax.regularisers import REGULARISERS
@@ -31,7 +31,9 @@ def to_json(config: Config) -> dict[str, Any]:
 def _plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value):
         name = {"name": value.name} if hasattr(value, "name") else {}  # pyright: ignore[reportAttributeAccessIssue]
-        return name | {field: _plain(getattr(value, field)) for field in stored_fields(value)}
+        values = {field: _plain(getattr(value, field)) for field in stored_fields(value)}
+        earlier = earlier_values(value).items()
+        return name | {field: x for field, x in values.items() if (field, x) not in earlier}
     return list(value) if isinstance(value, tuple) else str(value) if isinstance(value, Path) else value
 
 
@@ -101,6 +103,7 @@ def read_options(template: Any, values: Any, where: str = "") -> Any:
         if given != template.name:
             raise ValueError(f"config.json: {where}name is {given!r:.40}, not {template.name!r}: {WAY_OUT}")
         values = {name: value for name, value in values.items() if name != "name"}
+    values = earlier_values(template) | dict(values)
     for what, names in (("lacks", set(fields) - set(values)), ("holds unknown", set(values) - set(fields))):
         if names:
             raise ValueError(f"config.json {what} options ({', '.join(where + n for n in sorted(names))}): {WAY_OUT}")

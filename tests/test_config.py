@@ -202,6 +202,14 @@ def test_a_value_of_another_type_is_one_line(path, value):
     assert "\n" not in str(refused.value) and any(word in str(refused.value) for word in named)
 
 
+def test_an_option_that_came_later_is_written_where_it_differs_from_what_runs_before_it_had():
+    """So that folders from before are read as what they are, and the runs of their sweeps keep their names."""
+    earlier = Config()
+    later = dataclasses.replace(earlier, policy=dataclasses.replace(earlier.policy, base_velocity="gaussian"))
+    assert "base_velocity" not in to_json(earlier)["policy"] and from_json(to_json(earlier)) == earlier
+    assert to_json(later)["policy"]["base_velocity"] == "gaussian" and from_json(to_json(later)) == later
+
+
 def test_a_regulariser_that_a_folder_does_not_name_was_off():
     values = to_json(presets.make_config("cpu", "FishSwim", "ppo", "native")[0])
     assert values["regularisers"] == {"entropy": {"name": "entropy", "weight": 0.01}}

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar, Literal
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -68,6 +68,9 @@ class FlowOptions(PolicyOptions):
     """number of time features, cos and sin of t 2^k, even, >= 2"""
     output_scale: float = 0.25
     """factor on the network's output, > 0"""
+    base_velocity: Literal["zero", "gaussian"] = field(default="zero", metadata={"earlier": "zero"})
+    """what the network's output is added to: zero, or gaussian: the velocity (2 t - 1) / (t^2 + (1 - t)^2) x_t of actions
+    N(0, I), with which a policy that has learned nothing has a tight bound"""
     action_clip: float | None = None
     """bound on |pre-tanh action| before `action_noise` is added, > 0; none: unbounded"""
     action_noise: float = 0.0
@@ -144,7 +147,10 @@ class FlowPolicy:
 
     def velocity(self, params: Params, obs: jax.Array, x_t: jax.Array, t: jax.Array) -> jax.Array:
         """(..., d) velocity at x_t (..., d) and t (...) for obs (..., O)."""
-        return self._field.apply(params, obs, x_t, t)  # pyright: ignore[reportReturnType]
+        learned: Any = self._field.apply(params, obs, x_t, t)
+        if self.options.base_velocity == "zero":
+            return learned
+        return learned + ((2.0 * t - 1.0) / (t**2 + (1.0 - t) ** 2))[..., None] * x_t
 
     def sample(self, params: Params, obs: jax.Array, noise: jax.Array) -> tuple[jax.Array, Trace]:
         """Pre-tanh action (..., d), where the sampler ends, and the base noise (..., d), where it starts."""

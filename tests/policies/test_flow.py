@@ -7,15 +7,16 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from numpy_networks import ACTION, OBS, SMALL, batch, numpy_velocity
 
-from dipod_jax.bounds import Draws
+from dipod_jax.bounds import Draws, log_prob_of_noise, time_grid
+from dipod_jax.diagnostics.gap import elbo_of_actions
 from dipod_jax.networks import time_embedding
 from dipod_jax.policies.flow import FlowOptions
 
 
-@pytest.fixture(scope="module")
-def flow():
+@pytest.fixture(scope="module", params=["zero", "gaussian"])
+def flow(request):
     """A flow policy whose biases are not zero, so that a forgotten one shows."""
-    policy = FlowOptions(**SMALL).build(OBS, ACTION)
+    policy = FlowOptions(**SMALL, base_velocity=request.param).build(OBS, ACTION)
     params = jax.tree.map(lambda x: x + 0.1, policy.init(jax.random.key(0)))
     return policy, params
 
@@ -89,6 +90,22 @@ def test_the_elbo_form_estimates_the_elbos_integral_of_a_field_that_is_zero():
     # v_hat = 0: E|v|^2 = d + |a|^2, and int_delta^1 (1-t)/t dt = log(1/delta) - (1 - delta); standard error .3 %
     exact = (np.log(1 / delta) - (1 - delta)) * (3 + 0.25 + 1.0 + 4.0)
     assert_allclose(loss.mean(), exact, rtol=0.015)
+
+
+@pytest.mark.parametrize("base", ["zero", "gaussian"])
+def test_the_bound_of_a_policy_that_has_learned_nothing_is_tight_where_its_base_velocity_is_gaussian(base):
+    """A field of zero leaves int (1 - t) / t E|v*|^2 dt open, v* = (2 t - 1) / (t^2 + (1 - t)^2) x_t."""
+    policy = FlowOptions(**SMALL, base_velocity=base).build(OBS, ACTION)
+    params = jax.tree.map(jnp.zeros_like, policy.init(jax.random.key(0)))
+    obs, noise = jnp.zeros((2000, OBS)), jax.random.normal(jax.random.key(1), (2000, ACTION))
+    times = time_grid(100, kind="uniform")
+    likelihood = log_prob_of_noise(policy.velocity, params, obs, noise, times, method="midpoint")
+    draws = {"delta": 0.05, "num_draws": 32}
+    bound = elbo_of_actions(policy.velocity, params, obs, likelihood.action, jax.random.key(2), **draws)
+    t = np.linspace(0.05, 1.0, 10_001)
+    error = (1 - t) / t * (2 * t - 1) ** 2 / (t**2 + (1 - t) ** 2)
+    open_by = {"zero": ACTION * np.trapezoid(error, t), "gaussian": 0.0}  # 3.44 nats
+    assert_allclose(jnp.mean(likelihood.log_prob - bound), open_by[base], atol=0.1)
 
 
 def test_stored_draws_lie_on_the_samplers_grid_where_the_paper_says_so(flow):
