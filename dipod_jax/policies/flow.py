@@ -69,8 +69,8 @@ class FlowOptions(PolicyOptions):
     output_scale: float = 0.25
     """factor on the network's output, > 0"""
     base_velocity: Literal["zero", "gaussian"] = field(default="zero", metadata={"earlier": "zero"})
-    """what the network's output is added to: zero, or gaussian: the velocity (2 t - 1) / (t^2 + (1 - t)^2) x_t of actions
-    N(0, I), with which a policy that has learned nothing has a tight bound"""
+    """what the network's output is added to: zero, or (gaussian) the velocity (2 t - 1) / (t^2 + (1 - t)^2) x_t of
+    actions N(0, I), with which a policy that has learned nothing has a tight bound"""
     action_clip: float | None = None
     """bound on |pre-tanh action| before `action_noise` is added, > 0; none: unbounded"""
     action_noise: float = 0.0
