@@ -143,7 +143,7 @@ def test_a_mistake_in_an_ablation_is_one_line_and_writes_nothing(arguments, word
     ("task", "has"),
     [
         ("BallInCup", {"small-rollouts", "advantages-once", "2-draws"}),
-        ("FingerTurnHard", {"large-rollouts", "advantages-often", "4-draws"}),
+        ("FingerTurnHard", {"large-rollouts", "advantages-often", "2-draws"}),
     ],
 )
 def test_every_arm_of_an_ablation_differs_from_the_recipe_in_its_own_options_alone(task, has, tmp_path):
