@@ -90,18 +90,20 @@ figure: $(READY)
 	$(BIN)/python -m experiments.compare $(FIGURE_RUNS) --labels $(foreach s,$(FIGURE_SEEDS),"seed $(s)") \
 	  --x wall_clock_s --title "BallInCup, cpu preset" --out runs/figure
 
+# The long column of `cpu` before it became cheaper (docs/recipe.md): of the runs that are made of it, and go on with it.
+EARLIER_LONG := --policy.num-draws 4 --learning.minibatch-size 2048 --learning.discount 0.995
+
 # The finger tasks, three seeds each in one program, drawn as one figure.
 FINGERS := runs/fingers
 .PHONY: fingers
 fingers: $(READY)
 	$(BIN)/python -m experiments.fingerspin --preset cpu --backend native --seed-list 57 58 59 $(call run,$(FINGERS)/spin)
-	$(BIN)/python -m experiments.fingerturneasy --preset cpu --backend native --seed-list 84 85 86 $(call run,$(FINGERS)/easy)
-	$(BIN)/python -m experiments.fingerturnhard --preset cpu --backend native --seed-list 84 85 86 $(call run,$(FINGERS)/hard)
+	$(BIN)/python -m experiments.fingerturneasy --preset cpu --backend native --seed-list 84 85 86 $(EARLIER_LONG) \
+	  $(call run,$(FINGERS)/easy)
+	$(BIN)/python -m experiments.fingerturnhard --preset cpu --backend native --seed-list 84 85 86 $(EARLIER_LONG) \
+	  $(call run,$(FINGERS)/hard)
 	$(BIN)/python -m experiments.compare $(addprefix $(FINGERS)/,spin easy hard) \
 	  --labels FingerSpin FingerTurnEasy FingerTurnHard --out $(FINGERS)
-
-# The long column of `cpu` before it became cheaper (docs/recipe.md): of the runs that are made of it, and go on with it.
-EARLIER_LONG := --policy.num-draws 4 --learning.minibatch-size 2048 --learning.discount 0.995
 
 # Figure 2: four tasks, six betas, three seeds, the Turn tasks for 4M env steps; three and a half hours of two
 # cores, continued by the same command.

@@ -56,7 +56,6 @@ else:  # what the command line chooses from; --objective says which one before i
 
 
 UNSTORED = {"stored": False}  # what a session is started with and no part of the run, nor of its config.json
-# An option that came later is written where it differs from {"earlier": value}, by which runs went before it.
 
 
 def label_of(beta: float | str) -> str:
@@ -70,7 +69,9 @@ def stored_fields(options: Any) -> list[str]:
 
 
 def earlier_values(options: Any) -> dict[str, Any]:
-    """The values that a `config.json` means which does not name them: of options that came after it."""
+    """Options that came later, each with the value in its metadata's "earlier", by which runs went before it.
+    `config.json` holds it only where it differs, so that folders from before are read as what they are and the runs
+    of their sweeps keep their ids."""
     return {f.name: f.metadata["earlier"] for f in dataclasses.fields(options) if "earlier" in f.metadata}
 
 

@@ -37,6 +37,14 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else str(value) if isinstance(value, Path) else value
 
 
+def earlier_options(values: Mapping[str, Any]) -> dict[str, Any]:
+    """`policy.base_velocity` and the like: options of a folder's policy that `config.json` leaves out at the value that
+    runs before them had, and that value."""
+    policy = values.get("policy")
+    family = POLICIES.get(str(policy.get("name"))) if isinstance(policy, Mapping) else None
+    return {} if family is None else {f"policy.{name}": value for name, value in earlier_values(family).items()}
+
+
 def trained_config(folder: RunFolder, seed: int | None = None) -> Config:
     """The config of a run folder, once `seed`, where one is named, is found to be one that the run trained.
 

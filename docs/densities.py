@@ -1,7 +1,7 @@
 r"""What a policy of one action dimension does along an episode, state by state: its density, and its bound's gap.
 
 dipod train --task CartpoleSwingup --preset cpu --total-steps 2000000 --out runs/swingup
-python docs/densities.py runs/swingup --out docs/figures/density_swingup.png
+python docs/densities.py runs/swingup --out density.png
 """
 
 import argparse
@@ -16,6 +16,7 @@ from dipod_jax import envs
 from dipod_jax.bounds import log_prob_of_noise
 from dipod_jax.diagnostics.batch import MeterSettings
 from dipod_jax.diagnostics.gap import elbo_of_actions
+from dipod_jax.training.evaluation import make_act
 from dipod_jax.training.loading import restore_policy
 from dipod_jax.training.setup import import_mujoco
 from dipod_jax.viz._style import COLOURS, INK, figure
@@ -42,16 +43,17 @@ def along_an_episode(run_dir: Path, *, seed: int | None, num_actions: int, num_d
         raise SystemExit(f"{run_dir}: drawn state by state are flows of one action dimension alone")
     env = envs.make(trained.config.task, backend="native")
 
+    act = make_act(policy, params, trained.statistics)
+
     def step(state, key):
-        obs = trained.statistics.normalise(state.obs)
-        action = policy.squash(policy.sample(params, obs, jax.random.normal(key, (1, 1)))[0])
+        action = act(state.obs, jax.random.normal(key, (1, 1)))
         following, result = env.step(state, action)
-        return following, (obs[0], action[0, 0], result.reward[0])
+        return following, (trained.statistics.normalise(state.obs)[0], action[0, 0], result.reward[0])
 
     start = env.reset(jax.random.key(0), 1, num_starts=1)
-    _, (obs, action, reward) = jax.jit(lambda: jax.lax.scan(step, start, jax.random.split(jax.random.key(1), 1000)))()
+    step_keys = jax.random.split(jax.random.key(1), env.episode_length)
+    _, (obs, action, reward) = jax.lax.scan(step, start, step_keys)
 
-    @jax.jit
     def in_a_state(key, obs):
         noise_key, draw_key = jax.random.split(key)
         obs = jnp.broadcast_to(obs, (num_actions, len(obs)))

@@ -12,9 +12,16 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from dipod_jax.bounds import elbo, integrate, ode_log_prob_of_action, sample_draws, time_grid, to_log_uniform
+from dipod_jax.bounds import (
+    elbo,
+    gaussian_velocity,
+    integrate,
+    ode_log_prob_of_action,
+    sample_draws,
+    time_grid,
+    to_log_uniform,
+)
 from dipod_jax.diagnostics.batch import draw_losses
-from dipod_jax.diagnostics.synthetic import gaussian_velocity
 from dipod_jax.toys.two_tokens import OUTPUTS, train
 from dipod_jax.viz._style import COLOURS, PALE_INK, figure
 

@@ -1,6 +1,15 @@
 """Bounds on, and exact values of, the log-likelihood of a flow policy's action: pure functions of arrays."""
 
-from dipod_jax.bounds.cfm import FORMS, REDUCTIONS, CfmSpec, cfm_loss, convert_prediction, form_weight, interpolate
+from dipod_jax.bounds.cfm import (
+    FORMS,
+    REDUCTIONS,
+    CfmSpec,
+    cfm_loss,
+    convert_prediction,
+    form_weight,
+    gaussian_velocity,
+    interpolate,
+)
 from dipod_jax.bounds.draws import PLACEMENTS, Draws, draw_weights, gauss_legendre, sample_draws
 from dipod_jax.bounds.elbo import (
     TIME_MEASURES,
@@ -68,6 +77,7 @@ __all__ = [
     "evaluation_times",
     "form_weight",
     "gauss_legendre",
+    "gaussian_velocity",
     "integrate",
     "interpolate",
     "invert",

@@ -73,6 +73,24 @@ def cfm_loss(velocity: Array, action: Array, draws: Draws, *, form: str, reducti
     return form_weight(draws.t, form) * reduce_action_axis(jnp.square(error), reduction)
 
 
+def gaussian_velocity(std: float, obs: Array, x: Array, t: Array) -> Array:
+    """The optimal velocity for actions ~ N(0, std^2 I): ``x (t - (1-t) s^2) / ((1-t)^2 s^2 + t^2)`` (docs/bounds.md,
+    Formulas).
+
+    Args:
+      std: s > 0, in place of the parameters of a policy.
+      obs: (..., O), ignored.
+      x: (..., d).
+      t: scalar or (...).
+
+    Returns:
+      (..., d).
+    """
+    del obs
+    t = t[..., None] if jnp.ndim(t) else t
+    return x * (t - (1.0 - t) * std**2) / ((1.0 - t) ** 2 * std**2 + t**2)
+
+
 def form_weight(t: Array, form: str) -> Array:
     """The factor between a form's loss and the velocity loss: 1, (1-t)^2 or t^2; shape of t."""
     if form == "velocity":

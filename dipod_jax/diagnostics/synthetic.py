@@ -17,24 +17,6 @@ TARGETS = ("gaussian", "two-modes")
 ACTION_SIZE = 2
 
 
-def gaussian_velocity(std: float, obs: Array, x: Array, t: Array) -> Array:
-    """The optimal velocity for actions ~ N(0, std^2 I): ``x (t - (1-t) s^2) / ((1-t)^2 s^2 + t^2)`` (docs/bounds.md,
-    Formulas).
-
-    Args:
-      std: s > 0, in place of the parameters of a policy.
-      obs: (B, O), ignored.
-      x: (B, d).
-      t: scalar or (B,).
-
-    Returns:
-      (B, d).
-    """
-    del obs
-    t = t[..., None] if jnp.ndim(t) else t
-    return x * (t - (1.0 - t) * std**2) / ((1.0 - t) ** 2 * std**2 + t**2)
-
-
 def sample_target(key: Array, batch: int, *, target: str, std: float) -> Array:
     """Two-dimensional actions (B, 2): ``gaussian`` N(0, std^2 I), ``two-modes`` with that spread at +-(3 std, 3 std),
     half each.

@@ -15,6 +15,7 @@ from dipod_jax.bounds import (
     draw_weights,
     elbo_loss,
     evaluation_times,
+    gaussian_velocity,
     integrate,
     interpolate,
     invert,
@@ -148,9 +149,7 @@ class FlowPolicy:
     def velocity(self, params: Params, obs: jax.Array, x_t: jax.Array, t: jax.Array) -> jax.Array:
         """(..., d) velocity at x_t (..., d) and t (...) for obs (..., O)."""
         learned: Any = self._field.apply(params, obs, x_t, t)
-        if self.options.base_velocity == "zero":
-            return learned
-        return learned + ((2.0 * t - 1.0) / (t**2 + (1.0 - t) ** 2))[..., None] * x_t
+        return learned if self.options.base_velocity == "zero" else learned + gaussian_velocity(1.0, obs, x_t, t)
 
     def sample(self, params: Params, obs: jax.Array, noise: jax.Array) -> tuple[jax.Array, Trace]:
         """Pre-tanh action (..., d), where the sampler ends, and the base noise (..., d), where it starts."""

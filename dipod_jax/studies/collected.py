@@ -12,6 +12,7 @@ from dipod_jax.report._page import flatten, setting
 from dipod_jax.report.run import objective_of
 from dipod_jax.runs import RunFolder, RunFolderError
 from dipod_jax.runs.places import CONFIG
+from dipod_jax.serialisation import earlier_options
 from dipod_jax.studies.statistics import area_under_curve
 from dipod_jax.studies.sweep.plan import UNITS
 from dipod_jax.viz._series import Curve, curves_by_seed
@@ -305,7 +306,7 @@ def _usual(shown: Sequence[tuple[str, Mapping[str, str]]]) -> dict[str, str]:
 
 def _options(config: Mapping[str, Any]) -> dict[str, str]:
     """Every option by its name on the command line."""
-    flat = flatten(dict(config))
+    flat = earlier_options(config) | flatten(dict(config))
     left_out = (*_OF_A_RUN, "preset")
     return {
         name.replace("_", "-"): setting(value) for name, value in flat.items() if name not in left_out and value != {}

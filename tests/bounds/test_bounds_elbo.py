@@ -14,6 +14,7 @@ from dipod_jax.bounds import (
     elbo,
     elbo_constant,
     eubo_like,
+    gaussian_velocity,
     loss_weight,
     mixed_bound,
     ode_log_prob_of_action,
@@ -23,7 +24,6 @@ from dipod_jax.bounds import (
     weighting_status,
 )
 from dipod_jax.diagnostics import draw_losses
-from dipod_jax.diagnostics.synthetic import gaussian_velocity
 
 STD = 0.3
 

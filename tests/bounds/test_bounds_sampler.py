@@ -7,9 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dipod_jax.bounds import METHODS, evaluation_times, integrate, time_grid
+from dipod_jax.bounds import METHODS, evaluation_times, gaussian_velocity, integrate, time_grid
 from dipod_jax.bounds.sampler import step
-from dipod_jax.diagnostics.synthetic import gaussian_velocity
 
 ORDERS = {"euler": 1, "midpoint": 2, "heun": 2}
 

@@ -10,8 +10,8 @@ import scipy.stats
 from chains import SMALL, acted, make
 from numpy.testing import assert_allclose
 
+from dipod_jax.bounds import gaussian_velocity
 from dipod_jax.diagnostics import acting_std, chain_log_prob, chain_metrics, conditional_metrics
-from dipod_jax.diagnostics.synthetic import gaussian_velocity
 from dipod_jax.policies.flow_sde import DdimFlowOptions, FlowSdeOptions, NoisyFlowOptions
 from dipod_jax.policies.terminal_noise import TerminalNoiseOptions
 

@@ -9,7 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dipod_jax.bounds import cutoff_floor, evaluation_times, integrate, log_prob_of_noise, sample_draws, time_grid
+from dipod_jax.bounds import (
+    cutoff_floor,
+    evaluation_times,
+    gaussian_velocity,
+    integrate,
+    log_prob_of_noise,
+    sample_draws,
+    time_grid,
+)
 from dipod_jax.diagnostics import (
     CfmSpec,
     DriftBatch,
@@ -25,7 +33,7 @@ from dipod_jax.diagnostics import (
 )
 from dipod_jax.diagnostics import meter as meter_module
 from dipod_jax.diagnostics.actions import action_metrics, sample_actions
-from dipod_jax.diagnostics.synthetic import fit_velocity, gaussian_velocity, sample_target
+from dipod_jax.diagnostics.synthetic import fit_velocity, sample_target
 
 STD, STEPS, BATCH = 0.3, 10, 1024
 TIMES = time_grid(STEPS, kind="uniform")

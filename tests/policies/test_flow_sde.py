@@ -8,8 +8,7 @@ import scipy.stats
 from chains import ACTION, OBS, SMALL, acted, make, moved
 from numpy.testing import assert_allclose, assert_array_equal
 
-from dipod_jax.bounds import integrate
-from dipod_jax.diagnostics.synthetic import gaussian_velocity
+from dipod_jax.bounds import gaussian_velocity, integrate
 from dipod_jax.policies.flow import FlowOptions
 from dipod_jax.policies.flow_sde import DdimFlowOptions, FlowSdeOptions, NoisyFlowOptions
 from dipod_jax.presets import make_config

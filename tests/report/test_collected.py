@@ -45,6 +45,15 @@ def test_runs_of_several_presets_are_told_apart_by_the_preset_alone(tmp_path):
     assert arms == ["preset cpu", "preset paper"]
 
 
+def test_an_option_that_came_later_tells_runs_apart_from_those_that_leave_it_out(tmp_path):
+    runs = [
+        write_run(tmp_path / "a", policy={"name": "flow"}),
+        write_run(tmp_path / "b", policy={"name": "flow", "base_velocity": "gaussian"}),
+    ]
+    arms = [seed.arm.options for seed in collect([RunFolder.open(run) for run in runs]).seeds]
+    assert arms == ["policy.base-velocity gaussian", "policy.base-velocity zero"]
+
+
 def test_an_option_that_a_folder_lacks_tells_nothing_but_a_regulariser_that_it_lacks_is_off(tmp_path):
     runs = [
         write_run(tmp_path / "a", regularisers={}),

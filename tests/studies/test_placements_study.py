@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 
 from dipod_jax import envs
-from dipod_jax.bounds import evaluation_times, time_grid
+from dipod_jax.bounds import evaluation_times, gaussian_velocity, time_grid
 from dipod_jax.diagnostics import synthetic
-from dipod_jax.diagnostics.synthetic import gaussian_velocity
 from dipod_jax.presets import make_config
 from dipod_jax.studies.placements import policies
 from dipod_jax.studies.placements.measurement import _Placing, cells, noise_over_signal

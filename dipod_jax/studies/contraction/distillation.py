@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from dipod_jax.bounds import Draws, integrate, log_prob_of_noise, time_grid
+from dipod_jax.bounds import Draws, gaussian_velocity, integrate, log_prob_of_noise, time_grid
 from dipod_jax.diagnostics import draw_losses, elbo_of_actions
 from dipod_jax.diagnostics.batch import masked_mean
-from dipod_jax.diagnostics.synthetic import ACTION_SIZE, fit_velocity, gaussian_velocity, sample_target
+from dipod_jax.diagnostics.synthetic import ACTION_SIZE, fit_velocity, sample_target
 from dipod_jax.studies.contraction.options import Arm, Config
 
 GAP_SAMPLES = 2048  # of the measured actions, those whose exact likelihood is computed
