@@ -91,7 +91,7 @@ figure: $(READY)
 	  --x wall_clock_s --title "BallInCup, cpu preset" --out runs/figure
 
 # The long column of `cpu` before it became cheaper (docs/recipe.md): of the runs that are made of it, and go on with it.
-EARLIER_LONG := --policy.num-draws 4 --learning.minibatch-size 2048 --learning.discount 0.995
+EARLIER_LONG := --policy.num-draws 4 --learning.minibatch-size 2048 --learning.discount 0.995 --learning.gae-lambda 0.95
 
 # The finger tasks, three seeds each in one program, drawn as one figure.
 FINGERS := runs/fingers

@@ -110,6 +110,7 @@ def _over_a_long_horizon(c: Config) -> Config:
             num_epochs=8,
             advantages="minibatch",
             discount=0.99,
+            gae_lambda=0.8,
         ),
     )
 
