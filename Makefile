@@ -90,14 +90,15 @@ figure: $(READY)
 	$(BIN)/python -m experiments.compare $(FIGURE_RUNS) --labels $(foreach s,$(FIGURE_SEEDS),"seed $(s)") \
 	  --x wall_clock_s --title "BallInCup, cpu preset" --out runs/figure
 
-# The long column of `cpu` before it became cheaper (docs/recipe.md): of the runs that are made of it, and go on with it.
-EARLIER_LONG := --policy.num-draws 4 --learning.minibatch-size 2048 --learning.discount 0.995 --learning.gae-lambda 0.95
+# `cpu` as it was (docs/recipe.md), and its long column before that: of the runs that are made of them, and go on with it.
+EARLIER := --learning.gae-lambda 0.95
+EARLIER_LONG := $(EARLIER) --policy.num-draws 4 --learning.minibatch-size 2048 --learning.discount 0.995
 
 # The finger tasks, three seeds each in one program, drawn as one figure.
 FINGERS := runs/fingers
 .PHONY: fingers
 fingers: $(READY)
-	$(BIN)/python -m experiments.fingerspin --preset cpu --backend native --seed-list 57 58 59 $(call run,$(FINGERS)/spin)
+	$(BIN)/python -m experiments.fingerspin --preset cpu --backend native --seed-list 57 58 59 $(EARLIER) $(call run,$(FINGERS)/spin)
 	$(BIN)/python -m experiments.fingerturneasy --preset cpu --backend native --seed-list 84 85 86 $(EARLIER_LONG) \
 	  $(call run,$(FINGERS)/easy)
 	$(BIN)/python -m experiments.fingerturnhard --preset cpu --backend native --seed-list 84 85 86 $(EARLIER_LONG) \
@@ -112,7 +113,7 @@ FIGURE2_TURN_TASKS := FingerTurnEasy FingerTurnHard
 FIGURE2 := --preset cpu --backend native --betas 0 0.0005 0.002 0.008 0.02 0.05 --seed-list 201 202 203 --out runs/figure2
 .PHONY: figure2
 figure2: $(READY)
-	$(BIN)/python -m experiments.sweep --tasks $(FIGURE2_TASKS) $(FIGURE2)
+	$(BIN)/python -m experiments.sweep --tasks $(FIGURE2_TASKS) $(FIGURE2) $(EARLIER)
 	$(BIN)/python -m experiments.sweep --tasks $(FIGURE2_TURN_TASKS) --total-steps 4000000 $(FIGURE2) $(EARLIER_LONG)
 
 # Every task of the suite by the one recipe, 4M env steps each (BallInCup 1.5M), then PPO at the same budget; three
@@ -134,7 +135,7 @@ BETA_SEEDS ?= 57 58 59
 BETA_RUNS = runs/beta/$(BETA_TASK)
 .PHONY: beta
 beta: $(READY)
-	$(BIN)/python -m experiments.sweep --task $(BETA_TASK) --preset cpu --backend native --seed-list $(BETA_SEEDS) \
+	$(BIN)/python -m experiments.sweep --task $(BETA_TASK) --preset cpu --backend native --seed-list $(BETA_SEEDS) $(EARLIER) \
 	  --betas 0.05 0 --out $(BETA_RUNS)
 	$(BIN)/python -m experiments.compare $(BETA_RUNS)/units/*-beta0.05-* $(BETA_RUNS)/units/*-beta0-* \
 	  --labels "beta 0.05" "beta 0" \
@@ -145,7 +146,7 @@ DRIFT := runs/drift/ballincup
 CLIP := --objective.negative-advantages clip --objective.clip-epsilon 0.05 --objective.negative-loss-clamp None
 CONSTANT_RATE := --learning.learning-rate 0.001 --learning.final-learning-rate None
 DRIFT_BETAS := 0 0.005 0.02 0.05 auto
-DRIFT_OPTIONS := --task BallInCup --preset cpu --backend native $(CONSTANT_RATE) $(CLIP) \
+DRIFT_OPTIONS := --task BallInCup --preset cpu --backend native $(EARLIER) $(CONSTANT_RATE) $(CLIP) \
   --seed-list 11 12 13 --total-steps 800000 --drift.interval 8 --drift.num-samples 2048 --evaluation.interval 100000 \
   --evaluation.num-episodes 32 --evaluation.num-episodes-during 16
 .PHONY: drift

@@ -82,6 +82,7 @@ def cpu(task: str, objective: str) -> Config:
             num_epochs=4,
             advantages="iteration",
             discount=0.98,
+            gae_lambda=0.8,
             advantage_clip=5.0,
             policy_gradient_clip=1.0,
         ),
@@ -110,7 +111,6 @@ def _over_a_long_horizon(c: Config) -> Config:
             num_epochs=8,
             advantages="minibatch",
             discount=0.99,
-            gae_lambda=0.8,
         ),
     )
 

@@ -69,7 +69,7 @@ plain = replace(
     total_steps=ENV_STEPS,
     logger="none",
     objective=Fpo(clip_epsilon=0.05),
-    learning=replace(recipe.learning, learning_rate=1e-3, final_learning_rate=None),
+    learning=replace(recipe.learning, gae_lambda=0.95, learning_rate=1e-3, final_learning_rate=None),
     drift=DriftConfig(interval=8, num_samples=2048),
     evaluation=EvaluationConfig(num_episodes=32, num_episodes_during=16, interval=100_000),
 )
