@@ -135,7 +135,8 @@ BETA_SEEDS ?= 57 58 59
 BETA_RUNS = runs/beta/$(BETA_TASK)
 .PHONY: beta
 beta: $(READY)
-	$(BIN)/python -m experiments.sweep --task $(BETA_TASK) --preset cpu --backend native --seed-list $(BETA_SEEDS) $(EARLIER) \
+	$(BIN)/python -m experiments.sweep --task $(BETA_TASK) --preset cpu --backend native --seed-list $(BETA_SEEDS) \
+	  $(if $(filter $(FIGURE2_TASKS),$(BETA_TASK)),$(EARLIER),$(EARLIER_LONG)) \
 	  --betas 0.05 0 --out $(BETA_RUNS)
 	$(BIN)/python -m experiments.compare $(BETA_RUNS)/units/*-beta0.05-* $(BETA_RUNS)/units/*-beta0-* \
 	  --labels "beta 0.05" "beta 0" \
