@@ -16,7 +16,9 @@ from PIL import Image
 from small import of_objective, probe_programs
 
 from dipod_jax.objectives import OBJECTIVES
+from dipod_jax.options import override
 from dipod_jax.presets import make_config
+from dipod_jax.runs import RunFolderError
 from dipod_jax.runs._disk import write_json
 from dipod_jax.runs.lock import FolderLock
 from dipod_jax.studies.begun import LOCKS, STUDY
@@ -233,6 +235,40 @@ def test_a_mistake_is_one_line(options, changes, words):
         check_settings(replace(options, **changes))
 
 
+@pytest.mark.usefixtures("no_picture")
+def test_results_of_another_recipe_are_refused_before_anything_is_trained(options, monkeypatch):
+    one = replace(options, objectives=("fpo",), tasks=("BallInCup",))
+    run(one, FakeTrainer(), say=lambda line: None)
+    check_settings(one)
+
+    def another_preset(*args):
+        config, note = make_config(*args)
+        return override(config, {"learning.gae_lambda": 0.5}), note
+
+    monkeypatch.setattr("dipod_jax.studies.methods.units.make_config", another_preset)
+    with pytest.raises(RunFolderError, match=r"with learning.gae-lambda 0.8, now 0.5; name another --out"):
+        check_settings(one)
+    check_settings(replace(one, objectives=("ppo",)))  # whose runs would all be of one recipe
+    trainer = FakeTrainer()
+    with pytest.raises(RunFolderError, match="gae-lambda"):
+        run(one, trainer, say=lambda line: None)
+    assert trainer.trained == []
+
+
+def test_a_result_that_does_not_say_how_it_was_trained_is_drawn_and_not_gone_on_with(options):
+    unit = make_unit(options, "BallInCup", "fpo", Setting(), reported=True)
+    unit.write(outcome(unit, 10.0))
+    path = unit.folder / "result.json"
+    earlier = {name: value for name, value in json.loads(path.read_text()).items() if name != "config"}
+    write_json(path, earlier)
+    assert len(read_records(options.out)) == 1
+    with pytest.raises(RunFolderError, match="noted no options; name another --out"):
+        check_settings(options)
+    write_json(path, earlier | {"config": {"version": 2}})
+    with pytest.raises(RunFolderError, match=r"by another version .*; name another --out"):
+        check_settings(options)
+
+
 def test_a_seed_has_collapsed_where_it_ends_under_half_of_a_best_that_was_worth_the_name():
     assert has_collapsed(249.0, 500.0) and not has_collapsed(250.0, 500.0)
     assert not has_collapsed(1.0, 49.0) and has_collapsed(None, 500.0) and has_collapsed(None, None)
@@ -365,13 +401,18 @@ def test_tables_can_be_made_of_an_empty_folder(tmp_path):
 PUBLISHED = Path(__file__).resolve().parents[2] / "docs" / "results" / "comparison"
 
 
-def test_the_published_runs_are_rows_of_the_published_table_and_what_the_command_goes_on_from(tmp_path):
+def test_the_published_runs_are_rows_of_the_published_table_and_chosen_as_the_study_chooses(tmp_path):
     with tarfile.open(PUBLISHED / "runs.tar.xz") as archive:
         archive.extractall(tmp_path, filter="data")
     records = read_records(tmp_path)
     rows = set((PUBLISHED / "seeds.csv").read_text().splitlines())
     assert len(records) > 200 and set(as_csv([row for r in records for row in seed_rows(r)]).splitlines()) <= rows
     begun = Config(preset="cpu", backend="native", out=tmp_path)
+    with pytest.raises(RunFolderError, match="noted no options"):  # they are of an earlier recipe
+        check_settings(begun)
+    for record in records:  # as if they were of today's
+        setting = Setting(record["rate"], record["trust"], record["beta"])
+        make_unit(begun, record["task"], record["objective"], setting, reported=record["reported"]).write(record)
     check_settings(begun)
     for task, objective in {(record["task"], record["objective"]) for record in records if record["reported"]}:
         best = best_of(grid(begun, "BallInCup", objective))

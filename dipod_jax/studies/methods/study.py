@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from dipod_jax.studies.begun import begun, check_begun, share_out
 from dipod_jax.studies.methods.options import Config
-from dipod_jax.studies.methods.results import write_results
+from dipod_jax.studies.methods.results import read_records, write_results
 from dipod_jax.studies.methods.units import Setting, Unit, best_of, grid, make_unit, with_betas
 
 
@@ -24,16 +24,22 @@ class TrainsUnits(Protocol):
 
 
 def check_settings(options: Config) -> None:
-    """Refuse a folder whose study was begun with other settings, and a grid that some method cannot have.
+    """Refuse a folder whose study was begun with other settings, a grid that some method cannot have, and results that
+    were trained with other options than this version's preset gives.
 
     Raises:
-        ValueError: one line.
+        ValueError, RunFolderError: one line.
     """
-    for task in dict.fromkeys((*options.tasks, *filter(None, [options.tuning_task]))):
+    tasks = dict.fromkeys((*options.tasks, *filter(None, [options.tuning_task])))
+    for task in tasks:
         for objective in options.objectives:
             for unit in grid(options, task, objective):
                 with_betas(options, task, objective, unit.setting)
     check_begun(options.out, options.settings())
+    for found in read_records(options.out):
+        if found["task"] in tasks and found["objective"] in options.objectives:
+            setting = Setting(found["rate"], found["trust"], found["beta"])
+            make_unit(options, found["task"], found["objective"], setting, reported=found["reported"]).read()
 
 
 def run(options: Config, trainer: TrainsUnits, say: Callable[[str], None] = print) -> Path:

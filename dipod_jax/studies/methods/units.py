@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -9,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from dipod_jax import config as training
+from dipod_jax.config import differences
 from dipod_jax.envs.tasks import folder_name
 from dipod_jax.options import override
 from dipod_jax.presets import make_config
+from dipod_jax.runs import RunFolderError
 from dipod_jax.runs._disk import write_json
 from dipod_jax.runs.folder import MAX_RESULT_BYTES
 from dipod_jax.runs.schema import (
@@ -26,6 +29,7 @@ from dipod_jax.runs.schema import (
     read_json,
     whole,
 )
+from dipod_jax.serialisation import from_json, to_json
 from dipod_jax.studies.methods.options import Config
 
 RESULT, FAILURE = "result.json", "failure.json"
@@ -71,16 +75,38 @@ class Unit:
         return POINTS if self.reported else 1
 
     def read(self) -> dict[str, Any] | None:
-        """Its complete result; None where there is none; raises as `read_result`."""
+        """Its complete result; None where there is none.
+
+        Raises:
+            RunFolderError: as `read_result`, or it was trained with other options, as by another version's preset.
+        """
         try:
-            return read_result(self.folder / RESULT)
+            result = read_result(self.folder / RESULT)
         except FileNotFoundError:
             return None
+        self._check_trained_alike(result.get("config"))
+        return result
+
+    def _check_trained_alike(self, stored: Mapping[str, Any] | None) -> None:
+        where = f"{self.folder / RESULT} was trained"
+        if stored is None:
+            raise RunFolderError(f"{where} by a version that noted no options; name another --out")
+        try:
+            found = differences(from_json(stored), self._trained)
+        except ValueError as error:
+            raise RunFolderError(f"{where} by another version ({error}); name another --out") from None
+        for name, (was, now) in found.items():
+            raise RunFolderError(f"{where} with {name} {was}, now {now}; name another --out")
+
+    @property
+    def _trained(self) -> training.Config:
+        """The config as a result holds it: without the folder, which may move."""
+        return dataclasses.replace(self.config, out=None)
 
     def write(self, outcome: dict[str, Any]) -> dict[str, Any]:
         """Write its result, and return it as `read` does."""
         described = {name: getattr(self, name) for name in ("task", "objective", "reported", "tuned_in")}
-        described |= {**vars(self.setting), "seeds": self.config.all_seeds}
+        described |= {**vars(self.setting), "seeds": self.config.all_seeds, "config": to_json(self._trained)}
         self.folder.mkdir(parents=True, exist_ok=True)
         write_json(self.folder / RESULT, described | outcome)
         (self.folder / FAILURE).unlink(missing_ok=True)
@@ -111,6 +137,7 @@ def read_result(path: Path) -> dict[str, Any]:
     with whole(path, "delete it, and the same command trains that run again"):
         result = read_json(path, MAX_RESULT_BYTES)
         check_fields(result, _RESULT)
+        check_fields(result, {"config": is_group} if "config" in result else {})  # earlier versions wrote none
         check_fields(result, {"skipped_updates": _a_seed(result, or_none(is_number))})
         for part, names in (("evaluations", ("return", "zero_noise")), ("drift", ("gap", "cosine"))):
             for point in result[part]:
