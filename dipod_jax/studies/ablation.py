@@ -29,7 +29,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     "no-stagger": ("--rollout.no-stagger",),
     "euler": ("--policy.sampler", "euler", "--policy.num-steps", "10"),
     "grid-draws": ("--policy.draws", "grid"),
-    "2-draws": ("--policy.num-draws", "2"),
+    "1-draw": ("--policy.num-draws", "1"),
     "4-draws": ("--policy.num-draws", "4"),
     "8-draws": ("--policy.num-draws", "8"),
     "small-critic": ("--critic.hidden-sizes", "64", "64", "64"),

@@ -125,8 +125,8 @@ def test_more_betas_extend_the_plan_and_what_is_finished_stays(tmp_path, capsys)
     [
         (["--parts", "recipe", "no-such-part"], "--parts no-such-part is not allowed: one or more of recipe, "),
         (["--preset", "paper"], "--preset"),
-        (["--parts", "2-draws", "--task", "BallInCup"], "--parts 2-draws is not allowed: the recipe of BallInCup has"),
-        (["--parts=2-draws", "--task", "BallInCup"], "--parts 2-draws is not allowed: the recipe of BallInCup has it"),
+        (["--parts", "small-rollouts", "--task", "BallInCup"], "--parts small-rollouts is not allowed: the recipe of"),
+        (["--parts=small-rollouts", "--task", "BallInCup"], "the recipe of BallInCup has it"),
         (["--parts", "no-beta", "--task", "Foo"], "--task Foo"),
         (["--parts", "no-beta", "--launcher", "pbs"], "--launcher pbs"),
         (["--parts", "no-beta", "--seeds", "2", "--seed-list", "1"], "--seeds with --seed-list"),
@@ -142,8 +142,8 @@ def test_a_mistake_in_an_ablation_is_one_line_and_writes_nothing(arguments, word
 @pytest.mark.parametrize(
     ("task", "has"),
     [
-        ("BallInCup", {"small-rollouts", "advantages-once", "2-draws"}),
-        ("FingerTurnHard", {"large-rollouts", "advantages-often", "2-draws"}),
+        ("BallInCup", {"small-rollouts", "advantages-once"}),
+        ("FingerTurnHard", {"large-rollouts", "advantages-often"}),
     ],
 )
 def test_every_arm_of_an_ablation_differs_from_the_recipe_in_its_own_options_alone(task, has, tmp_path):
