@@ -55,8 +55,6 @@ def own_options(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
         check_selection("betas", known.betas)
     if known.out is None:
         known.out = default_out(known.tasks)
-    several = known.betas or known.grid or len(known.tasks) > 1 or len(known.objectives) > 1
-    require(bool(several), "betas", "without a value", "one or more; or --grid, or several --tasks or --objectives")
     return known, rest
 
 

@@ -29,7 +29,6 @@ SMOKE = ["--preset", "smoke", "--backend", "native"]
     ("arguments", "words"),
     [
         (["--betas"], "--betas"),
-        ([], "--betas"),
         (["--betas", "0", "0"], "different"),
         (["--betas", "0.002", "2e-3"], "different"),
         (["--betas", "0", "nan"], "--beta nan"),
@@ -61,6 +60,12 @@ def test_a_mistake_in_a_sweep_is_one_line_and_writes_nothing(arguments, words, c
     out = tmp_path / "sweep"
     assert words in errors_of(sweep, [*SMOKE, *arguments, "--out", str(out)], capsys)
     assert not out.exists()
+
+
+@pytest.mark.parametrize(("objective", "beta"), [("fpo", 0.05), ("ppo", 0.0)])
+def test_a_sweep_of_one_run_takes_the_beta_of_a_single_run(objective, beta, tmp_path):
+    (unit,) = sweep.parse([*SMOKE, "--objectives", objective, "--out", str(tmp_path / "s")]).planned
+    assert unit.config.beta == beta
 
 
 def test_a_sweep_into_the_folder_of_a_run_is_refused(tmp_path, capsys):
