@@ -47,7 +47,8 @@ class Bgpo(Objective):
         self, new: Scores, old: Scores, reference: Scores | None, advantage: jax.Array
     ) -> tuple[jax.Array, Metrics]:
         """-mean_B sum_n w_n g_n with d_n = l_old_n - l_new_n and g_n = (1 + d_n) A where A >= 0 (e^x >= 1 + x), e^d_n A
-        where A < 0 (Jensen). The sum is never above exp(sum_n w_n d_n) A.
+        where A < 0 (Jensen). The sum is never above exp(sum_n w_n d_n) A, as long as no d_n of an A < 0 is over
+        `log_ratio_clip`.
 
         Args:
             new, old: (..., N) losses at the same draws.

@@ -14,8 +14,9 @@ from dipod_jax.regularisers.base import Need, Regulariser, Terms, register_regul
 @register_regulariser("path")
 @dataclass(frozen=True)
 class PathKl(Regulariser):
-    """weight * mean of sum_k KL(N_new_k || N_ref_k) along the sampled paths, in nats: a KL of path measures, which is
-    an upper bound of the actions' KL (GSB-MDPO, arXiv 2603.21621, eq. 22).
+    """weight * mean of sum_k KL(N_new_k || N_ref_k) along the sampled paths, in nats. On paths of the policy
+    itself it is the KL of path measures, an upper bound of the actions' KL (GSB-MDPO, arXiv 2603.21621, eq. 22); the
+    paths here are those of the acting policy, so it is that at an iteration's start and close to it afterwards.
 
     It grows with the number of steps and shrinks with their noise, so a weight does not carry over to other settings.
     Over `policyflow`, whose draws each estimate the one decision at the end, it is their mean.

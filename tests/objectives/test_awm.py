@@ -16,6 +16,7 @@ rng = np.random.default_rng(3)
 NEW, OLD, ADVANTAGE = random_batch(scale=0.4)
 NEW = np.abs(NEW) + 0.05  # a squared error
 TIME = rng.uniform(0.05, 0.95, NEW.shape)
+TIME[0] = 1.0  # pure noise
 WEIGHTINGS = {
     "uniform": lambda l, t: l,
     "t": lambda l, t: t * l,

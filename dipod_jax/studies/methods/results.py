@@ -22,7 +22,8 @@ NOTE = f"""\
   with all the noise that the policy acts by: a flow's base noise, a chain's noise of every step, a Gaussian's
 - zero noise: of as many episodes with all of it 0, mean over the seeds
 - gap: log-likelihood less ELBO, nats an action; cosine: of the objective's gradient, without beta's term, with the
-  exact policy gradient; both are means over the seeds and over the measurements in the second half of a run
+  exact policy gradient of the flow (of a method that acts by another sampler too: not of its own acting); both are
+  means over the seeds and over the measurements in the second half of a run
 - collapsed: seeds that end at no number, or under half of their best evaluation where that is {LEARNED:.0f} or more
 - seconds: of acting and learning, all seeds at once
 - rate, trust: factors on the preset's learning rate and on what bounds a step
