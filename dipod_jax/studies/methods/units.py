@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from dipod_jax import config as training
-from dipod_jax.config import differences
 from dipod_jax.envs.tasks import folder_name
 from dipod_jax.options import override
 from dipod_jax.presets import make_config
@@ -92,7 +91,7 @@ class Unit:
         if stored is None:
             raise RunFolderError(f"{where} by a version that noted no options; name another --out")
         try:
-            found = differences(from_json(stored), self._trained)
+            found = training.differences(from_json(stored), self._trained)
         except ValueError as error:
             raise RunFolderError(f"{where} by another version ({error}); name another --out") from None
         for name, (was, now) in found.items():
