@@ -92,7 +92,8 @@ figure: $(READY)
 
 # `cpu` as it was (docs/recipe.md), and its long column before that: of the runs that are made of them, and go on with it.
 EARLIER := --learning.gae-lambda 0.95
-EARLIER_LONG := $(EARLIER) --policy.num-draws 4 --learning.minibatch-size 2048 --learning.discount 0.995
+EARLIER_LONG := $(EARLIER) --policy.num-draws 4 --learning.minibatch-size 2048 --learning.discount 0.995 \
+  --learning.critic-second-moment-decay 0.999
 
 # The finger tasks, three seeds each in one program, drawn as one figure.
 FINGERS := runs/fingers

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from dipod_jax.advantages import ADVANTAGES
@@ -63,6 +63,10 @@ class LearningConfig:
     """bound on the policy gradient's global norm, > 0; none: unbounded"""
     critic_gradient_clip: float | None = None
     """bound on the critic gradient's global norm, > 0; none: unbounded"""
+    critic_second_moment_decay: float = field(default=0.999, metadata={"earlier": 0.999})
+    """beta_2 of the critic's Adam, 0 <= beta_2 < 1. At .9, which is beta_1, no step is larger than the rate, so that a
+    critic which learns from its own values does not outrun them; at .999 a step that follows growing gradients can be
+    seven times as large"""
     kl_target: float | None = None
     """target for the KL from the acting to the current policy, as the objective measures it (`Objective.divergence`),
     mean over a minibatch, > 0. The learning rate is multiplied by 1.5 if the KL is below half the target and divided by
@@ -76,6 +80,8 @@ class LearningConfig:
         check_choice("learning.advantages", self.advantages, ADVANTAGES)
         check.number("minibatch_size", "unroll_length", "num_epochs", low=1)
         check.number("discount", "gae_lambda", "reference_decay", high=1.0)
+        decay = self.critic_second_moment_decay
+        check.require(0.0 <= decay < 1.0, "critic_second_moment_decay", "a number in [0, 1)")
         check.positive("learning_rate", "final_learning_rate", "reward_scale", "value_coefficient")
         check.positive("advantage_clip", "policy_gradient_clip", "critic_gradient_clip", "kl_target")
         what = "none with --learning.kl-target, by which the rate is set"

@@ -111,6 +111,7 @@ def _over_a_long_horizon(c: Config) -> Config:
             num_epochs=8,
             advantages="minibatch",
             discount=0.99,
+            critic_second_moment_decay=0.9,
         ),
     )
 

@@ -75,6 +75,9 @@ def test_cpu_preset_takes_larger_rollouts_where_the_horizon_is_long(task, size, 
         c = presets.make_config("cpu", task, objective)[0]
         assert (c.steps_per_iteration, c.learning.discount) == (size, gamma)
         assert c.learning.learning_rate > (c.learning.final_learning_rate or 1.0)
+        # a critic that learns from targets of its own takes no step that is larger than the rate
+        follows = c.learning.advantages == "minibatch"
+        assert follows == (size == 32768) and c.learning.critic_second_moment_decay == (0.9 if follows else 0.999)
     c = presets.make_config("cpu", task, "fpo")[0]
     # one objective for both horizons: FPO++'s quadratic, and no gradient from a bad action whose loss is high
     assert c.objective == Fpo(0.15, "average", "spo", log_ratio_clip=3.0, negative_loss_clamp=3.0)
@@ -208,6 +211,9 @@ def test_an_option_that_came_later_is_written_where_it_differs_from_what_runs_be
     later = dataclasses.replace(earlier, policy=dataclasses.replace(earlier.policy, base_velocity="gaussian"))
     assert "base_velocity" not in to_json(earlier)["policy"] and from_json(to_json(earlier)) == earlier
     assert to_json(later)["policy"]["base_velocity"] == "gaussian" and from_json(to_json(later)) == later
+    later = dataclasses.replace(earlier, learning=dataclasses.replace(earlier.learning, critic_second_moment_decay=0.9))
+    assert "critic_second_moment_decay" not in to_json(earlier)["learning"]
+    assert to_json(later)["learning"]["critic_second_moment_decay"] == 0.9 and from_json(to_json(later)) == later
 
 
 def test_a_regulariser_that_a_folder_does_not_name_was_off():

@@ -43,15 +43,14 @@ def make_optimizer(options: LearningConfig) -> optax.GradientTransformation:
     left out and counted, since it would end the run. The caller applies the learning rate. Policy and critic are one
     vector each, because one operation for every small array would cost a tenth of a step."""
 
-    def one(bound: float | None) -> optax.GradientTransformation:
+    def one(bound: float | None, b2: float) -> optax.GradientTransformation:
         clip = optax.identity() if bound is None else optax.clip_by_global_norm(bound)
-        return optax.chain(clip, optax.scale_by_adam())
+        return optax.chain(clip, optax.scale_by_adam(b2=b2))
 
-    bounds: dict[Hashable, float | None] = {
-        "policy": options.policy_gradient_clip,
-        "critic": options.critic_gradient_clip,
+    parts: dict[Hashable, optax.GradientTransformation] = {
+        "policy": one(options.policy_gradient_clip, 0.999),
+        "critic": one(options.critic_gradient_clip, options.critic_second_moment_decay),
     }
-    parts = {name: one(bound) for name, bound in bounds.items()}
     inner = optax.apply_if_finite(optax.partition(parts, {name: name for name in parts}), 2**31 - 1)
 
     def init(params: dict[str, Params]) -> optax.OptState:

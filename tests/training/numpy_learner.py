@@ -230,8 +230,8 @@ class NumpyLearner:
         norm = np.sqrt(sum((g**2).sum() for g in policy_gradient))
         self.metrics.append(found | {"value_loss": (error**2).mean(), "policy_gradient_norm": norm})
         self.num_steps += 1
-        self._descend("policy", policy_gradient, c.policy_gradient_clip)
-        self._descend("critic", critic_gradient, c.critic_gradient_clip)
+        self._descend("policy", policy_gradient, c.policy_gradient_clip, ADAM_DECAYS[1])
+        self._descend("critic", critic_gradient, c.critic_gradient_clip, c.critic_second_moment_decay)
 
     def _policy_gradient(self, obs, action, draws, noise, advantage, old, kept):
         """Gradient of -mean min(rho A, clip(rho) A) - w mean(H) + beta mean(bound) + k mean(l_ref - l)^2 / 2."""
@@ -253,11 +253,11 @@ class NumpyLearner:
         }
         return gradient, metrics
 
-    def _descend(self, name, gradient, bound):
+    def _descend(self, name, gradient, bound, b2):
         """Clip the norm, then Adam."""
         norm = np.sqrt(sum((g**2).sum() for g in gradient))
         self.clipped[name].append(norm > bound)
-        (b1, b2), n = ADAM_DECAYS, self.num_steps
+        b1, n = ADAM_DECAYS[0], self.num_steps
         for i, g in enumerate(gradient):
             g = g * min(1.0, bound / norm)
             self.first[name][i] = b1 * self.first[name][i] + (1 - b1) * g

@@ -10,9 +10,10 @@ from numpy.testing import assert_allclose, assert_array_equal
 from small import BASE, as_numbers, assert_same_bits, of_objective
 
 from dipod_jax.advantages import ADVANTAGES
+from dipod_jax.config import LearningConfig
 from dipod_jax.objectives.ppo import ExactPpo
 from dipod_jax.policies.critic import Critic
-from dipod_jax.training.learner import Learner, _summarise, learning_rate, shuffled
+from dipod_jax.training.learner import Learner, _summarise, learning_rate, make_optimizer, shuffled
 from dipod_jax.training.sharding import Layout
 from dipod_jax.training.state import LearnerState, Tunables
 from dipod_jax.training.statistics import RunningStatistics
@@ -234,3 +235,22 @@ def test_the_meters_advantages_are_of_the_whole_rollout_however_training_compute
     found = [jax.jit(make(advantages=way, unroll_length=4).advantages)(state, rollout) for way in ADVANTAGES]
     assert len(found) == 2
     assert_array_equal(*found)
+
+
+@pytest.mark.parametrize(("decay", "bound"), [(0.9, 1.0), (0.999, 7.27)])
+def test_a_critics_step_is_no_larger_than_the_rate_where_both_decays_are_the_same(decay, bound):
+    """|m| <= (1 - b1) / sqrt((1 - b2) (1 - b1^2 / b2)) sqrt(v) by Cauchy and Schwarz, with equality for gradients that
+    grow by b2 / b1 a step after a long nothing."""
+    optimizer = make_optimizer(LearningConfig(critic_second_moment_decay=decay))
+    params = {"policy": jnp.zeros(3), "critic": jnp.zeros(3)}
+    growth = decay / 0.9
+    worst = np.concatenate([np.zeros(10_000), 1e-3 * growth ** np.arange(60.0)])
+    steep = np.concatenate([np.full(2000, 1e-3), 1e-3 * 4.0 ** np.arange(20.0)])
+    uneven = np.random.default_rng(0).lognormal(0.0, 3.0, 2000)
+    update = lambda state, g: optimizer.update({"policy": jnp.full(3, g), "critic": jnp.full(3, g)}, state)[::-1]
+    largest = []
+    for gradients in (worst, steep, uneven):
+        _, steps = jax.lax.scan(update, optimizer.init(params), jnp.asarray(gradients, jnp.float32))
+        largest.append(np.abs(steps["critic"]).max())
+    assert max(largest) <= bound * 1.001
+    assert largest[0] > 0.99 * bound

@@ -41,6 +41,7 @@ LEARNING = LearningConfig(
     advantage_clip=1.2,
     policy_gradient_clip=3.0,
     critic_gradient_clip=5.0,
+    critic_second_moment_decay=0.95,
     reference_decay=0.75,
 )
 BASE = Config(
