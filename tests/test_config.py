@@ -26,6 +26,7 @@ from dipod_jax.policies.flow import FlowOptions
 from dipod_jax.policies.gaussian import GaussianOptions
 from dipod_jax.regularisers.entropy import Entropy
 from dipod_jax.serialisation import from_json, to_json
+from dipod_jax.studies.held_noise import first_and_later, untrained_rewards
 
 
 @pytest.mark.parametrize("objective", ["fpo", "exact-ppo", "ppo"])
@@ -348,3 +349,15 @@ def test_the_tasks_whose_noise_is_held_for_long_are_those_that_a_rule_finds():
         return float(jax.jit(first)(jax.random.key(0)).mean()) < 0.5
 
     assert {name for name in TASKS if is_swung_up(name)} == set(presets.SWING_UP_TASKS)
+
+
+@pytest.mark.slow
+def test_the_tasks_of_short_episodes_are_those_that_a_rule_finds():
+    """Reward of .1 in the first step of every start, under a fiftieth of it in the mean after 50 steps."""
+
+    def falls(name):
+        env = envs.make(name, "native", episode_length=51)
+        first, later = first_and_later(untrained_rewards(env, [0.0, 0.09, 0.2], 64), 50)
+        return first >= 0.1 and later < first / 50
+
+    assert {name for name in TASKS if falls(name)} == set(presets.FALLING_TASKS)

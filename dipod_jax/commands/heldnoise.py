@@ -3,6 +3,10 @@
 Where noise that is held for a while earns an untrained policy more than fresh noise, it finds more: what has to be
 swung. Where it earns less for every time, it ruins what the task begins with: what has to be balanced, and
 a smaller `--policy.noise-correlation` is the one to begin with. At a step of .02 s `cpu` holds noise for .09 s.
+
+The last two columns are the least reward of all first steps and the mean reward after 50, over all times. Where every
+episode begins with reward and nothing is left after 50 steps, it falls and does not get up, and shorter training
+episodes (`--rollout.episode-length 50`) teach more.
 """
 
 from __future__ import annotations
@@ -58,13 +62,13 @@ def measure(config: Config) -> None:
     import_mujoco()
     prepare_devices()
     from dipod_jax import envs
-    from dipod_jax.studies.held_noise import row, untrained_returns
+    from dipod_jax.studies.held_noise import row, untrained_rewards
 
     rows = []
     for task in config.tasks:
         env = envs.make(task, episode_length=config.num_steps)
-        returns = untrained_returns(env, config.seconds, config.num_episodes)
-        rows.append(row(task, env.dt, config.seconds, returns))
+        rewards = untrained_rewards(env, config.seconds, config.num_episodes)
+        rows.append(row(task, env.dt, config.seconds, rewards))
         print(" | ".join(rows[-1].values()), flush=True)
     print(table(rows))
 
