@@ -27,10 +27,11 @@ SHORT_HORIZON_TASKS = ("BallInCup", "FingerSpin")
 # reward at the start. Where all is well at the start, as on Cartpole's balancing tasks, held noise only tips it over
 # (`dipod heldnoise`, docs/hard_tasks.md).
 SWING_UP_TASKS = ("AcrobotSwingup", "AcrobotSwingupSparse", "CartpoleSwingup", "CartpoleSwingupSparse")
-# Tasks whose training episodes end after 50 steps: an untrained policy falls within a second and does not get up, and
-# the rest of a longer episode teaches nothing. The rule behind the names, which a test holds them to: reward of .1 or
+# Tasks whose training episodes end early: an untrained policy falls within a second and does not get up, and would lie
+# on the ground for the rest of a longer one. The rule behind the names, which a test holds them to: reward of .1 or
 # more in the first step of every start, less than a fiftieth of that in the mean after 50 (`dipod heldnoise`).
 FALLING_TASKS = ("HumanoidStand", "HumanoidWalk", "HumanoidRun")
+FALLING_EPISODE_LENGTH = 50
 # Of a flow policy: those of these that another family has as well, it takes too.
 CPU_POLICY = {
     "hidden_sizes": (64, 64, 64, 64),
@@ -71,7 +72,7 @@ def cpu(task: str, objective: str) -> Config:
     """A recipe that learns in minutes on two cores, one for each horizon (docs/recipe.md)."""
     correlation, episode_length = (0.98, 1000) if task in SWING_UP_TASKS else (0.8, 250)
     if task in FALLING_TASKS:
-        episode_length = 50
+        episode_length = FALLING_EPISODE_LENGTH
     short_horizon = _start(
         "cpu",
         task,

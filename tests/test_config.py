@@ -356,8 +356,9 @@ def test_the_tasks_of_short_episodes_are_those_that_a_rule_finds():
     """Reward of .1 in the first step of every start, under a fiftieth of it in the mean after 50 steps."""
 
     def falls(name):
-        env = envs.make(name, "native", episode_length=51)
-        first, later = first_and_later(untrained_rewards(env, [0.0, 0.09, 0.2], 64), 50)
+        steps = presets.FALLING_EPISODE_LENGTH
+        env = envs.make(name, "native", episode_length=steps + 1)
+        first, later = first_and_later(untrained_rewards(env, [0.0, 0.09, 0.2], 64), steps)
         return first >= 0.1 and later < first / 50
 
     assert {name for name in TASKS if falls(name)} == set(presets.FALLING_TASKS)
