@@ -352,6 +352,11 @@ def test_the_tasks_whose_noise_is_held_for_long_are_those_that_a_rule_finds():
 
 
 @pytest.mark.slow
+def test_the_tasks_of_a_gaussian_base_velocity_are_those_of_many_motors():
+    assert {name for name in TASKS if envs.make(name, "native").action_size > 6} == set(presets.MANY_MOTORS_TASKS)
+
+
+@pytest.mark.slow
 def test_the_tasks_of_short_episodes_are_those_that_a_rule_finds():
     """Reward of .1 in the first step of every start, under a fiftieth of it in the mean after 50 steps."""
 
