@@ -19,6 +19,9 @@ class RolloutConfig:
     """T, steps of every environment per iteration, >= 1"""
     episode_length: int = 1000
     """steps after which a training episode is truncated, >= 1 and < 2^31 - 1; evaluation always takes 1000"""
+    terminate_below: float | None = None
+    """reward of a step under which a training episode is terminated, so that nothing after it counts; none: never. For
+    tasks on which what is lost does not come back. Evaluation goes on"""
     stagger: bool = False
     """start the environments at different times of an episode, so that they are not all reset at once"""
     observation_clip: float | None = None
@@ -29,6 +32,7 @@ class RolloutConfig:
         check = Checked(self, "rollout")
         check.number("num_envs", "num_steps", low=1)
         check.number("episode_length", low=1, high=2**31 - 2)  # counted in 32 bits
+        check.number("terminate_below", low=-1e10, high=1e10)  # no reward is outside
         check.positive("observation_clip")
 
 

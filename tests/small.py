@@ -44,7 +44,9 @@ TINY = replace(
 def probe_programs(config: Config = BASE, seeds: tuple[int, ...] = (0,), task=TargetTask) -> Programs:
     """Programs over a probe task, whatever the config's task is called."""
     with pytest.MonkeyPatch.context() as patch:
-        make = lambda name, backend, *, episode_length, num_worlds, mesh: BatchedEnv(task(), episode_length, mesh)
+        make = lambda name, backend, *, episode_length, terminate_below, num_worlds, mesh: BatchedEnv(
+            task(), episode_length, mesh, terminate_below=terminate_below
+        )
         patch.setattr(envs, "make", make)
         patch.setattr(programs_module, "EVALUATION_EPISODE_LENGTH", EPISODE)
         return make_programs(config, seeds)

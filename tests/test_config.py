@@ -101,6 +101,13 @@ def test_cpu_preset_holds_noise_and_episodes_for_longer_where_something_is_swung
         assert (c.policy.noise_correlation, c.rollout.episode_length) == (correlation, steps)
 
 
+def test_cpu_preset_ends_a_training_episode_with_the_fall_of_a_humanoid_and_begins_its_flow_at_a_gaussian():
+    humanoid, walker = presets.cpu("HumanoidWalk", "fpo"), presets.cpu("WalkerWalk", "fpo")
+    assert (humanoid.rollout.terminate_below, walker.rollout.terminate_below) == (0.07, None)
+    assert (humanoid.policy.base_velocity, walker.policy.base_velocity) == ("gaussian", "zero")
+    assert presets.cpu("HumanoidWalk", "ppo").rollout.terminate_below == 0.07
+
+
 def test_smoke_preset_is_a_few_iterations_with_an_evaluation_between():
     c = presets.make_config("smoke", "BallInCup", "fpo")[0]
     assert c.num_iterations == 8  # 8192 env steps in iterations of 64 * 16
@@ -357,13 +364,16 @@ def test_the_tasks_of_a_gaussian_base_velocity_are_those_of_many_motors():
 
 
 @pytest.mark.slow
-def test_the_tasks_of_short_episodes_are_those_that_a_rule_finds():
-    """Reward of .1 in the first step of every start, under a fiftieth of it in the mean after 50 steps."""
+def test_the_tasks_whose_episodes_end_with_a_fall_are_those_that_a_rule_finds():
+    """Reward of .1 in the first step of every start, under a fiftieth of it in the mean after 50 steps; half of the
+    former is a fall."""
+    steps, begins_with = presets.FALLING_STEPS, {}
 
     def falls(name):
-        steps = presets.FALLING_EPISODE_LENGTH
         env = envs.make(name, "native", episode_length=steps + 1)
         first, later = first_and_later(untrained_rewards(env, [0.0, 0.09, 0.2], 64), steps)
+        begins_with[name] = first
         return first >= 0.1 and later < first / 50
 
     assert {name for name in TASKS if falls(name)} == set(presets.FALLING_TASKS)
+    assert all(0.4 < fallen / begins_with[name] < 0.5 for name, fallen in presets.FALLING_TASKS.items())

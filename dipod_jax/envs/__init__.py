@@ -26,6 +26,7 @@ def make(
     backend: str = "auto",
     *,
     episode_length: int = 1000,
+    terminate_below: float | None = None,
     num_threads: int = 1,
     num_worlds: int = 2048,
     mesh: Mesh | None = None,
@@ -40,6 +41,7 @@ def make(
             (`impl="jax"`, any device); "warp" is MuJoCo Warp (`impl="warp"`, CUDA). "auto" is native where JAX's
             default device is a CPU, else mjx.
         episode_length: control steps after which an episode is truncated, >= 1.
+        terminate_below: a reward under which an episode is terminated; None: never.
         num_threads: threads of one native simulation batch, >= 1; results do not depend on it.
         num_worlds: the largest number of environments, over all seeds vmapped together, that step at once on one
             device, >= 1. It sizes Warp's contact buffers (for a task of your own, you size them).
@@ -65,7 +67,8 @@ def make(
     if backend not in ("native", "mjx", "warp"):
         raise ValueError(f"backend {backend!r} is not allowed: auto, native, mjx or warp")
     with failing_in_one_line(task):
-        return BatchedEnv(_load(task, backend, num_threads, num_worlds), episode_length, mesh, axis)
+        loaded = _load(task, backend, num_threads, num_worlds)
+        return BatchedEnv(loaded, episode_length, mesh, axis, terminate_below=terminate_below)
 
 
 def _load(name: str, backend: str, num_threads: int, num_worlds: int) -> Any:

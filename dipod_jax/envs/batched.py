@@ -40,7 +40,7 @@ class StepResult(NamedTuple):
 
     reward: jax.Array  # float32; 0 where the simulation failed
     next_obs: jax.Array  # (B, O), the true next observation, before any auto-reset
-    terminated: jax.Array  # bool, the task ended (here: the simulation failed); nothing follows
+    terminated: jax.Array  # bool, the task ended, or the simulation failed; nothing follows
     truncated: jax.Array  # bool, the time limit cut the episode; the value continues
     episode_return: jax.Array  # return of the episode that ended in this step, else 0
     episode_length: jax.Array  # its length in steps, else 0
@@ -62,26 +62,36 @@ class BatchedEnv:
     """A task with `reset(key)` and `step(state, action)` per environment, batched, with time limit and auto-reset.
 
     Both methods are pure and can be jitted, scanned, mapped over seeds and sharded along B. An episode ends `truncated`
-    after `episode_length` steps, or `terminated` when the task says so or when the simulation or its action is no
-    longer finite, or over 10^10; the environment then continues from a start state drawn from `state.starts`. A failed
-    simulation yields reward 0 and its last measured observation, is counted in `num_failures`, and touches no other
-    environment.
+    after `episode_length` steps, or `terminated` when the task says so, when the reward is under `terminate_below`, or
+    when the simulation or its action is no longer finite, or over 10^10; the environment then continues from a start
+    state drawn from `state.starts`. A failed simulation yields reward 0 and its last measured observation, is counted
+    in `num_failures`, and touches no other environment.
 
     Args:
         task: one environment with `reset(key)` and `step(state, action)` as in Playground, and the attributes read
             below.
         episode_length: steps, >= 1.
+        terminate_below: a reward under which an episode ends `terminated`, with that reward; None: never.
         mesh: devices over whose `axis` the environments are spread. Arrays hold the whole batch (global view); only the
             physics runs per device, under `jax.shard_map`. Every random stream belongs to an environment, so results do
             not depend on the number of devices.
         axis: name of the mesh axis.
     """
 
-    def __init__(self, task: Any, episode_length: int, mesh: Mesh | None = None, axis: str = "data"):
+    def __init__(
+        self,
+        task: Any,
+        episode_length: int,
+        mesh: Mesh | None = None,
+        axis: str = "data",
+        *,
+        terminate_below: float | None = None,
+    ):
         self._mesh = mesh if mesh is not None and mesh.shape[axis] > 1 else None
         self._axis = axis
         self._task = task
         self.episode_length = episode_length
+        self._terminate_below = terminate_below
         self.action_size = int(task.action_size)
         self.observation_size = int(jax.eval_shape(task.reset, jax.random.key(0)).obs.shape[-1])
         self.dt = float(task.dt)
@@ -133,6 +143,8 @@ class BatchedEnv:
         measured = is_measured(physics.obs).all(-1) & is_measured(physics.reward) & is_measured(action).all(-1)
         terminated = ~measured | (physics.done > 0)
         reward = jnp.where(measured, physics.reward, 0.0)
+        if self._terminate_below is not None:
+            terminated |= reward < self._terminate_below
         length, clock = state.length + 1, state.clock + 1
         truncated = (clock >= self.episode_length) & ~terminated
         done = terminated | truncated
@@ -160,7 +172,7 @@ class BatchedEnv:
         return next_state, result
 
     def with_length(self, episode_length: int) -> BatchedEnv:
-        """The same task on the same devices, with episodes of another length."""
+        """The same task on the same devices, with episodes of another length that no reward ends."""
         return BatchedEnv(self._task, episode_length, self._mesh, self._axis)
 
     def on_one_device(self) -> BatchedEnv:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dipod_jax.envs import BatchedEnv
-from dipod_jax.presets import FALLING_EPISODE_LENGTH
+from dipod_jax.presets import FALLING_STEPS
 from dipod_jax.training.rollout import correlated_noise
 
 
@@ -62,6 +62,6 @@ def row(task: str, step_s: float, taus: Sequence[float], rewards: np.ndarray) ->
     returns = rewards.sum(0)
     means, errors = returns.mean(1), returns.std(1, ddof=1) / returns.shape[1] ** 0.5
     cells = {f"{tau:g} s": f"{mean:.3g} +- {error:.2g}" for tau, mean, error in zip(taus, means, errors, strict=True)}
-    first, later = first_and_later(rewards, FALLING_EPISODE_LENGTH)
-    early = {"first": f"{first:.2g}", f"step {FALLING_EPISODE_LENGTH}": f"{later:.2g}"}
+    first, later = first_and_later(rewards, FALLING_STEPS)
+    early = {"first": f"{first:.2g}", f"step {FALLING_STEPS}": f"{later:.2g}"}
     return {"task": task, "step": f"{step_s:g} s", **cells, **early}

@@ -144,8 +144,14 @@ def make_programs(config: Config, seeds: tuple[int, ...], layout: Layout | None 
     chunk_size = -(-episodes // layout.shards) * layout.shards
     at_once = max(config.rollout.num_envs, 2 * chunk_size)  # an evaluation runs both kinds of episodes together
     most = at_once * len(seeds) // layout.mesh.size
-    length = config.rollout.episode_length
-    env = envs.make(config.task, config.backend, episode_length=length, num_worlds=most, mesh=layout.env_mesh)
+    env = envs.make(
+        config.task,
+        config.backend,
+        episode_length=config.rollout.episode_length,
+        terminate_below=config.rollout.terminate_below,
+        num_worlds=most,
+        mesh=layout.env_mesh,
+    )
     policy = config.policy.build(env.observation_size, env.action_size)
     critic = Critic(config.critic, env.observation_size)
     learner = Learner(config, policy, critic, layout)

@@ -80,6 +80,19 @@ def test_termination_is_not_truncation(env, roll):
     assert_allclose(result.episode_return[4, 1:], 10.0)
 
 
+def test_a_reward_under_the_least_terminates_an_episode_but_not_one_of_another_length():
+    env = BatchedEnv(CountingTask(), LIMIT, terminate_below=-0.5)
+    actions = jnp.zeros((LIMIT, ENVS, 1)).at[2, 0].set(-0.75).at[2, 1].set(-0.5).at[4, 2].set(-0.75)
+    _, result = jax.lax.scan(env.step, start(env), actions)
+    # env 1 gets exactly the least; env 2 falls under it in the very step of the limit
+    assert_array_equal(result.terminated.T.nonzero(), [[0, 2], [2, 4]])
+    assert_array_equal(result.truncated[-1], [False, True, False, True])
+    assert_array_equal(result.episode_length[2], [3, 0, 0, 0])
+    assert_array_equal(result.episode_return[2], [-0.75, 0.0, 0.0, 0.0])
+    longer = env.with_length(LIMIT)
+    assert not jax.lax.scan(longer.step, start(longer), actions)[1].terminated.any()
+
+
 @pytest.mark.parametrize("value", [1e30, -3e38, np.inf, np.nan])
 def test_a_reward_or_an_observation_that_is_no_measurement_is_a_failed_simulation(env, roll, value):
     """CountingTask pays what it is given, and its observation adds it up."""

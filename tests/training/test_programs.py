@@ -50,7 +50,7 @@ def test_a_task_is_loaded_once_for_training_and_evaluation_whose_time_limits_dif
     monkeypatch.setattr(
         programs_module.envs,
         "make",
-        lambda name, backend, *, episode_length, num_worlds, mesh: (
+        lambda name, backend, *, episode_length, terminate_below, num_worlds, mesh: (
             loaded.append(name) or BatchedEnv(TargetTask(), episode_length, mesh)
         ),
     )
