@@ -19,7 +19,7 @@ class RolloutConfig:
     """T, steps of every environment per iteration, >= 1"""
     episode_length: int = 1000
     """steps after which a training episode is truncated, >= 1 and < 2^31 - 1; evaluation always takes 1000"""
-    terminate_below: float | None = None
+    terminate_below: float | None = field(default=None, metadata={"earlier": None})
     """reward of a step under which a training episode is terminated, so that nothing after it counts; none: never. For
     tasks on which what is lost does not come back. Evaluation goes on"""
     stagger: bool = False

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
 
 from dipod_jax.checks import require, type_hints
-from dipod_jax.config import Config, LearningConfig, earlier_values, stored_fields
+from dipod_jax.config import Config, LearningConfig, RolloutConfig, earlier_values, stored_fields
 from dipod_jax.objectives import OBJECTIVES
 from dipod_jax.policies import POLICIES
 from dipod_jax.regularisers import REGULARISERS
@@ -38,11 +38,11 @@ def _plain(value: Any) -> Any:
 
 
 def earlier_options(values: Mapping[str, Any]) -> dict[str, Any]:
-    """`policy.base_velocity` and the like: options of a folder's policy and of its learning that `config.json` leaves
-    out at the value that runs before them had, and that value."""
+    """`policy.base_velocity` and the like: options of a folder's policy, its learning and its rollouts that
+    `config.json` leaves out at the value that runs before them had, and that value."""
     policy = values.get("policy")
     family = POLICIES.get(str(policy.get("name"))) if isinstance(policy, Mapping) else None
-    groups = {"learning": LearningConfig} | ({} if family is None else {"policy": family})
+    groups = {"learning": LearningConfig, "rollout": RolloutConfig} | ({} if family is None else {"policy": family})
     return {f"{group}.{name}": value for group, cls in groups.items() for name, value in earlier_values(cls).items()}
 
 
