@@ -177,7 +177,7 @@ class BatchedEnv:
 
     def on_one_device(self) -> BatchedEnv:
         """The same task for any number of environments, all on one device."""
-        return BatchedEnv(self._task, self.episode_length)
+        return BatchedEnv(self._task, self.episode_length, terminate_below=self._terminate_below)
 
     @property
     def _num_devices(self) -> int:

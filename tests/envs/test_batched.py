@@ -89,6 +89,8 @@ def test_a_reward_under_the_least_terminates_an_episode_but_not_one_of_another_l
     assert_array_equal(result.truncated[-1], [False, True, False, True])
     assert_array_equal(result.episode_length[2], [3, 0, 0, 0])
     assert_array_equal(result.episode_return[2], [-0.75, 0.0, 0.0, 0.0])
+    _, alone = jax.lax.scan(env.on_one_device().step, start(env), actions)
+    assert_array_equal(alone.terminated, result.terminated)
     longer = env.with_length(LIMIT)
     assert not jax.lax.scan(longer.step, start(longer), actions)[1].terminated.any()
 

@@ -44,6 +44,14 @@ def trained(request, fpo):
     return programs, before, state, history, programs.evaluate(state.learner, 64)
 
 
+def test_a_reward_under_the_least_ends_an_episode_of_training_and_not_of_evaluation():
+    config = replace(BASE, rollout=replace(BASE.rollout, terminate_below=2.0))  # TargetTask pays 1 at most
+    programs = probe_programs(config)
+    for env, ended in ((programs.env, True), (programs.evaluation_env, False)):
+        state = env.reset(jax.random.key(0), 4)
+        assert env.step(state, jnp.zeros((4, 1)))[1].terminated.tolist() == [ended] * 4
+
+
 def test_a_task_is_loaded_once_for_training_and_evaluation_whose_time_limits_differ(monkeypatch):
     loaded = []
     monkeypatch.setattr(programs_module, "EVALUATION_EPISODE_LENGTH", EPISODE + 1)
