@@ -253,9 +253,12 @@ def _seeds(run: _Run, arm: Arm) -> list[SeedRun]:
 
 
 def _of_seed(result: Mapping[str, Any] | None, key: str, seed: int) -> float | None:
-    """What `result.json` has of one seed; None where it has nothing, or null for a return that is no number. A language
-    model acts without noise where it is greedy."""
+    """What `result.json` has of one seed; None where it has nothing, or null for a return that is no number, and of a
+    seed that has diverged, whose return there is that of the policy it was left with. A language model acts without
+    noise where it is greedy."""
     found = result or {}
+    if seed in found.get("diverged_seeds", ()):
+        return None
     greedy = (found.get("final") or {}).get("greedy") if key == "final_return_zero_noise" else None
     per_seed = (found.get(key) or greedy or {}).get("per_seed") or []
     return dict(zip(found.get("seeds", []), per_seed, strict=False)).get(seed)

@@ -159,7 +159,9 @@ def test_single_seeds_have_a_difference_without_an_interval(tmp_path):
 
 
 def test_a_diverged_seed_is_counted_and_takes_no_part_in_the_mean(tmp_path):
-    write_run(tmp_path / "units" / "a", finals=(900.0, None, 800.0))
+    run = write_run(tmp_path / "units" / "a", finals=(900.0, 12.0, 800.0))
+    result = json.loads((run / "result.json").read_text())
+    (run / "result.json").write_text(json.dumps(result | {"diverged_seeds": [1]}))
     (row,) = rows(collect_study(tmp_path))
     assert (row.num_seeds, row.num_begun, row.num_diverged) == (2, 3, 1)
     assert row.mean is not None and row.mean.value == 850.0

@@ -314,7 +314,10 @@ class CountingPrograms:
 
     def learn(self, learner, transitions):
         learned = learner._replace(value=learner.value + learner.rate)
-        return learned, {"skipped_updates": np.ones(len(self.seeds))}
+        return learned, {"skipped_updates": np.ones(len(self.seeds)), "skipped_in_a_row": self.skipped(learned)}
+
+    def skipped(self, learner):
+        return np.zeros(len(self.seeds))
 
     def evaluate(self, learner, num_episodes):
         return EpisodeReturns(*(np.tile(x[:, None], num_episodes) for x in (learner.value, -learner.value)))
@@ -355,6 +358,17 @@ def test_a_unit_is_measured_before_and_evaluated_after_it_learns(options, made):
         np.testing.assert_allclose(evaluated["return"], measured["gap"] + rate)
         np.testing.assert_array_equal(evaluated["zero_noise"], -evaluated["return"])
     assert found["skipped_updates"].tolist() == [16.0] * 3 and found["env_steps"] == 16 * 1024
+
+
+def test_a_seed_that_has_diverged_has_no_return_from_there_on(options):
+    class OneDiverges(CountingPrograms):
+        def skipped(self, learner):
+            return np.where(learner.value > 302.5, [0, 12, 0], 0)  # the second seed's, in its fourth iteration
+
+    unit = make_unit(replace(options, total_steps=16 * 1024), "BallInCup", "fpo", Setting(rate=100.0), reported=True)
+    found = training.train(unit, OneDiverges(unit.config, unit.config.all_seeds))
+    returns = np.array([evaluation["return"] for evaluation in found["evaluations"]])
+    assert np.isnan(returns).tolist() == [[False] * 3] + [[False, True, False]] * 7
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from dipod_jax.studies.methods.units import Unit
+from dipod_jax.training.numbers import MOST_IN_A_ROW
 from dipod_jax.training.programs import Programs, make_programs
 from dipod_jax.training.resuming import fresh_state
 from dipod_jax.training.state import TrainState
@@ -46,16 +47,18 @@ def train(unit: Unit, programs: Programs) -> dict[str, Any]:
 
     Returns:
         {"env_steps", "evaluations": [{"env_steps", "return": (S,), "zero_noise": (S,)}], "drift": [{"env_steps", "gap":
-        (S,), "cosine": (S,)}], "training_s" of acting and learning, "evaluation_s", "skipped_updates": (S,)}, S seeds.
+        (S,), "cosine": (S,)}], "training_s" of acting and learning, "evaluation_s", "skipped_updates": (S,)}, S seeds;
+        returns are NaN from where a seed has diverged (`training.numbers`).
     """
     config, num_iterations = unit.config, unit.config.num_iterations
     state, seconds, evaluation_s = fresh_state(config, programs), 0.0, 0.0
-    evaluations, drift, skipped = [], [], np.zeros(len(config.all_seeds))
+    evaluations, drift, skipped, learns = [], [], np.zeros(len(config.all_seeds)), np.ones(len(config.all_seeds), bool)
     for iteration in range(1, num_iterations + 1):
         env_steps, due = iteration * config.steps_per_iteration, is_due(iteration, num_iterations, unit.points)
         state, metrics, measured, elapsed = _iterate(programs, state, measure=due)
         seconds += elapsed
         skipped += metrics["skipped_updates"]
+        learns &= metrics["skipped_in_a_row"] < MOST_IN_A_ROW
         if measured:
             drift.append({"env_steps": env_steps - config.steps_per_iteration} | measured)
         if due:
@@ -64,7 +67,8 @@ def train(unit: Unit, programs: Programs) -> dict[str, Any]:
             before = time.perf_counter()
             returns = programs.evaluate(state.learner, episodes)
             evaluation_s += time.perf_counter() - before
-            means = {"return": returns.random_noise.mean(1), "zero_noise": returns.zero_noise.mean(1)}
+            of_kind = {"return": returns.random_noise, "zero_noise": returns.zero_noise}
+            means = {kind: np.where(learns, of_episodes.mean(1), np.nan) for kind, of_episodes in of_kind.items()}
             evaluations.append({"env_steps": env_steps} | means)
     return {
         "env_steps": config.planned_steps,
