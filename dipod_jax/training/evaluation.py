@@ -68,18 +68,25 @@ def record(
     key: jax.Array,
     num_episodes: int,
 ) -> Episode:
-    """Act with random base noise for E episodes and keep what a video needs."""
+    """Act with random base noise for E episodes and keep what a video needs; after an episode's end its last state and
+    no reward."""
     act = make_act(policy, params, statistics)
     reset_key, scan_key = jax.random.split(key)
 
-    def step(state, key):
-        base_noise = jax.random.normal(key, (num_episodes, *policy.noise_shape))
+    def look(state):
         data = state.physics.data
+        return Episode(data.qpos, data.mocap_pos, data.mocap_quat, jnp.zeros(num_episodes))
+
+    def step(carry, key):
+        state, alive, seen = carry
+        base_noise = jax.random.normal(key, (num_episodes, *policy.noise_shape))
+        seen = jax.tree.map(lambda new, old: jax.vmap(jnp.where)(alive, new, old), look(state), seen)
         state, result = env.step(state, act(state.obs, base_noise))
-        return state, Episode(data.qpos, data.mocap_pos, data.mocap_quat, result.reward)
+        return (state, alive & ~result.terminated, seen), seen._replace(reward=alive * result.reward)
 
     start = env.reset(reset_key, num_episodes, num_starts=1)
-    return jax.lax.scan(step, start, jax.random.split(scan_key, env.episode_length))[1]
+    initial = start, jnp.ones(num_episodes, bool), look(start)
+    return jax.lax.scan(step, initial, jax.random.split(scan_key, env.episode_length))[1]
 
 
 def make_act(

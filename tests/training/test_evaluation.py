@@ -1,22 +1,25 @@
 """Evaluation: whole episodes, independent of training and of each other, with returns known beforehand."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
-from probe_tasks import CountingTask, TargetTask
+from probe_tasks import CountingTask, ProbeState, TargetTask
 from small import assert_same_bits, copy
 
 from dipod_jax import envs, load_policy
 from dipod_jax.envs import BatchedEnv
+from dipod_jax.envs.tasks import TASKS
 from dipod_jax.presets import make_config
-from dipod_jax.training.evaluation import evaluate
+from dipod_jax.training.evaluation import evaluate, record
 from dipod_jax.training.loading import restore_policy
 from dipod_jax.training.loop import train
 from dipod_jax.training.programs import make_programs
+from dipod_jax.training.results import SINGLE_START_TASKS
 from dipod_jax.training.statistics import RunningStatistics
 
 
@@ -65,14 +68,46 @@ def test_evaluation_returns_of_a_known_policy():
     assert_allclose(returns.random_noise.mean() / 20, mean, atol=0.03)
 
 
-def test_evaluation_counts_the_first_episode_only():
-    class Full(ShiftPolicy):
-        def sample(self, params, obs, base_noise):
-            return jnp.full_like(base_noise, 20.0), ()  # tanh: 1
+class FullPolicy(ShiftPolicy):
+    def sample(self, params, obs, base_noise):
+        return jnp.full_like(base_noise, 20.0), ()  # tanh: 1
 
-    run = lambda key: evaluate(BatchedEnv(CountingTask(), 25), Full(), None, RunningStatistics.zeros(2), key, 4)
+
+def test_evaluation_counts_the_first_episode_only():
+    run = lambda key: evaluate(BatchedEnv(CountingTask(), 25), FullPolicy(), None, RunningStatistics.zeros(2), key, 4)
     returns = jax.jit(run)(jax.random.key(0))
     assert_array_equal(returns.random_noise, [10.0] * 4)  # starts in (0, 1): past 10, and done, at the tenth step
+
+
+class SeenTask(CountingTask):
+    """`CountingTask` with what a film needs: its position is the sum of actions."""
+
+    def reset(self, key):
+        return SeenState(*super().reset(key))
+
+    def step(self, state, action):
+        return SeenState(*super().step(state, action))
+
+
+class SeenState(ProbeState):
+    @property
+    def data(self):
+        nothing = jnp.zeros((*self.obs.shape[:-1], 0, 3))
+        return SimpleNamespace(qpos=self.obs[..., 1:], mocap_pos=nothing, mocap_quat=nothing)
+
+
+def test_a_film_ends_with_its_episode_as_the_evaluation_does():
+    run = lambda key: record(BatchedEnv(SeenTask(), 25), FullPolicy(), None, RunningStatistics.zeros(2), key, 4)
+    film = jax.jit(run)(jax.random.key(0))
+    assert_array_equal(film.reward, [[1.0] * 4] * 10 + [[0.0] * 4] * 15)
+    moved = np.minimum(np.arange(25), 9)[:, None, None]
+    assert_allclose(film.qpos - film.qpos[0], np.broadcast_to(moved, (25, 4, 1)), atol=1e-5)
+
+
+@pytest.mark.slow
+def test_the_tasks_said_to_start_in_one_state_are_those_that_do():
+    starts = {task: np.asarray(envs.make(task, "native").reset(jax.random.key(0), 8).obs) for task in TASKS}
+    assert {task for task, obs in starts.items() if (obs == obs[0]).all()} == set(SINGLE_START_TASKS)
 
 
 @pytest.mark.slow
