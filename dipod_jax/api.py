@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from dipod_jax.checks import require
-from dipod_jax.config import Backend, Config, Preset
+from dipod_jax.config import RESUMABLE, Backend, Config, Preset, check_unchanged
 from dipod_jax.memory import check_evaluation, check_training
 from dipod_jax.options import override
 from dipod_jax.presets import check_backend, choose
 from dipod_jax.presets import make_config as preset_config
+from dipod_jax.serialisation import from_json, resumable_config
 
 
 def make_config(
@@ -35,17 +36,23 @@ def make_config(
         backend: physics: native, mjx or warp; auto takes mjx on an accelerator, else native.
         out: the run folder; None names one after the task, the objective, beta and the time.
         **options: any other option of `dipod train`, by its field's name in `dipod_jax.config.Config`. Options of a
-            group are a dict: `make_config("FingerSpin", beta=0.05, seeds=3, learning={"num_epochs": 8})`.
+            group are a dict: `make_config("FingerSpin", beta=0.05, seeds=3, learning={"num_epochs": 8})`, also within
+            another: `regularisers={"entropy": {"weight": 0.01}}`.
 
     Raises:
         ValueError: a value that is not allowed; one line that names the option and what is allowed.
         TypeError: an option that does not exist.
     """
     config, _ = preset_config(preset, task, objective, backend)
-    values = {"out": None if out is None else Path(out)}
+    return override(config, _dotted(options) | {"out": None if out is None else Path(out)})
+
+
+def _dotted(options: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """`{"learning": {"num_epochs": 8}}` as `{"learning.num_epochs": 8}`."""
+    found: dict[str, Any] = {}
     for name, value in options.items():
-        values |= {f"{name}.{k}": v for k, v in value.items()} if isinstance(value, Mapping) else {name: value}
-    return override(config, values)
+        found |= _dotted(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
+    return found
 
 
 def train(config: Config) -> Path:
@@ -58,18 +65,22 @@ def train(config: Config) -> Path:
         The run folder: `config.json`, `metrics.jsonl`, `result.json`, checkpoints, pictures, a film, `report.html`.
 
     Raises:
-        ValueError: a backend whose device is missing, or a run that no memory here holds.
+        ValueError: a backend whose device is missing, a run that no memory here holds, or one that is to be resumed
+            with other options than it was started with (see `dipod_jax.config.RESUMABLE`).
         RunFolderError, CheckpointError, StorageError, NumbersError, Stopped: as `dipod_jax.training.loop.train`.
     """
     from dipod_jax.training.setup import prepare_jax
 
     started = time.perf_counter()
-    preset, backend, _ = choose(config.preset, config.backend)
+    _, backend, _ = choose(config.preset, config.backend)
     out = config.out or default_folder(config)
-    config = dataclasses.replace(config, preset=preset, backend=backend, out=out)
+    config = dataclasses.replace(config, backend=backend, out=out)
+    require(config.preset != "auto", "preset", config.preset, "the one it started from: take make_config")
     require(not config.distributed, "distributed", True, "only with the command dipod train")
     check_backend(config.backend)
     check_training(config)
+    if config.resume:
+        check_unchanged(resumable_config(out), config, RESUMABLE)
     prepare_jax(config)
     from dipod_jax.training.loop import train
 
@@ -115,7 +126,6 @@ def evaluate(
     """
     from dipod_jax.machine import available_cores
     from dipod_jax.runs import RunFolder, reason_of
-    from dipod_jax.serialisation import from_json
     from dipod_jax.training.setup import prepare_jax
 
     require(episodes >= 1, "episodes", episodes, "at least 1")

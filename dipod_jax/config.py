@@ -283,6 +283,11 @@ class Config:
         return self.num_iterations * self.steps_per_iteration
 
 
+# Options that may change when a run is resumed: how far it goes, what it keeps and what it prints (and what is no part
+# of a run, `UNSTORED`).
+RESUMABLE = ("total-steps", "logger", "checkpoint-interval", "keep-checkpoints", "strict-resume", "resume", "out")
+
+
 def differences(a: Any, b: Any, prefix: str = "") -> dict[str, tuple[Any, Any]]:
     """Options in which two configs differ, by command-line name."""
     if type(a) is not type(b):
@@ -305,5 +310,5 @@ def check_unchanged(stored: Any, given: Any, changeable: Collection[str]) -> Non
     """
     for name, (was, now) in differences(stored, given).items():
         if name not in changeable:
-            where = f"the run in {given.out} was started with {was}; leave it out, or name another --out"
+            where = f"the run in {given.out} was started with {was}; keep that, or name another --out"
             raise ValueError(f"--{name} {now} is not allowed with --resume: {where}")

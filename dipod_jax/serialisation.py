@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
 
 from dipod_jax.checks import require, type_hints
+from dipod_jax.cli import command_name
 from dipod_jax.config import Config, LearningConfig, RolloutConfig, earlier_values, stored_fields
 from dipod_jax.objectives import OBJECTIVES
 from dipod_jax.policies import POLICIES
@@ -56,6 +57,24 @@ def trained_config(folder: RunFolder, seed: int | None = None) -> Config:
     trained = f"the run in {folder.path} trained {', '.join(map(str, config.all_seeds))}"
     require(seed is None or seed in config.all_seeds, "seed", seed, trained)
     return config
+
+
+def resumable_config(run_dir: Path) -> Config:
+    """The config of a run that is to go on.
+
+    Raises:
+        RunFolderError: not a run folder.
+        ValueError: as `from_json`, or a run of another room or version.
+    """
+    from dipod_jax.runs import RunFolder
+
+    stored = RunFolder.open(run_dir).config
+    language = command_name("language")
+    require("room" not in stored, "resume", True, f"with {run_dir} by {language}: it is a language run")
+    version = stored.get("version", 1)
+    what = f"with the run in {run_dir}: it can be evaluated, but was written by version {version}, not {VERSION}"
+    require(version == VERSION, "resume", True, what)
+    return from_json(stored)
 
 
 def from_json(values: Mapping[str, Any]) -> Config:

@@ -12,17 +12,14 @@ from dipod_jax import STARTED
 from dipod_jax.api import default_folder
 from dipod_jax.checks import require
 from dipod_jax.cli import command_name, parse_options, run_cli
-from dipod_jax.config import Config, check_unchanged
+from dipod_jax.config import RESUMABLE, Config, check_unchanged
 from dipod_jax.memory import check_training
 from dipod_jax.objectives import OBJECTIVES
 from dipod_jax.presets import check_backend, make_config
-from dipod_jax.serialisation import VERSION, from_json
+from dipod_jax.serialisation import resumable_config
 
 # The schedule ends where the run does: one that is made longer takes its rate up again where the longer schedule is.
 RATE_WARNING = "warning: the learning rate's schedule ends with the run: over {} env steps before, now over {}"
-# Options that may change when a run is resumed: how far it goes, what it keeps and what it prints.
-# (and what is no part of a run, `config.UNSTORED`).
-RESUMABLE = ("total-steps", "logger", "checkpoint-interval", "keep-checkpoints", "strict-resume", "resume", "out")
 
 
 def main(argv: Sequence[str] | None = None, *, task: str | None = None) -> None:
@@ -72,15 +69,7 @@ def _starting_config(arguments: list[str], task: str | None) -> tuple[Config, st
     except argparse.ArgumentError as error:
         raise ValueError(f"{error.argument_name}: {error.message}") from error
     if known.resume and known.out is not None:
-        from dipod_jax.runs import RunFolder
-
-        stored = RunFolder.open(known.out).config
-        language = command_name("language")
-        require("room" not in stored, "resume", True, f"with {known.out} by {language}: it is a language run")
-        version = stored.get("version", 1)
-        what = f"with the run in {known.out}: it can be evaluated, but was written by version {version}, not {VERSION}"
-        require(version == VERSION, "resume", True, what)
-        saved = from_json(stored)
+        saved = resumable_config(known.out)
         what = f"{saved.objective.name} with --resume, with which the run in {known.out} was started"
         require(method.objective in (None, saved.objective.name), "objective", method.objective, what)
         return dataclasses.replace(saved, resume=True, strict_resume=False, out=known.out), None, rest
