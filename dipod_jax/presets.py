@@ -15,6 +15,7 @@ from typing import Any
 from dipod_jax.bounds import EVALUATIONS_PER_STEP
 from dipod_jax.checks import check_choice
 from dipod_jax.config import Backend, Config, DriftConfig, EvaluationConfig, LearningConfig, Preset, RolloutConfig
+from dipod_jax.envs.tasks import check_found
 from dipod_jax.objectives import OBJECTIVES
 from dipod_jax.options import override
 from dipod_jax.policies import POLICIES
@@ -190,6 +191,7 @@ def make_config(preset: Preset, task: str, objective: str, backend: Backend = "a
         ValueError: one line: an unknown task, preset or objective.
     """
     check_choice("preset", preset, ("auto", *PRESETS))
+    check_found(task)
     chosen, physics, line = choose(preset, backend)
     changes = OBJECTIVES.choose(objective).presets.get("cpu" if chosen == "smoke" else chosen, {})
     return replace(override(PRESETS[chosen](task, objective), changes), backend=physics), line

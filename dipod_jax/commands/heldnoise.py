@@ -5,8 +5,8 @@ swung. Where it earns less for every time, it ruins what the task begins with: w
 a smaller `--policy.noise-correlation` is the one to begin with. At a step of .02 s `cpu` holds noise for .09 s.
 
 The last two columns are the least reward of all first steps and the mean reward after 50, over all times. Where every
-episode begins with reward and nothing is left after 50 steps, it falls and does not get up, and shorter training
-episodes (`--rollout.episode-length 50`) teach more.
+episode begins with reward and nothing is left after 50 steps, it falls and does not get up, and a training episode
+should end with the fall: `--rollout.terminate-below` a little under half of the first reward.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from dipod_jax.checks import Checked, check_number, check_selection
 from dipod_jax.cli import command_name, parse_options, run_cli
-from dipod_jax.envs.tasks import TASKS, check_task
+from dipod_jax.envs.tasks import TASKS, check_found
 from dipod_jax.tables import table
 
 
@@ -36,7 +36,7 @@ class Config:
     def __post_init__(self) -> None:
         check_selection("tasks", self.tasks)
         for task in self.tasks:
-            check_task(task)
+            check_found(task)
         check_selection("seconds", self.seconds)
         for tau in self.seconds:
             check_number("seconds", tau, 0.0)

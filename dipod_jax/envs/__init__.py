@@ -57,9 +57,9 @@ def make(
 
     from dipod_jax.envs.batched import BatchedEnv
     from dipod_jax.envs.own import failing_in_one_line
-    from dipod_jax.envs.tasks import check_task
+    from dipod_jax.envs.tasks import check_found
 
-    check_task(task)
+    check_found(task)
     if episode_length < 1:
         raise ValueError(f"episode_length {episode_length} is not allowed: at least 1")
     if backend == "auto":

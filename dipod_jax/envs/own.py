@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import inspect
 import traceback
 from collections.abc import Callable, Iterator
@@ -12,7 +11,7 @@ from typing import Any
 
 import jax
 
-from dipod_jax.envs.tasks import check_task, is_own_task
+from dipod_jax.envs.tasks import check_found, is_own_task, module_files
 from dipod_jax.runs.errors import TaskError, reason_of
 
 
@@ -31,11 +30,10 @@ def failing_in_one_line(name: str) -> Iterator[None]:
 
 
 def _place(name: str, error: Exception) -> str:
-    """` (/home/me/my_tasks.py, line 12)`: where in the task's module it was raised; nothing where it was elsewhere."""
-    spec = importlib.util.find_spec(name.partition(":")[0])
-    file = None if spec is None else spec.origin
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
-    return f" ({file}, line {lines[-1]})" if lines else ""
+    """` (/home/me/my_tasks.py, line 12)`: where in the task's module, or its package; nothing if raised elsewhere."""
+    files = module_files(name.partition(":")[0])
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename in files]
+    return f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
 
 
 def load_own_task(name: str, impl: str) -> Any:
@@ -47,7 +45,7 @@ def load_own_task(name: str, impl: str) -> Any:
     Raises:
         TaskError: one line, if there is no such module or function, or it returns something else.
     """
-    check_task(name)
+    check_found(name)
     module, _, attribute = name.partition(":")
     factory = getattr(importlib.import_module(module), attribute, None)
     if not callable(factory):

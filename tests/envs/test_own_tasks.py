@@ -12,9 +12,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 from own_task import Cart
 from refusals import errors_of
 
-from dipod_jax import envs
-from dipod_jax.config import Config
-from dipod_jax.envs.tasks import TASKS, check_task, is_own_task
+from dipod_jax import envs, make_config
+from dipod_jax.envs.tasks import TASKS, check_found, is_own_task
 from dipod_jax.runs.errors import TaskError
 
 QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
@@ -65,6 +64,10 @@ def module(tmp_path_factory):
     folder = tmp_path_factory.mktemp("own")
     (folder / "wrong_tasks.py").write_text(MODULE)
     (folder / "broken_tasks.py").write_text("import nothing_here\n")
+    for package, code in (("lacking", "import nothing_here\n"), ("misspelt", "\nnothing_here\n")):
+        (folder / package).mkdir()
+        (folder / package / "__init__.py").write_text(code)
+        (folder / package / "tasks.py").write_text("")
     sys.path.insert(0, str(folder))
     yield
     sys.path.remove(str(folder))
@@ -97,7 +100,7 @@ WRONG_NAMES = {
 @pytest.mark.parametrize("name", WRONG_NAMES)
 def test_a_wrong_name_is_refused_alike_by_make_and_config_in_one_line_that_says_what_is_allowed(name):
     messages = set()
-    for refuse in (check_task, envs.make, lambda task: Config(task=task)):
+    for refuse in (check_found, envs.make, make_config):
         with pytest.raises(ValueError) as refused:
             refuse(name)
         messages.add(str(refused.value))
@@ -108,7 +111,7 @@ def test_a_wrong_name_is_refused_alike_by_make_and_config_in_one_line_that_says_
 
 def test_names_are_checked_without_jax_or_the_module_itself():
     code = (
-        "import sys; from dipod_jax.envs.tasks import check_task; check_task('own_task:make_env');"
+        "import sys; from dipod_jax.envs.tasks import check_found; check_found('own_task:make_env');"
         "print([m for m in ('jax', 'mujoco', 'own_task') if m in sys.modules])"
     )
     done = subprocess.run(
@@ -131,6 +134,8 @@ WRONG_TASKS = {
     "wrong_tasks:Paid": ["its reward must be one number", "[2]"],
     "wrong_tasks:Failing": ["fails: KeyError: 'gravity'", "wrong_tasks.py, line 30"],
     "broken_tasks:Cart": ["fails: ModuleNotFoundError: No module named 'nothing_here'", "broken_tasks.py, line 1"],
+    "lacking.tasks:Cart": ["fails: ModuleNotFoundError: No module named 'nothing_here'", "lacking/__init__.py, line 1"],
+    "misspelt.tasks:Cart": ["fails: NameError: name 'nothing_here' is not defined", "misspelt/__init__.py, line 2"],
     "wrong_tasks:Contacts": ["Contacts cannot run on native physics", "data.contact", "--backend mjx"],
     "wrong_tasks:Pushed": ["Pushed cannot run on native physics", "data.xfrc_applied", "--backend mjx"],
 }

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from dipod_jax.checks import Checked, check_number, check_selection, require
 from dipod_jax.config import Backend
-from dipod_jax.envs.tasks import check_task
+from dipod_jax.envs.tasks import check_found
 from dipod_jax.objectives import OBJECTIVES
 
 # Env steps of a seed where --total-steps does not say: a third of each recipe or less.
@@ -58,7 +58,7 @@ class Config:
         check_selection("objectives", self.objectives, OBJECTIVES)
         check_selection("tasks", self.tasks)
         for task in (*self.tasks, *filter(None, [self.tuning_task])):
-            check_task(task)
+            check_found(task)
         check.number("total_steps", low=1)
         for name in ("seed_list", "tuning_seeds", "rate_factors", "trust_factors", "betas"):
             values, flag = getattr(self, name), name.replace("_", "-")
