@@ -61,8 +61,9 @@ def write(options: ExportConfig) -> None:
         ExportError: an exported file gives other actions than the library.
     """
     from dipod_jax.export import export_policy
-    from dipod_jax.training.setup import prepare_devices
+    from dipod_jax.training.setup import import_mujoco, prepare_devices
 
+    import_mujoco()
     prepare_devices()
     folder = export_policy(
         options.run_dir, options.out, seed=options.seed, which=options.which, formats=options.formats

@@ -40,8 +40,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def run(config: Config) -> None:
     """Measure every placement, print the table, write the result."""
-    from dipod_jax.training.setup import prepare_devices
+    from dipod_jax.training.setup import import_mujoco, prepare_devices
 
+    import_mujoco()
     prepare_devices()
     from dipod_jax.studies.placements.measurement import cells, measure
     from dipod_jax.studies.placements.policies import fitted, trained

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -47,17 +47,17 @@ def trained(config: Config, run: Path) -> OnPolicy:
     policy, params, size = found.policy.field, found.params, config.batch
     assert policy is not None
     native = found.config.backend == "native"  # which an accelerator has not
-    env = envs.make(found.config.task, "auto" if native else found.config.backend)
+    env = envs.make(found.config.task, "auto" if native else found.config.backend, num_worlds=size)
     act = make_act(found.policy, params, found.statistics)
     key_reset, key_act, key_noise = jax.random.split(jax.random.key(config.seed), 3)
 
-    def step(state: EnvState, key: jax.Array) -> tuple[EnvState, Any]:
+    def step(state: EnvState, at: tuple[jax.Array, jax.Array]) -> tuple[EnvState, jax.Array]:
+        key, row = at
         state, _ = env.step(state, act(state.obs, jax.random.normal(key, (size, *policy.noise_shape))))
-        return state, state.obs
+        return state, state.obs[row]
 
-    keys = jax.random.split(key_act, BURN_IN + size)
-    visited = jax.jit(lambda state: jax.lax.scan(step, state, keys)[1])(env.reset(key_reset, size))
-    rows = jnp.arange(size)
-    obs = found.statistics.normalise(visited[BURN_IN + rows, rows])
+    at = jax.random.split(key_act, BURN_IN + size), jnp.maximum(jnp.arange(BURN_IN + size) - BURN_IN, 0)
+    visited = jax.jit(lambda state: jax.lax.scan(step, state, at)[1])(env.reset(key_reset, size))
+    obs = found.statistics.normalise(visited[BURN_IN:])
     action, _ = policy.sample(params, obs, jax.random.normal(key_noise, (size, *policy.noise_shape)))
     return OnPolicy(policy.velocity, params, obs, action, evaluation_times(policy.times, method=policy.method))
