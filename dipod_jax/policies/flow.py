@@ -19,7 +19,6 @@ from dipod_jax.bounds import (
     integrate,
     interpolate,
     invert,
-    log_prob_of_noise,
     sample_draws,
     time_grid,
     to_log_uniform,
@@ -236,12 +235,6 @@ class FlowPolicy:
         form, reduction = ("velocity", "sum") if is_elbo else (options.loss_form, options.reduction)
         loss = cfm_loss(velocity, action, draws, form=form, reduction=reduction)
         return (elbo_loss(loss, draws.t, delta=options.elbo_cutoff) if is_elbo else loss), velocity
-
-    def exact(self, params: Params, obs: jax.Array, noise: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """log pi (B,) of the actions that the sampler makes from base noise (B, d), and whether it is known; the
-        gradient is at the fixed action (`bounds.log_prob_of_noise`)."""
-        found = log_prob_of_noise(self.velocity, params, obs, noise, self.times, method=self.options.sampler)
-        return found.log_prob, found.valid
 
     def entropy(self, params: Params, obs: jax.Array, noise: jax.Array) -> None:
         """None: no estimate of a flow's entropy has the gradient of the entropy."""

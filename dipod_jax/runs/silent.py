@@ -27,9 +27,6 @@ class SilentFolder:
         """Nothing waits."""
         return True
 
-    def read_result(self) -> None:
-        """There is none."""
-
     def write_result(self, result: dict[str, Any]) -> None:
         """Drop it."""
 
