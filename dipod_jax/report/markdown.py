@@ -7,7 +7,7 @@ from dipod_jax.report.charts import names_of
 from dipod_jax.report.results_table import interval_text
 from dipod_jax.runs._disk import write_text
 from dipod_jax.studies.collected import LANGUAGE_NOTE, Arm, Study
-from dipod_jax.studies.published import BEST, POLICY_GRADIENT, PPO, Published
+from dipod_jax.studies.published import BEST, BRAX_PPO, POLICY_GRADIENT, PPO, Published
 from dipod_jax.studies.summary import ALL_TASKS, Row, finals
 from dipod_jax.tables import counted, duration, mean_of_numbers, number_or_dash, short_number, shown_return, table
 
@@ -18,8 +18,9 @@ NOTE = """- return: mean over seeds of the last evaluation, its 95 % bootstrap i
 - seconds: of the whole run, all seeds together
 - last / best: the final return over the highest of a seed's evaluations, the least of the seeds
 - gap: log-likelihood less ELBO, nats an action, median over the last quarter of training, mean over seeds
-- published PPO: SLM-Lab's, 100M env steps, four seeds; policy gradient: the best published that learns on-policy;
-  anyone: the best published; mostly of far more env steps than here (`dipod_jax.studies.published` says whose each is)
+- published: SLM-Lab's PPO, 100M env steps, four seeds; Brax's with Playground's settings, 88M to 177M, five; policy
+  gradient: the best that learns on-policy; anyone: the best; mostly of far more env steps than here
+  (`dipod_jax.studies.published` says whose each is)
 """
 
 
@@ -46,7 +47,8 @@ def _line(row: Row, study: Study, label: str) -> dict[str, str]:
         "seconds": duration(sum({seed.folder.path: seed.seconds for seed in seeds}.values())),
         "last / best": number_or_dash(min(kept, default=None), ".2f"),
         "gap": number_or_dash(row.gap, ".3g"),
-        "published PPO": _mean(PPO, row.task),
+        "SLM-Lab's PPO": _mean(PPO, row.task),
+        "Brax's PPO": _mean(BRAX_PPO, row.task),
         "policy gradient": _mean(POLICY_GRADIENT, row.task),
         "anyone": _mean(BEST, row.task),
     }
@@ -67,7 +69,8 @@ def _reached(study: Study, arm: Arm) -> str:
     fallen = [s for s in seeds if s.last_over_best is not None and s.last_over_best < KEPT]
     names = ", ".join(f"{seed.task} seed {seed.seed}" for seed in fallen)
     return (
-        f"of {counted(len(compared), 'task')} {at_least(PPO)} at or above that PPO, {at_least(POLICY_GRADIENT)} at or "
-        f"above the best policy gradient, {at_least(POLICY_GRADIENT, 0.5)} at half of it or more; "
+        f"of {counted(len(compared), 'task')} {at_least(PPO)} at or above SLM-Lab's PPO, {at_least(BRAX_PPO)} at or "
+        f"above Brax's, {at_least(POLICY_GRADIENT)} at or above the best policy gradient, "
+        f"{at_least(POLICY_GRADIENT, 0.5)} at half of it or more; "
         f"{names or 'no seed'} ended under {KEPT:g} of its best evaluation."
     )

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from dipod_jax.report.charts import names_of
 from dipod_jax.studies.collected import Study
-from dipod_jax.studies.published import BEST, FPO, POLICY_GRADIENT, PPO, Published
+from dipod_jax.studies.published import BEST, BRAX_PPO, FPO, POLICY_GRADIENT, PPO, Published
 from dipod_jax.studies.statistics import Interval
 from dipod_jax.studies.summary import Row
 from dipod_jax.tables import number_or_dash, shown_return
@@ -57,7 +57,8 @@ def _cells(row: Row, label: str, highest: float | None) -> Cells:
 
 def _published_of(task: str) -> list[Published]:
     """Each once: the best of all is often a policy gradient."""
-    return list(dict.fromkeys(numbers[task] for numbers in (BEST, POLICY_GRADIENT, PPO, FPO) if task in numbers))
+    published = (BEST, POLICY_GRADIENT, PPO, BRAX_PPO, FPO)
+    return list(dict.fromkeys(numbers[task] for numbers in published if task in numbers))
 
 
 def _published(number: Published) -> Cells:

@@ -15,6 +15,7 @@ from refusals import errors_of
 from dipod_jax import envs, make_config
 from dipod_jax.envs.tasks import TASKS, check_found, is_own_task
 from dipod_jax.runs.errors import TaskError
+from dipod_jax.serialisation import from_json, to_json
 
 QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 ENVS, STEPS, LIMIT = 2, 8, 5
@@ -107,6 +108,11 @@ def test_a_wrong_name_is_refused_alike_by_make_and_config_in_one_line_that_says_
     (message,) = messages
     assert message.startswith(f"--task {name} is not allowed: ") and "\n" not in message
     assert all(word in message for word in WRONG_NAMES[name])
+
+
+def test_a_stored_config_is_read_where_the_module_of_its_task_is_not():
+    stored = to_json(make_config("own_task:make_env", preset="smoke", backend="native"))
+    assert from_json(stored | {"task": "another_machines:make_env"}).task == "another_machines:make_env"
 
 
 def test_names_are_checked_without_jax_or_the_module_itself():
