@@ -22,7 +22,7 @@
 #
 # 1. without DiPOD the bound leaves the likelihood while the return still rises;
 # 2. then the gradient leaves the policy gradient, and the return falls;
-# 3. with `beta * ELBO` on the same samples neither happens.
+# 3. with beta times the CFM loss of the same samples neither happens.
 #
 # Under four minutes on two cores. The saved output leaves out progress lines, and calls its temporary folder `runs`.
 

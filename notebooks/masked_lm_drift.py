@@ -19,10 +19,11 @@
 # A transformer of 100,000 parameters fills the blanks of 4 x 4 Sudokus, two at a time, the ones that it is surest of
 # first. It is pretrained until it solves about a third of the boards, and then post-trained by FPO on its own answers,
 # with the share of blanks that are right as the reward. The objective's ratio is of ELBOs. With 8 blanks the likelihood
-# is a sum over 2^8 sets of revealed blanks, so that it can be computed, and with it the gap between the two:
+# is a sum over 2^8 sets of revealed blanks, so that it can be computed, and with it the gap between the two. In the
+# saved output:
 #
-# 1. without DiPOD the gap opens while the accuracy rises;
-# 2. with `beta * ELBO` on the same answers it stays small, and the accuracy rises further.
+# 1. without DiPOD the gap opens, from .5 to 2.7 nats, and the accuracy ends at .44;
+# 2. with `beta * ELBO` on the same answers the gap rises to 1.3 on the way and ends at .5, the accuracy at .75.
 #
 # Under three minutes on two cores; no GPU is needed. The saved output calls its temporary folder `runs`.
 
