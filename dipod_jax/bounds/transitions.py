@@ -42,7 +42,8 @@ def marginal_preserving(times: ArrayLike, *, level: float) -> Transitions:
         x + [v + s_t^2 / (2 t) (x + (1 - t) v)] dt + s_t sqrt(-dt) z,      s_t = level sqrt(t / (1 - t)).
 
     ``-(x + (1 - t) v) / t`` is the score of the optimal field, so the drift takes back what the noise adds: exactly for
-    that field as K grows, and for no other field. s_t is infinite at t = 1, where the value at the next time is used.
+    that field as K grows, and for no other field. s_t is infinite at t = 1, where the value at the next time, t_1, is
+    used; the code keeps the numerator 1 there, which is wider by a factor of 1 / sqrt(t_1).
 
     Args:
       times: (K+1,) decreasing, 1 to 0, K >= 2.

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from dipod_jax.bounds import CfmSpec, ConditionedVelocityFn
+from dipod_jax.bounds import CfmSpec, ConditionedVelocityFn, draw_weights
 from dipod_jax.diagnostics.actions import action_metrics
 from dipod_jax.diagnostics.alignment import alignment_metrics, exact_policy_gradient
 from dipod_jax.diagnostics.batch import DriftBatch, MeterSettings, draw_losses
@@ -100,11 +100,10 @@ def drift_metrics(
     )
     metrics["drift/gap_above_floor"] = metrics["drift/gap"] - metrics["drift/floor"] - metrics["drift/floor_cutoff"]
     metrics["drift/off_policy"] = _mismatch(batch.action, likelihood.action)
-    metrics["drift/cfm_loss"] = jnp.mean(
-        draw_losses(
-            velocity_fn, params, batch.obs, batch.action, batch.draws, form=settings.form, reduction=settings.reduction
-        )
+    losses = draw_losses(
+        velocity_fn, params, batch.obs, batch.action, batch.draws, form=settings.form, reduction=settings.reduction
     )
+    metrics["drift/cfm_loss"] = jnp.mean(losses @ draw_weights(settings.placement, losses.shape[-1]))
     metrics |= alignment_metrics(None if loss_fn is None else jax.grad(loss_fn)(params), first, second)
     if settings.refit_steps > 0:
         metrics |= _refit_metrics(velocity_fn, params, batch.obs, likelihood.action, key_refit, times, settings)

@@ -48,9 +48,10 @@ class Awm(Objective):
     """AWM: the ratio of weighted flow-matching losses, with a very wide clip, and a KL of velocities to a reference
     policy (Advantage Weighted Matching, eqs. 2 and 9-12 and its code).
 
-    `--learning.reference-decay` chooses the reference: 1 is the initial policy, a value between 0 and 1 the running
-    average that the code keeps, 0 (the presets) the policy of the last iteration. The code clamps advantages at 5 and
-    divides them by 5, so its KL weight is a fifth of the one here.
+    The code has two such KLs: to the pretrained model, and with a weight of 1 to a lagging copy that begins as the last
+    iteration's policy. The one here is the second: `--learning.reference-decay` 0 (the presets) is the policy of the
+    last iteration, between 0 and 1 a running average; 1, the initial policy, makes it the first. The code clamps
+    advantages at 5 and divides them by 5, so its weights are a fifth of those here.
     """
 
     policy_defaults: ClassVar[Mapping[str, Any]] = {"loss_form": "velocity"}

@@ -25,7 +25,8 @@ class FpoPlusPlus(Objective):
 
     The presets use its loss (of the velocity, summed over the d dimensions and divided by sqrt(d)); `paper` also uses
     its uniform t, perturbed actions, advantages computed once per rollout, and gradient clipping. The sampler keeps
-    FPO's 10 steps (the paper uses 64) and the optimiser is Adam (the paper uses AdamW and averages the weights).
+    FPO's 10 steps (the paper uses 64), 8 draws an action (16, on humanoids 32), and FPO's rate, discount and value
+    coefficient; the optimiser is Adam (the paper uses AdamW and averages the weights).
     """
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {

@@ -33,10 +33,10 @@ class Gdsd(Objective):
     guidance: float = 0.05
     """psi, the target log ratio for a standardised advantage of 1, > 0; the code uses 1 and 10"""
     clip_epsilon: float = 0.2
-    """the log ratio is clipped to [log(1 - eps), log(1 + eps)], with no gradient outside, 0 < eps < 1; the code uses
-    4e-4"""
+    """the log ratio is clipped to [log(1 - eps), log(1 + eps)], with no gradient outside, 0 < eps < 1; the code clips
+    the ratio of whole sequences at 4e-4, which over L tokens is 4e-4 / L here"""
     kl_weight: float | None = None
-    """weight of (l_ref - l_new)^2 / 2 of each draw, >= 0; none: no reference policy"""
+    """weight of (l_ref - l_new)^2 / 2 of each draw, >= 0; none: no reference policy (the code's is 1e-3)"""
 
     @property
     def needs_reference(self) -> bool:

@@ -18,7 +18,7 @@ from dipod_jax.types import Metrics, Scores, matched
 @register_objective("vrpo")
 @dataclass(frozen=True)
 class Vrpo(Objective):
-    """VRPO: direct preference optimisation on differences of ELBOs at shared draws (LLaDA-1.5).
+    """VRPO: direct preference optimisation on differences of bounds, the paper's ELBOs, at shared draws (LLaDA-1.5).
 
     The pair is the action taken and another that the acting policy drew in the same state and did not take; the sign of
     the advantage says which is preferred. Only the sign counts: a tenth of a standard deviation counts as much as

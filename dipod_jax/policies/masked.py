@@ -89,7 +89,8 @@ class MaskedPolicy:
 
     An observation is a prompt (..., L) of tokens, 0 where blank; an action is the completed sequence (..., L). The
     evidence of a score is a set of masks, shared by the old, new and reference scores. `Scores.loss @ weight` is an
-    estimate of the negative ELBO of the sequence, summed over its tokens (with scores per token: averaged over them).
+    estimate of the negative ELBO of the sequence, summed over its tokens; with scores per token it is divided by the
+    largest number of blanks, so that beside longer answers a short one weighs less (d1's code divides by its own).
     """
 
     score_name = "negative_elbo"

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from dipod_jax.bounds import Draws
+from dipod_jax.bounds import Draws, draw_weights
 from dipod_jax.config import DistillationConfig
 from dipod_jax.policies import FieldPolicy
 from dipod_jax.training.sharding import Layout
@@ -57,6 +57,8 @@ def distil(
     sound = layout.whole(sound.reshape(-1))
     usable = sound_first(sound)
 
+    weights = draw_weights(policy.cfm.placement, policy.cfm.num_draws)
+
     def step(carry, key):
         params, moments = carry
         index_key, draws_key = jax.random.split(key)
@@ -66,7 +68,7 @@ def distil(
         if config.target == "pre-image":
             noise = jnp.where(jnp.isnan(noise), draws.eps[:, 0], noise)  # an action without a pre-image
             draws = Draws(draws.t, jnp.broadcast_to(noise[:, None], draws.eps.shape))
-        gradient = jax.grad(lambda p: policy.cfm_loss(p, x, a, draws).mean())(params)
+        gradient = jax.grad(lambda p: (policy.cfm_loss(p, x, a, draws) @ weights).mean())(params)
         updates, moments = _OPTIMIZER.update(gradient, moments)
         return (optax.apply_updates(params, optax.tree.scale(-config.learning_rate, updates)), moments), None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from dipod_jax.bounds import evaluation_times, sample_draws
 from dipod_jax.config import BetaControlConfig
 from dipod_jax.diagnostics import (
     DriftBatch,
@@ -58,7 +59,10 @@ def measure_drift(
     rows = rows[sound_first(sound.reshape(-1)[rows])][:num_samples]
     take = lambda x: x.reshape(advantage.size, *x.shape[2:])[rows]
     obs, trace, action, advantage = jax.tree.map(take, learner.layout.whole(columns))
-    draws = policy.sample_draws(draws_key, advantage.shape)
+    form, reduction, placement, num_draws = policy.cfm
+    grid = evaluation_times(policy.times, method=policy.method)
+    shape = advantage.shape, num_draws, policy.action_size
+    draws = sample_draws(draws_key, *shape, placement=placement, times=grid)  # t uniform also where training's is not
     params = state.params["policy"]
     batch = DriftBatch(obs, *policy.ends(params, obs, action, trace), advantage, draws)
     evidence = policy.prepare(params, prepare_key, obs, trace)
@@ -70,7 +74,6 @@ def measure_drift(
         new, acting = matched(score(p), old)
         return state.tunables.objective(new, acting, reference, advantage)[0]
 
-    form, reduction, placement, _ = policy.cfm
     settings = MeterSettings(method=policy.method, form=form, reduction=reduction, placement=placement)
     metrics = drift_metrics(
         policy.velocity, params, batch, meter_key, times=policy.times, loss_fn=loss_fn, settings=settings

@@ -89,7 +89,7 @@ class Learner:
         """
         draws_key, shuffle_key, entropy_key = jax.random.split(key, 3)
         kept, sound = keep_sound(rollout, state.obs_statistics)
-        batch = self._prepare(state, kept, sound, draws_key)
+        batch, draw_weight = self._prepare(state, kept, sound, draws_key)
         blocks, columns = batch.advantage.shape[:2]
         num_minibatches = blocks * columns // self.config.columns_per_minibatch
 
@@ -120,16 +120,19 @@ class Learner:
             obs_statistics=state.obs_statistics.update(_swap(rollout.obs)),
         )
         metrics["skipped_in_a_row"] = state.optimizer.notfinite_count.astype(jnp.float32)  # pyright: ignore
-        return state, metrics | self._rollout_metrics(kept, sound, batch)
+        return state, metrics | self._rollout_metrics(kept, sound, batch.old, draw_weight)
 
-    def _prepare(self, state: LearnerState, rollout: Transition, sound: jax.Array, key: jax.Array) -> Batch:
+    def _prepare(
+        self, state: LearnerState, rollout: Transition, sound: jax.Array, key: jax.Array
+    ) -> tuple[Batch, jax.Array]:
         """Scores under the acting parameters, and advantages where they are computed once; in blocks of environments
-        (blocks, columns, ...), of which every minibatch takes equally many columns."""
+        (blocks, columns, ...), of which every minibatch takes equally many columns. And the draws' weights (N,)."""
         rollout, sound = jax.tree.map(_swap, (rollout, sound))  # environments first: the axis spread over devices
         segment, acting = self._segment(state, rollout), state.params["policy"]
         evidence = self.policy.prepare(acting, key, segment.obs, rollout.trace)
         score = lambda params: self.policy.score(params, segment.obs, rollout.action, evidence)
-        nothing, old = jnp.zeros_like(rollout.reward), score(acting).kept()
+        nothing, old = jnp.zeros_like(rollout.reward), score(acting)
+        draw_weight, old = old.weight, old.kept()
         batch = Batch(
             segment=segment,
             sound=sound,
@@ -147,7 +150,8 @@ class Learner:
             batch = batch._replace(**estimate._asdict())
         column = (self.config.learning.unroll_length,) if self.estimator.per_minibatch else ()
         blocks = self.layout.num_blocks(self.config)
-        return self.layout.rows(jax.tree.map(lambda x: x.reshape(blocks, -1, *column, *x.shape[2:]), batch))
+        rows = self.layout.rows(jax.tree.map(lambda x: x.reshape(blocks, -1, *column, *x.shape[2:]), batch))
+        return rows, draw_weight
 
     def _segment(self, state: LearnerState, rollout: Transition) -> Segment:
         obs, next_obs = map(state.obs_statistics.normalise, (rollout.obs, rollout.next_obs))
@@ -241,13 +245,13 @@ class Learner:
             metrics["entropy"] = entropy.mean()
         return total, metrics
 
-    def _rollout_metrics(self, rollout: Transition, sound: jax.Array, batch: Batch) -> Metrics:
+    def _rollout_metrics(self, rollout: Transition, sound: jax.Array, old: Scores, draw_weight: jax.Array) -> Metrics:
         ended = rollout.episode_length > 0
         episodes = ended.sum().astype(jnp.float32)
         some = jnp.maximum(episodes, 1.0)
         nan_if_none = lambda x: jnp.where(episodes > 0, x.sum().astype(jnp.float32) / some, jnp.nan)
         return {
-            self.policy.score_name: batch.old.loss.mean(where=batch.old.known),
+            self.policy.score_name: jnp.average(old.loss, weights=jnp.where(old.known, draw_weight, 0.0)),
             "action_magnitude": jnp.abs(rollout.action).mean(where=sound[..., None]),
             "reward": rollout.reward.mean(where=sound),
             "left_out_transitions": (~sound).sum().astype(jnp.float32),

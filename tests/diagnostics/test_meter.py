@@ -182,6 +182,18 @@ def test_a_clipped_action_is_measured_unclipped_and_reported():
     assert float(got["drift/off_policy"]) == pytest.approx(share, abs=0.02)
 
 
+def test_the_cfm_loss_of_a_quadrature_takes_its_weights():
+    batch = make_batch(growth, PARAMS, batch=256)
+    draws = sample_draws(jax.random.key(5), (256,), 3, 2, placement="gauss-legendre")
+    settings = MeterSettings(refit_steps=0, placement="gauss-legendre")
+    found = meter(PARAMS, batch._replace(draws=draws), jax.random.key(0), settings=settings)["drift/cfm_loss"]
+    losses = draw_losses(
+        growth, PARAMS, batch.obs, batch.action, draws, form=settings.form, reduction=settings.reduction
+    )
+    mean = float((losses @ jnp.array([5.0, 8.0, 5.0]) / 18).mean())
+    assert float(found) == pytest.approx(mean, rel=1e-4) and abs(mean / float(losses.mean()) - 1) > 0.01
+
+
 def test_parameters_other_than_those_that_acted_are_noticed():
     batch = make_batch(growth, PARAMS, batch=256)
     got = meter({**PARAMS, "gain": jnp.asarray(1.1)}, batch, jax.random.key(0), proxy=bound_objective)

@@ -28,7 +28,7 @@ def test_a_familys_scores_come_with_what_it_says(name):
     scores = jax.eval_shape(policy.score, params, obs, action, evidence)
     options = policy.options
     assert (scores.bound is not None) is options.has_bound
-    assert (scores.steps is not None) >= options.has_steps
+    assert (scores.steps is not None) is options.has_steps
     time, num_draws = scores.field.time, options.num_draws
     assert time.shape == scores.field.weight.shape == (*action.shape[:-1], num_draws)
     assert scores.field.velocity.shape == scores.field.denoised.shape == (*time.shape, ACTION)
