@@ -129,6 +129,9 @@ placements | --num-draws 3 | --num-draws 3
 placements | --batch 1000000000 --redraws 1000000 | --batch GiB
 tinydiffusion | --length 12 | --length 12 GiB
 tinydiffusion | --study none | --study
+tinydiffusion | --steps 3050 | --steps 3050
+tinydiffusion | --eubo renyi --estimator uniform | --eubo renyi
+tinydiffusion | --eubo renyi --study monte-carlo | --eubo renyi
 twotoken | --steps 100000000000 | --steps GiB
 twotoken | --init-logit nan | --init-logit nan
 language | --task chess | --task chess

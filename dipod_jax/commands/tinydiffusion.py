@@ -14,7 +14,16 @@ from pathlib import Path
 from dipod_jax.checks import Checked, check_selection
 from dipod_jax.cli import parse_with_folder, run_cli
 from dipod_jax.tables import table
-from dipod_jax.toys.options import STUDIES, Baseline, Estimator, Eubo, Model, StudyName, training_bytes
+from dipod_jax.toys.options import (
+    STUDIES,
+    Baseline,
+    Estimator,
+    Eubo,
+    Model,
+    StudyName,
+    record_interval,
+    training_bytes,
+)
 
 COUNTED_BYTES = 2**100  # a float holds no more than 2^1024
 # The most runs that one program of each study trains at once, for one seed.
@@ -65,6 +74,8 @@ class Config:
         check.number("length", low=2, high=12)
         check.number("vocab", low=2)
         check.number("steps", low=4)
+        every = record_interval(self.steps)
+        check.require(self.steps % every == 0, "steps", f"a multiple of {every}, the steps between two records")
         check.positive("learning_rate", "memory_limit")
         check.number("beta")
         check.number("seeds", "num_draws", "eubo_order", low=1)
@@ -72,6 +83,11 @@ class Config:
         check.require(pairs, "num_draws", "an even number with --estimator antithetic")
         exact_only = self.estimator == "exact" or not {"monotone", "interleave"} & set(self.study)
         check.require(exact_only, "estimator", "exact for the studies monotone and interleave")
+        estimated = self.estimator != "exact" or "monte-carlo" in self.study
+        of_spg = not estimated or self.eubo == "spg"
+        check.require(
+            of_spg, "eubo", "spg where bounds are estimated: with an --estimator, and in the study monte-carlo"
+        )
         num_runs = self.seeds * max(_RUNS_PER_SEED[study] for study in self.study)
         gib = min(training_bytes(self.length, self.vocab, num_runs), COUNTED_BYTES) / 2**30
         fits = f"smaller: with --vocab {self.vocab} and {num_runs} runs at once it would take about {gib:.3g} GiB, "

@@ -39,6 +39,11 @@ def split_method(method: str) -> tuple[str, bool]:
     return proxy, bool(plus)
 
 
+def record_interval(steps: int) -> int:
+    """Updates between two records of a training of `steps` updates, of which there are then a hundred or all."""
+    return max(steps // 100, 1)
+
+
 def training_bytes(length: int, vocab_size: int, num_runs: int) -> int:
     """Approximate bytes of a vmapped training of `num_runs`: float64 arrays of X 2^L L numbers, and the tables."""
     per_run = (

@@ -192,7 +192,8 @@ def _direction(settings: Settings, run: Run, params: Params, key: jax.Array) -> 
     weights = proxy_weights(run.proxy, bounds, advantage)
     (ascent,) = pullback(add_weights(weights, dipod_weights(bounds, bounds.prob), run.beta))
     if settings.monotone:
-        (rise,) = pullback(Bounds(-bounds.prob, jnp.zeros_like(bounds.prob), bounds.prob))
+        # Of E_pi[EUBO - log pi], whose expectation moves with pi.
+        (rise,) = pullback(Bounds(bounds.prob * (bounds.upper_gap - 1.0), jnp.zeros_like(bounds.prob), bounds.prob))
         ascent = without_rise(ascent, rise)
     return ascent
 

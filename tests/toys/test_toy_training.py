@@ -5,6 +5,7 @@ from dataclasses import replace
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from dipod_jax.toys import bounds, distillation, training
@@ -115,6 +116,25 @@ def test_the_monotone_constraint_keeps_the_upper_gap_from_rising():
     free, held = (training.train(replace(program, monotone=m), runs).upper_gap[0] for m in (False, True))
     assert np.max(free) > 0.01
     assert np.max(held) < 0.1 * np.max(free)
+
+
+def test_the_constraint_holds_the_upper_gap_of_the_policy_as_it_moves_from_a_loose_start_too():
+    free = settings(2, eubo="renyi", eubo_order=2.0)
+    held = replace(free, monotone=True)
+    run = jax.tree.map(lambda x: x[0], training.make_runs(["fpo"], 0.0, REWARD[:4], 0))
+
+    def upper_gap(params):
+        found = training.exact_bounds_fn(free)(params)
+        return found.prob @ found.upper_gap
+
+    @jax.jit
+    def rises(key):
+        start = jax.tree.map(lambda x: jax.random.normal(key, x.shape), training.init_params(free, run))
+        slope, key = jax.grad(upper_gap)(start), training.draw_key(run)
+        return [optax.tree.vdot(training._direction(program, run, start, key), slope) for program in (free, held)]
+
+    found = np.array([rises(jax.random.key(seed)) for seed in range(12)])
+    assert (found[:, 0] > 1e-4).sum() >= 3 and found[:, 1].max() < 1e-12
 
 
 def test_unknown_names_are_refused_by_name():

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from dipod_jax.toys.models import MODELS
-from dipod_jax.toys.options import Baseline, Estimator, Eubo, Model
+from dipod_jax.toys.options import Baseline, Estimator, Eubo, Model, record_interval
 from dipod_jax.toys.training import Curves, Run, Settings, make_runs, train
 
 REWARD_RANGE = (0.7, 1.0)  # the toy's
@@ -50,7 +50,7 @@ def settings_of(options: Options, **changes: Any) -> Settings:
     """The training program for these options; `changes` are fields of `Settings`."""
     of_options = options._asdict()
     del of_options["seeds"], of_options["beta"]
-    fields: dict[str, Any] = of_options | {"record_every": max(options.steps // 100, 1)} | changes
+    fields: dict[str, Any] = of_options | {"record_every": record_interval(options.steps)} | changes
     return Settings(**fields | {"model": MODELS[options.model](fields["length"], options.vocab_size)})
 
 

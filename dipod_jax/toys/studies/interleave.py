@@ -42,7 +42,7 @@ def run(options: Options) -> Study:
     rows, arrays, points = [], {}, []
     for name, knob, values, (_, curves, gained) in families:
         gap, distilling = np.asarray(curves.mean_gap), np.asarray(curves.distilling)
-        quarter = gap.shape[-1] // 4
+        quarter = (gap.shape[-1] - 1) // 4
         for v, value in enumerate(values):
             rows.append(
                 {
