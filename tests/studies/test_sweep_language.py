@@ -40,6 +40,19 @@ def test_an_id_is_the_seeds_and_what_is_learned_and_nothing_else(tmp_path):
     assert len({unit_id(c) for c in [config, *found]}) == 1 + len(found)
 
 
+def test_a_model_of_the_same_name_in_another_folder_is_another_unit(tmp_path, monkeypatch):
+    def identity(path):
+        return make_unit(tmp_path / "s", small_config(pretrained=path)).id
+
+    found = []
+    for folder in (tmp_path / "a", tmp_path / "b"):
+        folder.mkdir()
+        monkeypatch.chdir(folder)
+        found.append(identity(Path("model")))
+        assert identity(folder / "model") == found[-1]
+    assert found[0] != found[1]
+
+
 def test_a_plan_is_read_as_it_was_written_and_holds_runs_of_one_kind(tmp_path):
     unit = make_unit(tmp_path, small_config("fpo-released", beta=0.05))
     assert unit.name.startswith("sudoku-fpo-released-beta0.05-")

@@ -82,9 +82,9 @@ class Unit:
 
 def make_unit(out: Path, config: AnyConfig, grid: Mapping[str, str] | None = None, options: str = "") -> Unit:
     """The unit of a resolved config in the sweep `out`. Paths in it become absolute, as workers may stand elsewhere."""
-    identity = unit_id(config)
     paths = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
     paths = {name: path.absolute() for name, path in paths.items() if isinstance(path, Path)}
+    identity = unit_id(dataclasses.replace(config, **paths))
     name = f"{folder_name(config.task)}-{config.method}-beta{config.beta_label}-{identity}"
     placed: dict[str, Any] = {**paths, "out": out / UNITS / name, "resume": False}
     return Unit(identity, dataclasses.replace(config, **placed), grid or {}, options)

@@ -104,7 +104,7 @@ def position(unit: Unit) -> Position:
 
 def _last_records(unit: Unit) -> list[dict[str, Any]]:
     try:
-        lines = read_end(unit.folder / METRICS, TAIL_BYTES).splitlines()
+        lines = read_end(unit.folder / METRICS, TAIL_BYTES * len(unit.config.all_seeds)).splitlines()
     except (OSError, RunFolderError):
         return []
     records = []
