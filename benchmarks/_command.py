@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,8 +30,9 @@ class Options:
 
     @property
     def folder(self) -> Path:
-        """Where the JSON goes."""
-        return self.out or Path("runs/bench") / time.strftime("%Y%m%d-%H%M%S")
+        """Where the JSON goes, once the command line is read."""
+        assert self.out is not None
+        return self.out
 
 
 def check_each(check: Callable[..., None], flag: str, values: Sequence[Any], *allowed: Any) -> None:
@@ -51,14 +52,15 @@ def run(
 
     def parse(arguments: list[str]) -> AnyOptions:
         options = parse_options(options_class, arguments, prog=f"python -m benchmarks.{name}")
-        check_writable(options.folder)
-        return options
+        out = options.out or Path("runs/bench") / time.strftime("%Y%m%d-%H%M%S")
+        check_writable(out)
+        return replace(options, out=out)
 
     def main(options: AnyOptions) -> None:
-        started, folder = time.perf_counter(), options.folder
+        started = time.perf_counter()
         rows = measure(options)
         print(_report.table([row.record() for row in rows]), flush=True)
-        path = _report.write(folder, name, options, rows, time.perf_counter() - started)
+        path = _report.write(options.folder, name, options, rows, time.perf_counter() - started)
         print(f"written to {path}", flush=True)
 
     run_cli(parse, main, argv)

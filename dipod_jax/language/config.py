@@ -96,7 +96,7 @@ class MeasureOptions:
     """When, and on how many samples, the drift is measured and the policy evaluated."""
 
     drift_interval: int = 10
-    """iterations between measurements of the exact drift, >= 0; 0: none"""
+    """iterations between measurements of the exact drift, >= 0; 0: none, and none with more than 10 blanks"""
     drift_prompts: int = 2
     """number of prompts of a measurement, each with a group of samples, >= 1"""
     evaluation_interval: int = 10

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dipod_jax.bounds.any_order import LARGEST_LENGTH
 from dipod_jax.cli import resume_command
 from dipod_jax.language.config import LanguageConfig, built_in_beta, to_json
 from dipod_jax.language.evaluation import Accuracy, evaluate, means
@@ -93,6 +94,8 @@ class Run:
         with self.stop.abandonable(self.leave_unchanged):
             state = self._take_up() if self.config.resume else None
             self.state = self._begin() if state is None else state
+        if self.config.measure.drift_interval > 0 and not self.config.measures_drift:
+            self.say(f"drift is not measured: its tables are of {LARGEST_LENGTH - 2} blanks at most")
         self._look()
 
     def _begin(self) -> RunState:

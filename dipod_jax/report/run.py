@@ -8,7 +8,7 @@ from typing import Any
 from dipod_jax.report._page import MAX_EMBEDDED_BYTES, REPORT, embedded, flatten, rendered, setting
 from dipod_jax.runs._disk import write_text
 from dipod_jax.runs.folder import RunFolder
-from dipod_jax.tables import duration, number_or_dash, short_number
+from dipod_jax.tables import duration, number_or_dash, short_number, shown_return
 
 EVALUATION_STEPS = 1000
 # Objectives of folders from before an objective held its own options -> the section that held them.
@@ -66,7 +66,7 @@ def _films(folder: RunFolder, result: dict[str, Any]) -> list[tuple[str, str | N
     per_seed = final.get("per_seed", []) if isinstance(final, dict) else []
     returns = dict(zip(result.get("seeds", []), per_seed, strict=False))
     known = lambda seed: isinstance(returns.get(seed), (int, float))
-    caption = lambda seed: f"seed {seed}" + (f", final return {returns[seed]:.0f}" if known(seed) else "")
+    caption = lambda seed: f"seed {seed}" + (f", final return {shown_return(returns[seed])}" if known(seed) else "")
     source = lambda path: embedded(path, "video/mp4", MAX_EMBEDDED_BYTES)
     return [(caption(seed), source(path)) for seed, path in folder.films().items()]
 
@@ -104,7 +104,7 @@ def _returns(result: dict[str, Any]) -> list[tuple[str, str]]:
     for key, label in (("final_return", "final return"), ("final_return_zero_noise", "final return, zero noise")):
         final = result.get(key)
         if isinstance(final, dict) and isinstance(final.get("mean"), (int, float)):
-            items.append((f"{final['mean']:.0f}{_interval(final)}", label))
+            items.append((f"{shown_return(final['mean'])}{_interval(final)}", label))
     return items
 
 
@@ -155,6 +155,10 @@ def _notes(config: dict[str, Any], result: dict[str, Any]) -> list[str]:
         notes.append(
             f"Returns here are sums over episodes of {EVALUATION_STEPS} steps. Training truncates its episodes after "
             f"{length}, so episode_return in metrics.jsonl and in the event log is smaller."
+        )
+    if diverged := result.get("diverged_seeds"):
+        notes.append(
+            f"Diverged: seed {', '.join(map(str, diverged))}. The return is that of the policy it was left with."
         )
     if result.get("note"):
         notes.append(f"{result['note']}.")

@@ -97,4 +97,6 @@ def _draw(
         width = MEAN_WIDTH if number == 0 else 1.2
         name = with_count(label, len(seeds)) if number == 0 else None
         if mean.x.size:
-            axes.plot(*mean, color=colour, linewidth=width, linestyle=line.style if number else style, label=name)
+            marker = "o" if mean.x.size == 1 else None
+            look = line.style if number else style
+            axes.plot(*mean, color=colour, linewidth=width, linestyle=look, marker=marker, label=name)

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 from dipod_jax.viz._series import Curve, curves_by_seed, mean_curve
 from dipod_jax.viz._style import (
     COLOURS,
-    INK,
     MEAN_WIDTH,
     PALE_INK,
     RUN_STYLES,
@@ -37,7 +36,6 @@ def plot_returns(
     *,
     title: str,
     note: str | None = None,
-    reference: dict[str, float] | None = None,
 ) -> None:
     """Draw the return over env steps and over wall-clock time, side by side with one y axis.
 
@@ -51,7 +49,6 @@ def plot_returns(
         path: where the picture goes, a `.png`, `.pdf` or `.svg`; replaced atomically.
         title: one line.
         note: small print below, such as what an interval does not cover.
-        reference: label -> return of horizontal lines to compare with.
     """
     footer = 0.3 if note else 0.0
     with figure(path, 10.0, 4.4 + footer) as whole:
@@ -60,11 +57,9 @@ def plot_returns(
         by_time.tick_params(left=False)
         _draw_run(by_steps, evaluations, "env_steps")
         _draw_run(by_time, evaluations, "wall_clock_s")
-        for axes in (by_steps, by_time):
-            _reference_lines(axes, reference or {})
         count_axis(by_steps, "env steps")
         _time_axis(by_time, evaluations)
-        _return_axis(by_steps, [evaluations], (reference or {}).values())
+        _return_axis(by_steps, [evaluations])
         handles, labels = by_steps.get_legend_handles_labels()
         if handles:
             drawing.legend(handles, labels, loc="outside lower center", ncols=4)
@@ -106,7 +101,7 @@ def plot_comparison(
             count_axis(axes, "env steps")
         else:
             _time_axis(axes, everything)
-        _return_axis(axes, runs.values(), [], highest)
+        _return_axis(axes, runs.values(), highest)
         if runs:
             legend_below(drawing, *axes.get_legend_handles_labels(), most=3)
         title_left(drawing, title)
@@ -158,12 +153,6 @@ def _draw_mean(axes: "Axes", mean: Curve, colour: str, label: str, style: Any = 
         axes.plot(mean.x, mean.y, color=colour, linewidth=width, linestyle=style, marker=marker, label=label, zorder=3)
 
 
-def _reference_lines(axes: "Axes", reference: dict[str, float]) -> None:
-    for index, (label, value) in enumerate(reference.items()):
-        style = (":", "-.", "--")[index % 3]
-        axes.axhline(value, color=INK, linewidth=1.3, linestyle=style, label=label, zorder=2)
-
-
 def _time_axis(axes: "Axes", evaluations: list[dict[str, Any]]) -> None:
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
@@ -178,9 +167,9 @@ def _time_axis(axes: "Axes", evaluations: list[dict[str, Any]]) -> None:
     axes.set_xlabel(f"wall-clock time ({unit})")
 
 
-def _return_axis(axes: "Axes", runs: Any, reference: Any, highest: float = MAX_RETURN) -> None:
+def _return_axis(axes: "Axes", runs: Any, highest: float = MAX_RETURN) -> None:
     """0 to `highest`, wider only if a return lies outside."""
-    values = [0.0, highest, *reference]
+    values = [0.0, highest]
     for evaluations in runs:
         for key in (RETURN, ZERO_NOISE_RETURN):
             values += [float(y) for curve in curves_by_seed(evaluations, "env_steps", key).values() for y in curve.y]

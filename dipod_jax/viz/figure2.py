@@ -26,9 +26,7 @@ class Band(NamedTuple):
     high: np.ndarray
 
 
-def plot_figure2(
-    panels: Mapping[str, Mapping[str, Band]], path: Path, *, labels: Sequence[str], title: str, y: str = "return"
-) -> None:
+def plot_figure2(panels: Mapping[str, Mapping[str, Band]], path: Path, *, labels: Sequence[str], title: str) -> None:
     """Draw the panels, two beside each other or, of more than four, up to five, under one legend.
 
     Args:
@@ -36,7 +34,6 @@ def plot_figure2(
         path: where the picture goes, a `.png`, `.pdf` or `.svg`; replaced atomically.
         labels: all of them, in the order of the legend and the colours; a panel may lack some.
         title: one line.
-        y: name of the vertical axis.
     """
     wide = len(panels) <= WIDE_PANELS
     columns = min(2, len(panels)) if wide else min(5, math.ceil(math.sqrt(len(panels))))
@@ -51,7 +48,7 @@ def plot_figure2(
             for label, band in bands.items():
                 handles[label] = _draw(axes, band, labels.index(label))
             axes.set_title(task, loc="left")
-            _axes(axes, list(bands.values()), y)
+            _axes(axes, list(bands.values()))
         shown = [label for label in labels if label in handles]
         legend_below(drawing, [handles[n] for n in shown], shown, most=4)
         title_left(drawing, title)
@@ -66,9 +63,9 @@ def _draw(axes: "Axes", band: Band, index: int):
     return axes.plot(band.x, band.mean, style, color=COLOURS[colour], linewidth=MEAN_WIDTH, marker=marker)[0]
 
 
-def _axes(axes: "Axes", bands: Sequence[Band], y: str) -> None:
+def _axes(axes: "Axes", bands: Sequence[Band]) -> None:
     count_axis(axes, "env steps")
-    axes.set_ylabel(y)
+    axes.set_ylabel("return")
     highest = max((float(np.nanmax(band.mean)) for band in bands if np.isfinite(band.mean).any()), default=0.0)
     if 1 < highest <= MAX_RETURN:
         axes.set_ylim(min(0.0, axes.get_ylim()[0]), 1.03 * MAX_RETURN)

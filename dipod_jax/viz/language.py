@@ -59,7 +59,8 @@ def _draw(axes: Axes, records: list[dict[str, Any]], panel: Panel) -> None:
         for curve in curves if len(curves) > 1 else ():
             axes.plot(curve.x, curve.y, color=colour, linewidth=SEED_WIDTH, alpha=SEED_ALPHA)
         mean = mean_curve(curves)
-        axes.plot(mean.x, mean.y, color=colour, linewidth=MEAN_WIDTH, label=name)
+        marker = "o" if mean.x.size == 1 else None
+        axes.plot(mean.x, mean.y, color=colour, linewidth=MEAN_WIDTH, marker=marker, label=name)
     axes.set(xlabel="iteration", ylabel=panel.label)
     if len(panel.lines) > 1:
         axes.legend()

@@ -100,6 +100,14 @@ def test_the_page_shows_the_result_and_each_seed(folder):
     ]
 
 
+def test_the_page_says_which_seed_diverged_and_rounds_no_small_return_away(folder):
+    small = summarise(np.array([[0.42, 0.46], [0.4, 0.4]]))
+    folder.write_result(RESULT | {"final_return": small, "diverged_seeds": [4]})
+    text = read(folder).text
+    assert any(part.startswith("0.42 ±") for part in text)
+    assert "Diverged: seed 4. The return is that of the policy it was left with." in text
+
+
 def test_the_page_shows_the_whole_configuration_and_escapes_it(folder):
     page = read(folder)
     for text in ("objective.clip_epsilon", "0.05", "<script>x</script>", "versions.jax", "machine.device_kind"):
