@@ -118,7 +118,7 @@ figure2: $(READY)
 	$(BIN)/python -m experiments.sweep --tasks $(FIGURE2_TURN_TASKS) --total-steps 4000000 $(FIGURE2) $(EARLIER_LONG)
 
 # Every task of the suite by the one recipe, 4M env steps each (BallInCup 1.5M), then PPO at the same budget; three
-# seeds, at most an hour of a core, days of two cores, continued by the same command.
+# seeds, at most an hour of a core (HumanoidStand two), days of two cores, continued by the same command.
 REST_TASKS := $(FIGURE2_TURN_TASKS) CheetahRun CartpoleSwingup CartpoleBalance PendulumSwingup PointMass ReacherEasy ReacherHard \
   WalkerWalk HopperStand WalkerStand AcrobotSwingup WalkerRun HopperHop CartpoleBalanceSparse FishSwim SwimmerSwimmer6 \
   CartpoleSwingupSparse AcrobotSwingupSparse HumanoidStand HumanoidWalk HumanoidRun

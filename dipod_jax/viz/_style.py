@@ -10,6 +10,7 @@ import numpy as np
 
 from dipod_jax.runs._disk import replacing
 from dipod_jax.tables import short_number
+from dipod_jax.viz._series import Curve
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -81,6 +82,12 @@ def legend_below(drawing: "Figure", handles: Sequence[Any], labels: Sequence[str
     longest = 0.7 + 0.075 * max(map(len, labels), default=0)  # inches of a line and of a letter
     columns = max(1, min(most, len(labels), int(drawing.get_figwidth() / longest)))
     drawing.legend(handles, labels, loc="outside lower center", ncols=columns)
+
+
+def draw_mean(axes: "Axes", mean: Curve, **look: Any) -> None:
+    """The line of a mean, or its one point; nothing where there is none. `look` is as for `Axes.plot`."""
+    if mean.x.size:
+        axes.plot(*mean, marker="o" if mean.x.size == 1 else None, **look)
 
 
 def count_axis(axes: "Axes", label: str) -> None:

@@ -12,6 +12,7 @@ from dipod_jax.viz._style import (
     SEED_ALPHA,
     SEED_WIDTH,
     count_axis,
+    draw_mean,
     figure,
     legend_below,
     title_left,
@@ -96,7 +97,4 @@ def _draw(
                 axes.plot(*curve, color=colour, linewidth=SEED_WIDTH, alpha=SEED_ALPHA)
         width = MEAN_WIDTH if number == 0 else 1.2
         name = with_count(label, len(seeds)) if number == 0 else None
-        if mean.x.size:
-            marker = "o" if mean.x.size == 1 else None
-            look = line.style if number else style
-            axes.plot(*mean, color=colour, linewidth=width, linestyle=look, marker=marker, label=name)
+        draw_mean(axes, mean, color=colour, linewidth=width, linestyle=line.style if number else style, label=name)

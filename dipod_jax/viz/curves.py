@@ -12,6 +12,7 @@ from dipod_jax.viz._style import (
     SEED_ALPHA,
     SEED_WIDTH,
     count_axis,
+    draw_mean,
     figure,
     legend_below,
     time_unit,
@@ -148,9 +149,7 @@ def _draw_seeds(axes: "Axes", seeds: dict[int, Curve], colour: str, label: str |
 
 
 def _draw_mean(axes: "Axes", mean: Curve, colour: str, label: str, style: Any = "-", width: float = MEAN_WIDTH) -> None:
-    if mean.x.size:
-        marker = "o" if mean.x.size == 1 else None
-        axes.plot(mean.x, mean.y, color=colour, linewidth=width, linestyle=style, marker=marker, label=label, zorder=3)
+    draw_mean(axes, mean, color=colour, linewidth=width, linestyle=style, label=label, zorder=3)
 
 
 def _time_axis(axes: "Axes", evaluations: list[dict[str, Any]]) -> None:

@@ -14,6 +14,7 @@ from dipod_jax.viz._style import (
     SEED_ALPHA,
     SEED_WIDTH,
     count_axis,
+    draw_mean,
     figure,
     log_axis,
     time_unit,
@@ -163,10 +164,7 @@ def _draw_panel(axes: "Axes", panel: Panel, records: list[dict[str, Any]], colou
             for curve in seeds.values():
                 axes.plot(*curve, color=colour, linewidth=SEED_WIDTH, alpha=SEED_ALPHA, linestyle=line.style)
         mean = mean_curve(seeds.values())
-        if mean.x.size:
-            marker = "o" if mean.x.size == 1 else None
-            label = line.label
-            axes.plot(*mean, color=colour, linewidth=MEAN_WIDTH, linestyle=line.style, marker=marker, label=label)
+        draw_mean(axes, mean, color=colour, linewidth=MEAN_WIDTH, linestyle=line.style, label=line.label)
     axes.set_ylabel(panel.label)
     panel.scale(axes)
     if len(axes.get_legend_handles_labels()[0]) > 1:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dipod_jax.viz._series import curves_by_seed, mean_curve
-from dipod_jax.viz._style import COLOURS, MEAN_WIDTH, SEED_ALPHA, SEED_WIDTH, figure, title_left
+from dipod_jax.viz._style import COLOURS, MEAN_WIDTH, SEED_ALPHA, SEED_WIDTH, draw_mean, figure, title_left
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -59,8 +59,7 @@ def _draw(axes: Axes, records: list[dict[str, Any]], panel: Panel) -> None:
         for curve in curves if len(curves) > 1 else ():
             axes.plot(curve.x, curve.y, color=colour, linewidth=SEED_WIDTH, alpha=SEED_ALPHA)
         mean = mean_curve(curves)
-        marker = "o" if mean.x.size == 1 else None
-        axes.plot(mean.x, mean.y, color=colour, linewidth=MEAN_WIDTH, marker=marker, label=name)
+        draw_mean(axes, mean, color=colour, linewidth=MEAN_WIDTH, label=name)
     axes.set(xlabel="iteration", ylabel=panel.label)
     if len(panel.lines) > 1:
         axes.legend()
